@@ -1,0 +1,1 @@
+"""The contract: Avro schemas, topics, records and codecs. Sees no other room of fleetbeat."""

@@ -1,0 +1,103 @@
+"""YAML documents checked by pydantic: every problem at once, each with file, line, column, field, value and what was expected."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class DocumentError(ValueError):
+    """A file cannot be used; `problems` are full sentences, one each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+def load_document(path: Path | str, model: type[ModelT]) -> ModelT:
+    """The only document of a file. Raises DocumentError."""
+    return parse(read_one(path), model, str(path))
+
+
+def read_one(path: Path | str) -> Any:  # noqa: ANN401 - YAML is any structure
+    """The only YAML document of a file, with positions. Raises DocumentError."""
+    documents = read_all(path)
+    if len(documents) != 1:
+        raise DocumentError([f"{path}: {len(documents)} documents; expected one"])
+    return documents[0]
+
+
+def read_all(path: Path | str) -> list[Any]:
+    """Every YAML document of a file, with positions. Raises DocumentError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DocumentError([f"{path}: no such file; expected a YAML file"]) from None
+    except (OSError, UnicodeDecodeError) as cause:
+        raise DocumentError([f"{path}: cannot be read: {cause}"]) from cause
+    try:
+        return [document for document in YAML(typ="rt", pure=True).load_all(text) if document is not None]
+    except MarkedYAMLError as cause:
+        mark = cause.problem_mark or cause.context_mark
+        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise DocumentError([f"{path}{where}: not YAML: {cause.problem}"]) from cause
+    except YAMLError as cause:
+        raise DocumentError([f"{path}: not YAML: {cause}"]) from cause
+
+
+def parse(document: Any, model: type[ModelT], name: str) -> ModelT:  # noqa: ANN401 - YAML is any structure
+    """The model of a document that `read_all` gave; `name` is the file in messages. Raises DocumentError."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as cause:
+        problems = [_sentence(name, document, error) for error in cause.errors(include_url=False)]
+        raise DocumentError(problems) from None
+
+
+def position(document: Any, path: Sequence[str | int]) -> tuple[int, int]:  # noqa: ANN401 - YAML is any structure
+    """(line, column), from 1, of the deepest part of `path` that the document has."""
+    line, column = (document.lc.line, document.lc.col) if hasattr(document, "lc") else (0, 0)
+    for key, node in _walk(document, path):
+        line, column = node.lc.key(key) if isinstance(node, CommentedMap) else node.lc.item(key)
+    return line + 1, column + 1
+
+
+def _walk(document: Any, path: Sequence[str | int]) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401 - YAML is any structure
+    node = document
+    for key in path:
+        if isinstance(node, CommentedMap) and key in node:
+            yield key, node
+            node = node[key]
+        elif isinstance(node, CommentedSeq) and isinstance(key, int) and key < len(node):
+            yield key, node
+            node = node[key]
+        # Anything else is a tag that pydantic puts into the path of a union: it has no place in the file.
+
+
+def _sentence(name: str, document: Any, error: ErrorDetails) -> str:  # noqa: ANN401 - YAML is any structure
+    path = error["loc"]
+    line, column = position(document, path)
+    dotted = ".".join(str(part) for part in path) or "document"
+    where = f"{name}:{line}:{column}: {dotted}"
+    match error["type"]:
+        case "missing":
+            return f"{where}: missing; expected a value"
+        case "extra_forbidden":
+            return f"{where}: unknown key (value {_short(error['input'])})"
+        case "value_error":
+            return f"{where}: value {_short(error['input'])}: {error['ctx']['error']}"
+        case _:
+            message = error["msg"].removeprefix("Input should be ")
+            return f"{where}: value {_short(error['input'])}: expected {message}"
+
+
+def _short(value: Any) -> str:  # noqa: ANN401 - whatever stood in the file
+    text = repr(dict(value) if isinstance(value, CommentedMap) else value)
+    return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - a line of a terminal

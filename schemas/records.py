@@ -1,0 +1,139 @@
+"""The contract's records as frozen dataclasses; fields stand in Avro order, times are milliseconds UTC."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A free key with a value."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """One node says that it is alive. `state` is UP, DRAINING or GOODBYE."""
+
+    node_id: str
+    ts: int
+    boot_id: str
+    boot_ts: int
+    seq: int
+    interval_ms: int
+    state: str
+    region: str
+    zone: str
+    agent_version: str
+    health: int | None = None
+    cpu_permille: int | None = None
+    memory_permille: int | None = None
+    disk_permille: int | None = None
+    spooled: int = 0
+    dropped: int = 0
+    labels: tuple[Label, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """The outcome of one probe on one node; durations in microseconds."""
+
+    node_id: str
+    ts: int
+    boot_id: str
+    seq: int
+    probe: str
+    kind: str
+    service: str
+    endpoint: str
+    region: str
+    success: bool
+    latency_us: int
+    resolve_us: int | None = None
+    connect_us: int | None = None
+    tls_us: int | None = None
+    first_byte_us: int | None = None
+    transfer_us: int | None = None
+    status_code: int | None = None
+    error: str | None = None
+    impact: str | None = None
+    trace_id: str | None = None
+    labels: tuple[Label, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How far one source partition is in a partial; `frontier` is an append time in ms."""
+
+    partition: int
+    applied_offset: int
+    frontier: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SloPartial:
+    """Cumulative cells for the owner of their series; `cells` is an Arrow IPC stream."""
+
+    topic: str
+    topic_id: str
+    sources: tuple[Source, ...]
+    cells: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SloWindow:
+    """Counts of one window [start, end) of event time."""
+
+    window_s: int
+    start: int
+    end: int
+    final: bool
+    total: int
+    good: int
+    late: int
+    sum_us: int
+    max_us: int
+    p50_us: int
+    p90_us: int
+    p99_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class SloStatus:
+    """One objective now, or one minute of it."""
+
+    slo: str
+    service: str
+    objective_version: str
+    target: float
+    ts: int
+    complete_to: int
+    applied_offset: int
+    windows: tuple[SloWindow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be used, with its reason and where it came from."""
+
+    reason: str
+    detail: str
+    topic: str
+    partition: int
+    offset: int
+    append_ts: int
+    detected_by: str
+    key: bytes | None
+    value: bytes | None
+    value_bytes: int
+
+
+Record = Heartbeat | ProbeResult | SloPartial | SloStatus | DeadLetter
+
+RECORD_TYPES: dict[str, type[Heartbeat | ProbeResult | SloPartial | SloStatus | DeadLetter]] = {
+    "heartbeats": Heartbeat,
+    "probe-results": ProbeResult,
+    "slo-partials": SloPartial,
+    "slo-status": SloStatus,
+    "dead-letters": DeadLetter,
+}
