@@ -37,6 +37,7 @@ class Topic:
     cleanup: str
     timestamps: str
     segment_mb: int | None
+    max_message_mb: int | None
     validated_by: str
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
@@ -106,6 +107,7 @@ def _topic(document: dict[str, Any]) -> Topic:
         cleanup=config["cleanup"],
         timestamps=config["timestamps"],
         segment_mb=config.get("segment_mb"),
+        max_message_mb=config.get("max_message_mb"),
         validated_by=document["validated_by"],
         producers=tuple(document["producers"]),
         consumers=tuple(document["consumers"]),
@@ -117,4 +119,6 @@ def _version(entry: dict[str, Any]) -> SchemaVersion:
     text = (files("schemas") / "avro" / entry["file"]).read_text(encoding="utf-8")
     schema = json.loads(text)
     parsed: Schema = parse_schema(schema)  # type: ignore[assignment]
-    return SchemaVersion(entry["version"], entry["id"], entry["file"], json.dumps(schema, separators=(",", ":")), parsed)
+    return SchemaVersion(
+        entry["version"], entry["id"], entry["file"], json.dumps(schema, separators=(",", ":")), parsed
+    )

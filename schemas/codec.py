@@ -9,10 +9,22 @@ from typing import Any
 from fastavro import schemaless_reader, schemaless_writer
 
 from schemas.catalog import SchemaVersion, Topic, load_catalog
-from schemas.records import RECORD_TYPES, DeadLetter, Heartbeat, Label, ProbeResult, Record, SloPartial, SloStatus, SloWindow, Source
+from schemas.records import (
+    RECORD_TYPES,
+    DeadLetter,
+    Heartbeat,
+    Label,
+    ProbeResult,
+    Record,
+    SloPartial,
+    SloStatus,
+    SloWindow,
+    Source,
+)
 
 MAX_VALUE_BYTES = 1 << 20
 _FRAME = struct.Struct(">bI")
+FRAME_BYTES = _FRAME.size
 
 
 class DecodeError(ValueError):
@@ -36,13 +48,15 @@ def split_frame(value: bytes | None) -> tuple[int, bytes]:
     if len(value) > MAX_VALUE_BYTES:
         raise DecodeError("too-large", f"{len(value)} bytes; expected at most {MAX_VALUE_BYTES}")
     if len(value) < _FRAME.size or value[0] != 0:
-        raise DecodeError("bad-frame", f"starts with {value[:5].hex() or 'nothing'}; expected 00 and a 4-byte schema id")
+        raise DecodeError(
+            "bad-frame", f"starts with {value[:5].hex() or 'nothing'}; expected 00 and a 4-byte schema id"
+        )
     return _FRAME.unpack_from(value)[1], value[_FRAME.size :]
 
 
 def encode(record: Record) -> bytes:
     """The record framed, by the latest schema of its topic."""
-    version = _topic_of(type(record)).latest
+    version = _topics_by_type()[type(record)].latest
     out = io.BytesIO()
     schemaless_writer(out, version.parsed, asdict(record), strict=True)
     return frame(version.id, out.getvalue())
@@ -68,7 +82,7 @@ def read_body(writer: SchemaVersion, reader: SchemaVersion, body: bytes) -> dict
     stream = io.BytesIO(body)
     try:
         fields = schemaless_reader(stream, _plain(writer.id), _plain(reader.id))
-    except (EOFError, IndexError, StopIteration) as cause:
+    except EOFError as cause:
         raise DecodeError("truncated", f"the body of {len(body)} bytes ends inside a field") from cause
     except Exception as cause:  # fastavro has no error of its own: anything it raises on foreign bytes means unreadable
         raise DecodeError("undecodable", f"{type(cause).__name__}: {cause}"[:300]) from cause
@@ -85,7 +99,8 @@ def from_fields(topic: str, fields: dict[str, Any]) -> Record:
         case "probe-results":
             return ProbeResult(**{**fields, "labels": tuple(Label(**label) for label in fields["labels"])})
         case "slo-partials":
-            return SloPartial(**{**fields, "sources": tuple(Source(**source) for source in fields["sources"])})
+            sources = tuple(Source(**source) for source in fields["sources"])
+            return SloPartial(**{**fields, "sources": sources, "series": tuple(fields["series"])})
         case "slo-status":
             return SloStatus(**{**fields, "windows": tuple(SloWindow(**window) for window in fields["windows"])})
         case _:
@@ -93,9 +108,8 @@ def from_fields(topic: str, fields: dict[str, Any]) -> Record:
 
 
 @cache
-def _topic_of(record_type: type) -> Topic:
-    names = [name for name, candidate in RECORD_TYPES.items() if candidate is record_type]
-    return load_catalog().topic(names[0])
+def _topics_by_type() -> dict[type, Topic]:
+    return {record_type: load_catalog().topic(name) for name, record_type in RECORD_TYPES.items()}
 
 
 @cache

@@ -1,4 +1,4 @@
-"""YAML documents checked by pydantic: every problem at once, each with file, line, column, field, value and what was expected."""
+"""YAML documents checked by pydantic: every problem with file, line, column, field, value and what was expected."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,17 +65,16 @@ def position(document: Any, path: Sequence[str | int]) -> tuple[int, int]:  # no
     """(line, column), from 1, of the deepest part of `path` that the document has."""
     line, column = (document.lc.line, document.lc.col) if hasattr(document, "lc") else (0, 0)
     for key, node in _walk(document, path):
-        line, column = node.lc.key(key) if isinstance(node, CommentedMap) else node.lc.item(key)
+        if key in (node.lc.data or ()):  # what a merge key (<<) brought in stands elsewhere: its parent is near enough
+            line, column = node.lc.data[key][:2]
     return line + 1, column + 1
 
 
 def _walk(document: Any, path: Sequence[str | int]) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401 - YAML is any structure
     node = document
     for key in path:
-        if isinstance(node, CommentedMap) and key in node:
-            yield key, node
-            node = node[key]
-        elif isinstance(node, CommentedSeq) and isinstance(key, int) and key < len(node):
+        in_list = isinstance(node, CommentedSeq) and isinstance(key, int) and key < len(node)
+        if in_list or (isinstance(node, CommentedMap) and key in node):
             yield key, node
             node = node[key]
         # Anything else is a tag that pydantic puts into the path of a union: it has no place in the file.
@@ -91,6 +90,8 @@ def _sentence(name: str, document: Any, error: ErrorDetails) -> str:  # noqa: AN
             return f"{where}: missing; expected a value"
         case "extra_forbidden":
             return f"{where}: unknown key (value {_short(error['input'])})"
+        case "model_type" | "model_attributes_type":
+            return f"{where}: value {_short(error['input'])}: expected a mapping"
         case "value_error":
             return f"{where}: value {_short(error['input'])}: {error['ctx']['error']}"
         case _:

@@ -77,6 +77,7 @@ class SloPartial:
     topic: str
     topic_id: str
     sources: tuple[Source, ...]
+    series: tuple[str, ...]
     cells: bytes
 
 

@@ -1,0 +1,1 @@
+"""What runs on the stream: the worker, the archive and their views."""

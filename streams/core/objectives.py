@@ -1,0 +1,78 @@
+"""Objectives, and the arithmetic of error budgets."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which series an objective is about; None selects any value."""
+
+    service: str | None = None
+    endpoint: str | None = None
+    region: str | None = None
+    kind: str | None = None
+
+    def matches(self, service: str, endpoint: str, region: str, kind: str) -> bool:
+        """Whether the series belongs to the objective."""
+        wanted = (self.service, self.endpoint, self.region, self.kind)
+        return all(want is None or want == have for want, have in zip(wanted, (service, endpoint, region, kind), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A promise: the share `target` of the selected events within `window_s` is good.
+
+    An event is good when it succeeded and, with a threshold, took at most `latency_us_le` microseconds.
+    """
+
+    id: str
+    service: str
+    display_name: str
+    selector: Selector
+    latency_us_le: int | None
+    target: float
+    window_s: int
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the counts would mean something else: with the selection or the threshold."""
+        meaning = {"selector": asdict(self.selector), "latency_us_le": self.latency_us_le}
+        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def series(self) -> str:
+        """Name of the series that sums all those it selects."""
+        return f"slo:{self.id}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How an objective stands over one window. Shares are None while there is nothing to judge.
+
+    `attainment` = good / total. `burn_rate` = (1 - attainment) / (1 - target): 1 spends the budget exactly over
+    the objective's window. `budget_left` = 1 - burn_rate over the objective's own window, negative when overspent.
+    (The Site Reliability Workbook, chapter 5.)
+    """
+
+    total: int
+    good: int
+    attainment: float | None
+    burn_rate: float | None
+    budget_left: float | None
+
+
+def budget(total: int, good: int, target: float) -> Budget:
+    """The budget of `good` out of `total` events against `target` in (0, 1)."""
+    if total == 0:
+        return Budget(0, 0, None, None, None)
+    burn = ((total - good) / total) / (1.0 - target)
+    return Budget(total, good, good / total, burn, 1.0 - burn)
+
+
+def seconds_to_exhaustion(budget_left: float | None, burn_rate: float | None, window_s: int) -> float | None:
+    """How long the budget lasts at `burn_rate`; None when it does not shrink, 0 when it is spent."""
+    if budget_left is None or not burn_rate:
+        return None
+    return max(budget_left, 0.0) * window_s / burn_rate

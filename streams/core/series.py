@@ -1,0 +1,96 @@
+"""Series by name and number, and which objectives judge them."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from streams.core.objectives import Objective
+
+LABELS = ("service", "endpoint", "region", "kind")
+
+
+class SeriesIndex:
+    """Numbers series names for the life of a process; numbers mean nothing outside of it."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._numbers: dict[str, int] = {}
+
+    def number(self, name: str) -> int:
+        """The number of a name, new or known."""
+        found = self._numbers.get(name)
+        if found is None:
+            found = self._numbers[name] = len(self.names)
+            self.names.append(name)
+        return found
+
+    def localize(self, rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+        """`rows` whose `series` are indices into `names`, with our numbers instead."""
+        numbers = pl.Series([self.number(name) for name in names], dtype=pl.UInt32)
+        return rows.with_columns(series=numbers.gather(rows["series"]) if rows.height else rows["series"])
+
+    def externalize(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+        """`rows` with `series` as indices into the returned names: how they travel between processes."""
+        used = rows["series"].unique().sort()
+        local = pl.DataFrame({"series": used, "_local": pl.int_range(used.len(), dtype=pl.UInt32, eager=True)})
+        indexed = rows.join(local, on="series", how="left", maintain_order="left")
+        return indexed.with_columns(series=pl.col("_local")).drop("_local"), [self.names[number] for number in used]
+
+
+def series_name(service: str, endpoint: str, region: str, kind: str) -> str:
+    """The name of a plain series: JSON, so that no label can be mistaken for two."""
+    return json.dumps([service, endpoint, region, kind], ensure_ascii=False, separators=(",", ":"))
+
+
+class Judge:
+    """Numbers the series of events and knows, for each, the objectives that select it and their thresholds.
+
+    An event's *rank* is the number of thresholds below its latency, so `latency ≤ thresholds[i]` is `rank ≤ i`:
+    all objectives are judged, each by its own threshold, from one small integer.
+    """
+
+    def __init__(self, objectives: Sequence[Objective], index: SeriesIndex) -> None:
+        self.objectives = tuple(objectives)
+        self._index = index
+        limits = {objective.latency_us_le for objective in objectives if objective.latency_us_le is not None}
+        self._thresholds = np.array(sorted(limits), dtype=np.int64)
+        self._known = pl.DataFrame(schema={**dict.fromkeys(LABELS, pl.String), "series": pl.UInt32})
+        self._judged = pl.DataFrame(schema={"series": pl.UInt32, "slo": pl.UInt32, "limit": pl.UInt16})
+
+    def ranks_of(self, latency_us: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+        """The rank of each latency, elementwise."""
+        return np.searchsorted(self._thresholds, latency_us, side="left").astype(np.uint16)
+
+    def number(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """`frame` with `series` (UInt32) in place of the four labels, in the same row order."""
+        joined = frame.join(self._known, on=LABELS, how="left", maintain_order="left")
+        if joined["series"].null_count():
+            unknown = joined.filter(pl.col("series").is_null()).select(LABELS).unique(maintain_order=True)
+            self._learn(unknown.rows())
+            joined = frame.join(self._known, on=LABELS, how="left", maintain_order="left")
+        return joined.drop(LABELS)
+
+    def objective_rows(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Cell rows of the objectives' own series from rows with (series, …, success, rank); keeps all other columns."""
+        judged = rows.join(self._judged, on="series", how="inner")
+        good = pl.col("success") & (pl.col("rank") <= pl.col("limit"))
+        return judged.with_columns(series=pl.col("slo"), good=good).drop("slo", "limit", "success", "rank")
+
+    def _learn(self, labels: Sequence[tuple[str, ...]]) -> None:
+        known, judged = [], []
+        for service, endpoint, region, kind in labels:
+            number = self._index.number(series_name(service, endpoint, region, kind))
+            known.append((service, endpoint, region, kind, number))
+            for objective in self.objectives:
+                if objective.selector.matches(service, endpoint, region, kind):
+                    judged.append((number, self._index.number(objective.series), self._limit(objective)))
+        self._known = self._known.vstack(pl.DataFrame(known, schema=self._known.schema, orient="row"))
+        self._judged = self._judged.vstack(pl.DataFrame(judged, schema=self._judged.schema, orient="row"))
+
+    def _limit(self, objective: Objective) -> int:
+        if objective.latency_us_le is None:
+            return len(self._thresholds)
+        return int(np.searchsorted(self._thresholds, objective.latency_us_le))

@@ -1,0 +1,44 @@
+"""Slices of one second, when they are sealed, and the tiers that keep them. Lateness is a function of the log alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Longs = npt.NDArray[np.int64]
+
+SLICE_MS = 1_000
+LATENESS_MS = 10_000
+ON_TIME = -1  # the `late` of a cell that is not late; a late one carries the append second
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Sealed slices summed to `step_s`, kept for `keep_s`, stored in chunks of `chunk_s` seconds of event time."""
+
+    name: str
+    step_s: int
+    keep_s: int
+    chunk_s: int
+
+
+SECONDS = Tier("1s", 1, 600, 10)
+MINUTES = Tier("1m", 60, 23_400, 600)
+HOURS = Tier("1h", 3_600, 35 * 86_400, 86_400)
+TIERS = (SECONDS, MINUTES, HOURS)
+
+
+def frontiers(before: int, append_ms: Longs) -> Longs:
+    """The frontier at each record: the greatest append time up to and with it, `before` included; shape (n,)."""
+    return np.maximum(np.maximum.accumulate(append_ms), before)
+
+
+def lateness_of(slice_s: Longs, frontier_ms: Longs) -> Longs:
+    """For each event ON_TIME, or its append second when its slice was sealed at its own record."""
+    sealed = (slice_s + 1) * SLICE_MS + LATENESS_MS <= frontier_ms
+    return np.where(sealed, frontier_ms // SLICE_MS, ON_TIME)
+
+
+def seal_ms(slice_s: Longs, late_s: Longs) -> Longs:
+    """The frontier at which each cell is sealed: slice end + lateness, or the end of its append second when late."""
+    return np.where(late_s == ON_TIME, (slice_s + 1) * SLICE_MS + LATENESS_MS, (late_s + 1) * SLICE_MS)

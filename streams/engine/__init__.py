@@ -1,0 +1,1 @@
+"""Faust made fast: batches instead of messages, own commit offsets, state pages."""

@@ -1,0 +1,103 @@
+"""The Faust application: settings that hold at speed, and nothing of Faust's that loses records."""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.types import EventT
+from mode import CrashingSupervisor
+
+from streams.engine.pages import PageTable
+from streams.engine.transport import Transport
+
+APP_ID = "fleetbeat-worker"
+MAX_MESSAGE_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How to reach Kafka and where Faust may keep files."""
+
+    brokers: str
+    state_dir: Path
+    partitions: int
+    app_id: str = APP_ID
+    credentials: Any = None
+    tls: ssl.SSLContext | None = None
+
+
+class PassThrough(faust.Schema):
+    """Hands keys and values on as they are: batches have no key or value to decode."""
+
+    def compile(self, app: Any, **_: Any) -> Callable[..., Any]:  # noqa: ANN401 - Faust's signature
+        """The decoder that Faust calls for every event."""
+
+        async def decode(message: Any, **_: Any) -> EventT[Any]:  # noqa: ANN401, RUF029 - Faust awaits it
+            return app.create_event(message.key, message.value, message.headers, message)  # type: ignore[no-any-return]
+
+        return decode
+
+
+def raw_schema() -> PassThrough:
+    """A schema of bytes."""
+    return PassThrough(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+
+
+class App(faust.App):
+    """Faust with batches on `batch_topics` and signals around rebalances."""
+
+    batch_topics: frozenset[str] = frozenset()
+    on_ready: Callable[[], None] = staticmethod(lambda: None)
+    on_lost: Callable[[], None] = staticmethod(lambda: None)
+
+    def on_rebalance_end(self) -> None:
+        """Recovery is complete and every partition is sought to its commit."""
+        super().on_rebalance_end()
+        self.on_ready()
+
+
+def create_app(settings: EngineSettings, batch_topics: frozenset[str]) -> App:
+    """The application without its processors."""
+    app = App(
+        settings.app_id,
+        broker=[f"kafka://{broker.strip()}" for broker in settings.brokers.split(",")],
+        broker_credentials=settings.credentials,
+        ssl_context=settings.tls,
+        datadir=str(settings.state_dir),
+        store="memory://",
+        key_serializer="raw",
+        value_serializer="raw",
+        agent_supervisor=CrashingSupervisor,
+        topic_partitions=settings.partitions,
+        topic_replication_factor=1,
+        topic_allow_declare=True,  # only Faust's leader topic is left to declare: ours exist before a worker starts
+        topic_disable_leader=True,
+        web_enabled=False,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=MAX_MESSAGE_BYTES,
+        broker_max_poll_records=20_000,
+        broker_session_timeout=6,
+        broker_heartbeat_interval=1.5,
+        broker_commit_interval=1.0,
+        broker_commit_every=1 << 60,  # by time only: a count would commit in the middle of a poll
+        stream_buffer_maxsize=8,
+        stream_wait_empty=True,
+        stream_recovery_delay=0,
+        producer_linger=0.01,
+        producer_request_timeout=15,
+        producer_max_request_size=MAX_MESSAGE_BYTES,
+        producer_compression_type="lz4",
+        producer_acks=-1,
+    )
+    app.batch_topics = batch_topics
+    app.transport = Transport(app.conf.broker, app, app.loop)
+    app.producer.buffer.max_messages = 1 << 30  # we await acks ourselves; Faust would wait message by message
+    return app
+
+
+def page_table(app: App, name: str, partitions: int) -> PageTable:
+    """The table whose changelog is `<app id>-<name>-changelog`."""
+    return app.tables.add(PageTable(app, name=name, partitions=partitions, schema=raw_schema()))  # type: ignore[no-any-return, arg-type]

@@ -1,0 +1,1 @@
+"""Thin processors: decode, step, emit."""

@@ -1,0 +1,227 @@
+"""The objectives table: cumulative cells in, tiers of slices in memory and in state pages."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import polars as pl
+import structlog
+from aiokafka.structs import ConsumerRecord
+from faust.types import TP
+
+from schemas.blocks import Reject
+from schemas.codec import DecodeError
+from streams import metrics
+from streams.core.series import SeriesIndex
+from streams.core.table import Heading, SloTable
+from streams.engine.app import App
+from streams.engine.frames import FrameError
+from streams.engine.pages import OPEN, PageTable, PartPages, chunk_part, load, page_key, write_chunk, write_open
+from streams.engine.partials import CELLS_SCHEMA, heading, read_partial
+from streams.engine.transport import Consumer, ResumePoint, require_append_time, topic_partitions
+from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
+from streams.processors.dead_letters import dead_letters
+
+Records = list[ConsumerRecord[bytes, bytes]]
+ResultT = TypeVar("ResultT")
+
+PARTIALS = "slo-partials"
+OBJECTIVES, PLAIN = "objectives", "series"
+
+log = structlog.get_logger("fleetbeat.objectives")
+
+
+class StateLost(RuntimeError):
+    """The commit says more was counted than the pages hold: going on would lose events silently."""
+
+    def __init__(self, topic: str, partition: int, applied: int, committed: int) -> None:
+        super().__init__(
+            f"{topic} partition {partition}: the state pages end at offset {applied}, the commit is {committed}; "
+            "expected pages up to the commit (was the pages topic recreated, or changed by hand?)"
+        )
+
+
+@dataclass(slots=True)
+class Part:
+    """The tables of one owned partition, and the changelog keys of their pages by (family, part)."""
+
+    tables: dict[str, SloTable]
+    keys: dict[tuple[str, str], set[bytes]]
+    saved: int = -1
+
+    @property
+    def applied(self) -> int:
+        """Everything up to and with this offset of `slo-partials` is in the tables."""
+        return min(table.applied for table in self.tables.values())
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """Pages of one partition, taken without an await in between: chunks are written before what stands for them."""
+
+    partition: int
+    applied: int
+    chunks: list[tuple[bytes, bytes]] = field(default_factory=list)
+    opens: list[tuple[bytes, bytes]] = field(default_factory=list)
+    tombstones: list[bytes] = field(default_factory=list)
+
+
+class ObjectivesProcessor:
+    """Owns a `Part` for each assigned partition of `slo-partials`. All block work runs on one thread, in order."""
+
+    def __init__(self, app: App, pages: PageTable, index: SeriesIndex) -> None:
+        self.parts: dict[int, Part] = {}
+        self.recovered = False
+        self.index = index
+        self._app = app
+        self._pages = pages
+        self._thread = ThreadPoolExecutor(1, "objectives")
+        self._owner = ""
+        self._epoch = 0
+
+    def lose_all(self) -> None:
+        """A rebalance has begun: nothing is answered, and nothing saved, until recovery is complete."""
+        self._epoch += 1
+        self.recovered = False
+
+    async def recover(self, owned: Iterable[int]) -> None:
+        """Recovery is complete: build the tables of newly owned partitions from their pages, drop the others."""
+        epoch = self._epoch
+        owned = set(owned)
+        self._owner = uuid.uuid4().hex[:12]
+        started = time.monotonic()
+        # A part that another worker has committed past since we held it is out of date.
+        parts = {p: part for p, part in self.parts.items() if p in owned and part.applied + 1 >= self._committed(p)}
+        for partition in owned - parts.keys():
+            parts[partition] = await self.in_thread(self._build, partition)
+            if parts[partition].applied + 1 < self._committed(partition):
+                raise StateLost(PARTIALS, partition, parts[partition].applied, self._committed(partition))
+        if epoch != self._epoch:
+            return
+        self.parts = parts
+        self._pages.pages = {p: pages for p, pages in self._pages.pages.items() if p in owned}
+        self.recovered = True
+        log.info("tables recovered", partitions=sorted(owned), seconds=round(time.monotonic() - started, 3))
+
+    async def process(self, stream: AsyncIterable[Records]) -> None:
+        """Faust's entry: each event is what one poll brought for one partition."""
+        async for records in stream:
+            epoch = self._epoch
+            part = await self._part(records[0].partition, epoch)
+            if part is None:
+                continue  # a rebalance: these records are read again
+            with metrics.BATCH_SECONDS.labels("objectives").time():
+                rejects = await self.in_thread(self._fold, part, records)
+            if rejects and epoch == self._epoch:
+                letters = dead_letters(records, rejects, "worker")
+                await asyncio.gather(*[await self._send(DEAD_LETTERS, key, value, None) for key, value in letters])
+
+    async def save(self) -> None:
+        """Write the pages of everything that has changed, await every ack, then move the commit."""
+        epoch = self._epoch
+        if not self.recovered:
+            return
+        owned = topic_partitions(self._app.consumer.assignment(), PARTIALS)
+        with metrics.SNAPSHOT_SECONDS.time():
+            snapshots = await self.in_thread(self._snapshots, owned)
+            for stage in ("chunks", "opens"):
+                await self._write([(s.partition, key, value) for s in snapshots for key, value in getattr(s, stage)])
+                if epoch != self._epoch:
+                    return
+        for snapshot in snapshots:
+            self._consumer.resume_points[TP(PARTIALS, snapshot.partition)] = ResumePoint(snapshot.applied + 1, 0)
+        await self._write([(s.partition, key, None) for s in snapshots for key in s.tombstones])
+
+    async def in_thread(self, step: Callable[..., ResultT], *args: Any) -> ResultT:  # noqa: ANN401 - passed on
+        """Run a step between folds: the tables stand still for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, step, *args)
+
+    async def _part(self, partition: int, epoch: int) -> Part | None:
+        while not self.recovered and epoch == self._epoch:  # records can arrive before `recover` has run
+            await asyncio.sleep(0.01)
+        return self.parts.get(partition) if epoch == self._epoch else None
+
+    def _committed(self, partition: int) -> int:
+        point = self._consumer.committed.get(TP(PARTIALS, partition))
+        return point.offset if point else 0
+
+    def _build(self, partition: int) -> Part:
+        pages = self._pages.pages.get(partition, PartPages())
+        metrics.UNREADABLE_PAGES.inc(pages.unreadable)
+        tables = {family: SloTable(histograms_in_hours=family == OBJECTIVES) for family in (OBJECTIVES, PLAIN)}
+        for family, table in tables.items():
+            load(table, pages.of(family), self.index)
+        part = Part(tables, {name: set(keys) for name, keys in pages.keys.items()})
+        part.saved = part.applied
+        return part
+
+    def _fold(self, part: Part, records: Records) -> list[Reject]:
+        require_append_time(records)
+        rejects: list[Reject] = []
+        heads: list[Heading] = []
+        frames = [pl.DataFrame(schema={**CELLS_SCHEMA, "record": pl.UInt32})]
+        for row, record in enumerate(records):
+            try:
+                partial, rows = read_partial(record.value, self.index)
+            except DecodeError as error:
+                rejects.append(Reject(row, error.reason, error.detail))
+            except FrameError as error:
+                rejects.append(Reject(row, "bad-cells", str(error)))
+            else:
+                frames.append(rows.with_columns(record=pl.lit(len(heads), pl.UInt32)))
+                heads.append(heading(record.offset, partial))
+        rows = pl.concat(frames)
+        judged = self._is_objective(rows["series"])
+        part.tables[OBJECTIVES].fold(heads, rows.filter(judged))
+        part.tables[PLAIN].fold(heads, rows.filter(~judged))
+        return rejects
+
+    def _is_objective(self, series: pl.Series) -> pl.Series:
+        numbers = series.unique()
+        ours = [number for number in numbers if self.index.names[number].startswith("slo:")]
+        return series.is_in(ours)
+
+    def _snapshots(self, owned: set[int]) -> list[Snapshot]:
+        return [self._snapshot(p, part) for p, part in self.parts.items() if p in owned and part.applied > part.saved]
+
+    def _snapshot(self, partition: int, part: Part) -> Snapshot:
+        snapshot = Snapshot(partition, part.applied)
+        for family, table in part.tables.items():
+            table.seal()
+            for chunk_key, chunk in table.dirty_chunks():
+                key = self._claim(part, family, chunk_part(chunk_key), snapshot)
+                snapshot.chunks.append((key, write_chunk(chunk, self.index)))
+                chunk.dirty = False
+            for chunk_key in table.expired:
+                snapshot.tombstones += part.keys.pop((family, chunk_part(chunk_key)), ())
+            table.expired.clear()
+            key = self._claim(part, family, OPEN, snapshot)
+            snapshot.opens.append((key, write_open(table, "", self.index)))
+        part.saved = snapshot.applied
+        return snapshot
+
+    def _claim(self, part: Part, family: str, name: str, snapshot: Snapshot) -> bytes:
+        """The key of our own page; other owners' pages of the same part are deleted after ours are acknowledged."""
+        key = page_key(family, name, self._owner)
+        snapshot.tombstones += part.keys.get((family, name), set()) - {key}
+        part.keys[family, name] = {key}
+        return key
+
+    async def _write(self, pages: list[tuple[int, bytes, bytes | None]]) -> None:
+        topic = self._pages.changelog_topic_name
+        acks = [await self._send(topic, key, value, partition) for partition, key, value in pages]
+        await asyncio.gather(*acks)
+        metrics.PAGES.labels("page").inc(sum(value is not None for *_, value in pages))
+        metrics.PAGES.labels("tombstone").inc(sum(value is None for *_, value in pages))
+        metrics.PAGE_BYTES.inc(sum(len(value) for *_, value in pages if value is not None))
+
+    async def _send(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None) -> Any:  # noqa: ANN401 - Faust's future
+        return await self._app.producer.send(topic, key, value, partition, None, None)
+
+    @property
+    def _consumer(self) -> Consumer:
+        return self._app.consumer  # type: ignore[return-value]

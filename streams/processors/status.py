@@ -1,0 +1,96 @@
+"""Publishes what objectives look like to `slo-status`: a snapshot of each, and the minutes that have changed."""
+
+import asyncio
+from typing import Any
+
+from schemas.codec import encode
+from schemas.records import SloStatus, SloWindow
+from streams.core.objectives import Objective
+from streams.core.slices import MINUTES
+from streams.core.windows import Window
+from streams.engine.app import App
+from streams.views.queries import NotHere, Standing, TableQueries
+
+TOPIC = "slo-status"
+# How far back minutes are compared with what was published; late events change older minutes only in the tables.
+LOOK_BACK_S = MINUTES.keep_s
+
+
+class StatusPublisher:
+    """One record an objective and tick (key: its id), and one for each changed minute (key: id@minute in ms)."""
+
+    def __init__(self, app: App, queries: TableQueries) -> None:
+        self._app = app
+        self._queries = queries
+        self._published: dict[tuple[str, int], tuple[int, int, bool]] = {}
+
+    def lose_all(self) -> None:
+        """Another owner may have published since: publish every minute anew."""
+        self._published.clear()
+
+    async def publish(self, now_ms: int) -> None:
+        """One tick; objectives that cannot be answered now are left out."""
+        acks = []
+        for objective in self._queries.owned():
+            try:
+                acks += await self._publish_one(objective, now_ms)
+            except NotHere:
+                continue
+        await asyncio.gather(*acks)
+
+    async def _publish_one(self, objective: Objective, now_ms: int) -> list[Any]:
+        standing = await self._queries.standing(objective.id)
+        windows = [_window(w, row) for w, summary in standing.windows for row in summary.iter_rows(named=True)]
+        partition = self._queries.partition(objective)
+        acks = [await self._send(objective.id, self._status(standing, now_ms, windows), partition)]
+        for minute in await self._changed_minutes(objective, now_ms):
+            key = f"{objective.id}@{minute.start}"
+            acks.append(await self._send(key, self._status(standing, now_ms, [minute]), partition))
+        return acks
+
+    async def _changed_minutes(self, objective: Objective, now_ms: int) -> list[SloWindow]:
+        minute_ms = MINUTES.step_s * 1000
+        start = (now_ms // minute_ms) * minute_ms - LOOK_BACK_S * 1000
+        slices = await self._queries.slices(objective.id, start, now_ms + minute_ms, MINUTES)
+        changed = []
+        for row in slices.rows.iter_rows(named=True):
+            window = Window(MINUTES.step_s, MINUTES, row["start"], row["start"] + MINUTES.step_s)
+            final = window.end_s * 1000 <= slices.sealed_to_ms
+            seen = (row["total"], row["good"], final)
+            if self._published.get((objective.id, window.start_s)) != seen:
+                self._published[objective.id, window.start_s] = seen
+                changed.append(_window(window, row, final=final))
+        return changed
+
+    def _status(self, standing: Standing, now_ms: int, windows: list[SloWindow]) -> SloStatus:
+        objective = standing.objective
+        return SloStatus(
+            slo=objective.id,
+            service=objective.service,
+            objective_version=objective.version,
+            target=objective.target,
+            ts=now_ms,
+            complete_to=self._queries.completeness().complete_to_ms,
+            applied_offset=standing.applied_offset,
+            windows=tuple(windows),
+        )
+
+    async def _send(self, key: str, status: SloStatus, partition: int) -> Any:  # noqa: ANN401 - Faust's future
+        return await self._app.producer.send(TOPIC, key.encode(), encode(status), partition, None, None)
+
+
+def _window(window: Window, row: dict[str, Any], *, final: bool = False) -> SloWindow:
+    return SloWindow(
+        window_s=window.window_s,
+        start=window.start_s * 1000,
+        end=window.end_s * 1000,
+        final=final,
+        total=row["total"],
+        good=row["good"],
+        late=row["late"],
+        sum_us=row["sum_us"],
+        max_us=row["max_us"],
+        p50_us=round(row["p50_us"]),
+        p90_us=round(row["p90_us"]),
+        p99_us=round(row["p99_us"]),
+    )

@@ -1,0 +1,1 @@
+"""What the worker and the archive answer over HTTP."""

@@ -1,0 +1,81 @@
+"""Answers as JSON objects; pure."""
+
+from typing import Any
+
+import polars as pl
+
+from streams.core.objectives import Objective, budget, seconds_to_exhaustion
+from streams.core.windows import PERMILLES, Window
+from streams.views.queries import Completeness, Slices, Standing
+
+_COUNTS = ("total", "good", "late", "sum_us", "max_us")
+
+
+def objective_payload(objective: Objective) -> dict[str, Any]:
+    """What was promised."""
+    return {
+        "id": objective.id,
+        "service": objective.service,
+        "display_name": objective.display_name,
+        "target": objective.target,
+        "window_s": objective.window_s,
+        "latency_us_le": objective.latency_us_le,
+        "version": objective.version,
+    }
+
+
+def standing_payload(standing: Standing, fresh: Completeness) -> dict[str, Any]:
+    """How the promise is kept, window by window."""
+    objective = standing.objective
+    windows = [_window_payload(window, summary, objective) for window, summary in standing.windows]
+    own, shortest = windows[-1], windows[0]
+    left = own["budget_left"]
+    return {
+        **objective_payload(objective),
+        "attainment": own["attainment"],
+        "budget_left": left,
+        "burn_rate": shortest["burn_rate"],
+        "exhausted_in_s": seconds_to_exhaustion(left, shortest["burn_rate"], objective.window_s),
+        "windows": windows,
+        **_basis(standing.partition, standing.applied_offset, standing.sealed_to_ms, fresh),
+    }
+
+
+def slices_payload(slices: Slices, fresh: Completeness) -> dict[str, Any]:
+    """Second by second; seconds without events are left out."""
+    rows = [
+        {
+            "start_ms": row["start"] * 1000,
+            **{name: row[name] for name in _COUNTS},
+            **{name: round(row[name], 1) for name in PERMILLES},
+            "sealed": (row["start"] + 1) * 1000 <= slices.sealed_to_ms,
+        }
+        for row in slices.rows.iter_rows(named=True)
+    ]
+    basis = _basis(slices.partition, slices.applied_offset, slices.sealed_to_ms, fresh)
+    return {"id": slices.objective.id, "step_s": 1, "slices": rows, **basis}
+
+
+def _window_payload(window: Window, summary: pl.DataFrame, objective: Objective) -> dict[str, Any]:
+    row = summary.row(0, named=True) if summary.height else dict.fromkeys((*_COUNTS, *PERMILLES))
+    counts = {name: row[name] or 0 for name in _COUNTS}
+    standing = budget(counts["total"], counts["good"], objective.target)
+    return {
+        "window_s": window.window_s,
+        "from_ms": window.start_s * 1000,
+        "to_ms": window.end_s * 1000,
+        **counts,
+        "attainment": standing.attainment,
+        "burn_rate": standing.burn_rate,
+        "budget_left": standing.budget_left,
+        **{name: None if row[name] is None else round(row[name], 1) for name in PERMILLES},
+    }
+
+
+def _basis(partition: int, applied_offset: int, sealed_to_ms: int, fresh: Completeness) -> dict[str, Any]:
+    return {
+        "complete_to_ms": fresh.complete_to_ms,
+        "sealed_to_ms": sealed_to_ms,
+        "staleness_ms": fresh.staleness_ms,
+        "offsets": {"slo-partials": {str(partition): applied_offset}},
+    }

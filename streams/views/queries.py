@@ -1,0 +1,138 @@
+"""What the views ask of the tables."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import polars as pl
+
+from streams.core.objectives import Objective
+from streams.core.slices import SECONDS, Tier
+from streams.core.table import SloTable
+from streams.core.windows import Window, sliding, summarize, tier_for
+from streams.engine.partitioning import partition_of
+from streams.processors.objectives import OBJECTIVES, ObjectivesProcessor
+
+AnswerT = TypeVar("AnswerT")
+
+STANDARD_WINDOWS_S = (60, 300, 3_600, 21_600)
+
+
+class NotHere(LookupError):
+    """The answer cannot be given by this worker now; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """Until when (ms, event time) all events have been counted, and how old (ms) the least fresh source is."""
+
+    complete_to_ms: int
+    staleness_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One objective: a summary for each window, and what they rest on."""
+
+    objective: Objective
+    windows: tuple[tuple[Window, pl.DataFrame], ...]
+    partition: int
+    applied_offset: int
+    sealed_to_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """Seconds of one objective that have events, summarized; those before `sealed_to_ms` only change by late events."""
+
+    objective: Objective
+    rows: pl.DataFrame
+    partition: int
+    applied_offset: int
+    sealed_to_ms: int
+
+
+class Queries(Protocol):
+    """The reading side of the tables."""
+
+    def objectives(self) -> tuple[Objective, ...]:
+        """Every objective, wherever it is kept."""
+
+    async def standing(self, objective_id: str) -> Standing:
+        """Raises KeyError for an unknown objective, NotHere while it cannot be answered."""
+
+    async def slices(self, objective_id: str, from_ms: int, to_ms: int, tier: Tier = SECONDS) -> Slices:
+        """Steps of a tier that begin in [from_ms, to_ms). Raises like `standing`."""
+
+    def completeness(self) -> Completeness:
+        """Of all source partitions."""
+
+
+class TableQueries:
+    """Answers from the tables of this worker."""
+
+    def __init__(
+        self,
+        objectives: tuple[Objective, ...],
+        processor: ObjectivesProcessor,
+        partitions: int,
+        now_ms: Callable[[], int],
+        completeness: Callable[[], Completeness],
+    ) -> None:
+        self._by_id = {objective.id: objective for objective in objectives}
+        self._processor = processor
+        self._partitions = partitions
+        self._now_ms = now_ms
+        self.completeness = completeness
+
+    def objectives(self) -> tuple[Objective, ...]:
+        """Every objective, wherever it is kept."""
+        return tuple(self._by_id.values())
+
+    def owned(self) -> tuple[Objective, ...]:
+        """Those whose partition this worker has."""
+        return tuple(o for o in self._by_id.values() if self.partition(o) in self._processor.parts)
+
+    def partition(self, objective: Objective) -> int:
+        """Where the objective is kept."""
+        return partition_of(objective.id.encode(), self._partitions)
+
+    async def standing(self, objective_id: str) -> Standing:
+        """Raises KeyError for an unknown objective, NotHere while it cannot be answered."""
+        return await self._read(objective_id, self._standing)
+
+    async def slices(self, objective_id: str, from_ms: int, to_ms: int, tier: Tier = SECONDS) -> Slices:
+        """Steps of a tier that begin in [from_ms, to_ms). Raises like `standing`."""
+
+        def read(objective: Objective) -> Slices:
+            table = self._table(objective)
+            rows = table.read(self._series(objective), tier, -(-from_ms // 1000), -(-to_ms // 1000))
+            return Slices(objective, summarize(rows), self.partition(objective), table.applied, table.sealed_to_ms())
+
+        return await self._read(objective_id, read)
+
+    async def _read(self, objective_id: str, step: Callable[[Objective], AnswerT]) -> AnswerT:
+        objective = self._by_id[objective_id]
+        if not self._processor.recovered:
+            raise NotHere("the worker is recovering its tables; try again in a few seconds")
+        partition = self.partition(objective)
+        if partition not in self._processor.parts:
+            raise NotHere(f"partition {partition} of slo-partials is kept by another worker")
+        return await self._processor.in_thread(step, objective)
+
+    def _table(self, objective: Objective) -> SloTable:
+        return self._processor.parts[self.partition(objective)].tables[OBJECTIVES]
+
+    def _series(self, objective: Objective) -> int:
+        return self._processor.index.number(objective.series)
+
+    def _standing(self, objective: Objective) -> Standing:
+        table = self._table(objective)
+        now_ms = self._now_ms()
+        lengths = sorted({*(s for s in STANDARD_WINDOWS_S if s < objective.window_s), objective.window_s})
+        windows = []
+        for length in lengths:
+            window = sliding(length, now_ms)
+            rows = table.read(self._series(objective), tier_for(length), window.start_s, window.end_s)
+            windows.append((window, summarize(rows.with_columns(start=pl.lit(window.start_s, pl.Int64)))))
+        return Standing(objective, tuple(windows), self.partition(objective), table.applied, table.sealed_to_ms())
