@@ -27,13 +27,13 @@ from streams.views.listen import ListenAddress, parse_listen
 from streams.views.queries import Completeness, TableQueries
 from streams.views.routes import Health, create_views
 
-FLUSH_EVERY_S = 0.25
-SAVE_EVERY_S = 1.0
+STEP_EVERY_S = 0.25
+SAVE_EVERY_S = 2.0
 PUBLISH_EVERY_S = 5.0
 # Ready means that a question is answered from events this fresh at most.
 READY_LAG_RECORDS = 200_000
 
-log = structlog.get_logger("fleetbeat.worker")
+log: structlog.stdlib.BoundLogger = structlog.get_logger("fleetbeat.worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Worker:
         self.app.finalize()
         await self.app.start()
         tasks = [
-            asyncio.create_task(self._every(FLUSH_EVERY_S, self._rollup.flush)),
+            asyncio.create_task(self._every(STEP_EVERY_S, self._rollup.step)),
             asyncio.create_task(self._every(SAVE_EVERY_S, self._objectives.save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
             asyncio.create_task(self._watch()),
@@ -137,7 +137,7 @@ class Worker:
     async def _last_words(self) -> None:
         """A clean stop leaves little to replay."""
         with contextlib.suppress(Exception):
-            await self._rollup.flush()
+            await self._rollup.step()
             await self._objectives.save()
             await self.app.consumer.commit()
 
@@ -184,13 +184,12 @@ class Worker:
             part = self._objectives.parts.get(tp.partition)
             read = part.applied + 1 if part else 0
         else:
-            rollup = self._rollup.rollups.get(tp.partition)
             committed = self.app.consumer.committed.get(tp)  # type: ignore[attr-defined]
-            read = rollup.applied_offset + 1 if rollup else (committed.offset if committed else 0)
+            read = self._rollup.read_to(tp.partition) or (committed.offset if committed else 0)
         return max(0, highwater - read)
 
     def _caught_up(self, partition: int) -> bool:
-        return self._partition_lag(TP(SOURCE, partition)) == 0 and self._rollup.idle(partition)
+        return self._partition_lag(TP(SOURCE, partition)) == 0
 
 
 def run_worker(options: WorkerOptions) -> int:
@@ -210,7 +209,9 @@ async def _run(options: WorkerOptions, objectives: tuple[Objective, ...], listen
     site = web.TCPSite(runner, listen.host, listen.port)
     try:
         await site.start()
-        log.info("views", address=f"http://{listen.host}:{listen.port}", objectives=len(objectives), partitions=partitions)
+        log.info(
+            "views", address=f"http://{listen.host}:{listen.port}", objectives=len(objectives), partitions=partitions
+        )
         return await worker.run()
     finally:
         await runner.cleanup()

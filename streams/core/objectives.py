@@ -17,7 +17,9 @@ class Selector:
     def matches(self, service: str, endpoint: str, region: str, kind: str) -> bool:
         """Whether the series belongs to the objective."""
         wanted = (self.service, self.endpoint, self.region, self.kind)
-        return all(want is None or want == have for want, have in zip(wanted, (service, endpoint, region, kind), strict=True))
+        return all(
+            want is None or want == have for want, have in zip(wanted, (service, endpoint, region, kind), strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
-"""From events to cumulative cells, for one source partition. Exact under replay: everything is a function of the log.
+"""From events to cumulative cells. Exact under replay: everything is a function of the log, never of batches or clocks.
 
 A *cell* is one slice of one series as one source partition saw it. Its rows are columnar: one for each
 (bucket, good) with n, sum_us and max_us, so merging is adding. In a plain series an event is good when it succeeded,
 in an objective's series when that objective judges it so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,16 +14,15 @@ import polars as pl
 
 from schemas.event_time import clamp
 from streams.core.histogram import buckets_of
-from streams.core.series import Judge
+from streams.core.series import LABELS, Judge
 from streams.core.slices import ON_TIME, SLICE_MS, frontiers, lateness_of, seal_ms
 
 Longs = npt.NDArray[np.int64]
 
-_CELL = ["series", "slice", "late"]
-_ROW = [*_CELL, "bucket", "good"]
-_SUMS = (pl.col("n", "sum_us").sum(), pl.col("max_us").max())
-_EMPTY = pl.DataFrame(
-    schema={
+CELL = ["source", "series", "slice", "late"]
+CELL_ROWS = pl.Schema(
+    {
+        "source": pl.Int32,
         "series": pl.UInt32,
         "slice": pl.Int64,
         "late": pl.Int64,
@@ -34,145 +33,180 @@ _EMPTY = pl.DataFrame(
         "max_us": pl.Int64,
     }
 )
-
-
-@dataclass(slots=True)
-class _Cells:
-    """Rows so far, and the batches that came since they were last sent."""
-
-    rows: pl.DataFrame = field(default_factory=lambda: _EMPTY)
-    fresh: list[pl.DataFrame] = field(default_factory=list)
-
-    def merge(self) -> pl.DataFrame:
-        """Folds the fresh rows in; returns all rows of the cells that they touch."""
-        if not self.fresh:
-            return _EMPTY
-        fresh = pl.concat(self.fresh)
-        self.fresh.clear()
-        self.rows = pl.concat([self.rows, fresh]).group_by(_ROW).agg(_SUMS)
-        return self.rows.join(fresh.select(_CELL).unique(), on=_CELL, how="semi")
-
-
-@dataclass(slots=True)
-class _Slot:
-    """The cells that are sealed together: one slice on time, or all late cells of one append second."""
-
-    seal_ms: int
-    first_offset: int
-    frontier_before: int
-    plain: _Cells = field(default_factory=_Cells)
-    objectives: _Cells = field(default_factory=_Cells)
-
-    @property
-    def touched(self) -> bool:
-        return bool(self.plain.fresh)
+_ROW = [*CELL, "bucket", "good"]
+_SUMS = (pl.col("n", "sum_us").sum(), pl.col("max_us").max())
 
 
 @dataclass(frozen=True, slots=True)
-class Flush:
-    """Touched cells with all they hold so far, as rows (source, series, slice, late, bucket, good, n, sum_us, max_us)."""
+class SourceBatch:
+    """Consecutive records of one source partition, readable or not; both arrays have shape (records,)."""
 
-    plain: pl.DataFrame
-    objectives: pl.DataFrame
+    partition: int
+    offsets: Longs
+    append_ms: Longs
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a source partition has been counted; `frontier` is the greatest append time (ms) until there."""
+
     applied_offset: int
     frontier: int
 
 
-class Rollup:
-    """Open cells of one source partition. Not thread-safe; the caller runs one step at a time."""
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """The touched cells with all they hold so far (rows as CELL_ROWS), and how far that is."""
 
-    def __init__(self, source: int, judge: Judge, *, frontier: int = 0) -> None:
-        """`frontier` (append time, ms) is what the last commit said for the offset that is read first."""
-        self.applied_offset = -1
-        self.frontier = frontier
+    plain: pl.DataFrame
+    objectives: pl.DataFrame
+    progress: dict[int, Progress]
+
+
+@dataclass(slots=True)
+class _Slot:
+    """The cells that are sealed together: one slice on time, or all late cells of one append second.
+
+    `since`: for each source partition with cells here, the first record in them: (offset, frontier before it).
+    """
+
+    seal_ms: int
+    since: dict[int, tuple[int, int]] = field(default_factory=dict)
+    plain: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CELL_ROWS))
+    objectives: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CELL_ROWS))
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Arrays over all records of a step, in the order of its batches."""
+
+    source: npt.NDArray[np.int32]
+    offset: Longs
+    append: Longs
+    frontier: Longs
+    before: Longs
+    fresh: npt.NDArray[np.bool_]
+
+
+class Rollup:
+    """Open cells of the assigned source partitions. Not thread-safe; the caller runs one step at a time."""
+
+    def __init__(self, judge: Judge) -> None:
         self.events = 0
         self.late = 0
         self.clamped = 0
-        self._source = source
+        self.progress: dict[int, Progress] = {}
         self._judge = judge
         self._slots: dict[int, _Slot] = {}
 
-    def add(self, offsets: Longs, append_ms: Longs, events: pl.DataFrame) -> None:
-        """Count one batch.
+    def open(self, partition: int, frontier: int) -> None:
+        """Begin with a partition; `frontier` is what the last commit said for the offset that is read first."""
+        self.progress[partition] = Progress(-1, frontier)
 
-        `offsets`, `append_ms`: shape (records,), of every record, unreadable ones too. `events`: the readable ones
-        with `_row` (index into `offsets`), the four labels, ts (ms), success, latency_us. Records at or below
-        `applied_offset` are skipped, wherever the batch was cut.
+    def step(self, batches: Sequence[SourceBatch], events: pl.DataFrame) -> Flush:
+        """Count records and return what they touch, cumulative.
+
+        `events`: the readable records, with `_row` (index into the concatenated batches), the four labels, ts (ms),
+        success, latency_us. Records at or below a partition's applied offset are skipped, wherever batches were cut.
         """
-        fresh = offsets > self.applied_offset
-        if not fresh.any():
-            return
-        at = frontiers(self.frontier, append_ms)
-        before = np.concatenate(([self.frontier], at[:-1]))
+        columns = self._advance(batches)
         rows = events["_row"].to_numpy()
+        fresh = columns.fresh[rows]
         if not fresh.all():
-            events = events.filter(pl.Series(fresh[rows]))
-            rows = events["_row"].to_numpy()
-        if len(rows):
-            self._count(events, offsets[rows], append_ms[rows], at[rows], before[rows])
-        self.applied_offset = int(offsets[-1])
-        self.frontier = int(at[-1])
-
-    def take(self) -> Flush:
-        """What has changed since the last take, cumulative."""
-        touched = [slot for slot in self._slots.values() if slot.touched]
-        return Flush(
-            self._sent([slot.plain.merge() for slot in touched]),
-            self._sent([slot.objectives.merge() for slot in touched]),
-            self.applied_offset,
-            self.frontier,
-        )
+            events, rows = events.filter(pl.Series(fresh)), rows[fresh]
+        progress = {batch.partition: self.progress[batch.partition] for batch in batches}
+        if not len(rows):
+            nothing = pl.DataFrame(schema=CELL_ROWS)
+            return Flush(nothing, nothing, progress)
+        grouped = self._group(events, columns, rows)
+        plain = grouped.rename({"success": "good"}).group_by(_ROW).agg(_SUMS)
+        judged = self._judge.objective_rows(grouped).group_by(_ROW).agg(_SUMS)
+        return Flush(self._merge(plain, "plain"), self._merge(judged, "objectives"), progress)
 
     def settle(self, flush: Flush) -> None:
-        """The broker has acknowledged `flush`: cells sealed by its frontier are done with."""
-        for key in [key for key, slot in self._slots.items() if slot.seal_ms <= flush.frontier and not slot.touched]:
-            del self._slots[key]
+        """The broker has acknowledged `flush`: cells that its frontiers seal are done with."""
+        for key, slot in list(self._slots.items()):
+            done = [p for p in slot.since if p in flush.progress and slot.seal_ms <= flush.progress[p].frontier]
+            if not done:
+                continue
+            for partition in done:
+                del slot.since[partition]
+            if not slot.since:
+                del self._slots[key]
+                continue
+            kept = ~pl.col("source").is_in(done)
+            slot.plain, slot.objectives = slot.plain.filter(kept), slot.objectives.filter(kept)
 
-    def resume_point(self) -> tuple[int, int] | None:
-        """(offset, frontier before it) from where a restart rebuilds every open cell; None before the first event."""
-        if self._slots:
-            first = min(self._slots.values(), key=lambda slot: slot.first_offset)
-            return first.first_offset, first.frontier_before
-        return None if self.applied_offset < 0 else (self.applied_offset + 1, self.frontier)
+    def resume_point(self, partition: int) -> tuple[int, int]:
+        """(offset, frontier before it) from where a restart rebuilds every open cell of a partition."""
+        first = min((slot.since[partition] for slot in self._slots.values() if partition in slot.since), default=None)
+        progress = self.progress[partition]
+        return first or (progress.applied_offset + 1, progress.frontier)
 
     def open_rows(self) -> int:
         """Rows held for open cells: the size of the state."""
-        return sum(slot.plain.rows.height + slot.objectives.rows.height for slot in self._slots.values())
+        return sum(slot.plain.height + slot.objectives.height for slot in self._slots.values())
 
-    def _count(self, events: pl.DataFrame, offsets: Longs, append_ms: Longs, at: Longs, before: Longs) -> None:
+    def _advance(self, batches: Sequence[SourceBatch]) -> _Columns:
+        parts = []
+        for batch in batches:
+            progress = self.progress[batch.partition]
+            at = frontiers(progress.frontier, batch.append_ms)
+            before = np.concatenate(([progress.frontier], at[:-1]))
+            source = np.full(len(at), batch.partition, np.int32)
+            fresh = batch.offsets > progress.applied_offset
+            parts.append((source, batch.offsets, batch.append_ms, at, before, fresh))
+            applied = max(progress.applied_offset, int(batch.offsets[-1]))
+            self.progress[batch.partition] = Progress(applied, int(at[-1]))
+        return _Columns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def _group(self, events: pl.DataFrame, columns: _Columns, rows: npt.NDArray[np.uint32]) -> pl.DataFrame:
         ts = events["ts"].to_numpy()
-        clamped = clamp(ts, append_ms)
+        clamped = clamp(ts, columns.append[rows])
         slices = clamped // SLICE_MS
-        late = lateness_of(slices, at)
+        late = lateness_of(slices, columns.frontier[rows])
         latency = events["latency_us"].to_numpy()
-        frame = self._judge.number(events.select("service", "endpoint", "region", "kind", "success", "latency_us"))
-        frame = frame.with_columns(
+        self._open_slots(slices, late, columns, rows)
+        self.events += len(ts)
+        self.late += int((late != ON_TIME).sum())
+        self.clamped += int((clamped != ts).sum())
+        frame = self._judge.number(events.select(*LABELS, "success", "latency_us")).with_columns(
+            pl.Series("source", columns.source[rows]),
             pl.Series("slice", slices),
             pl.Series("late", late),
             pl.Series("bucket", buckets_of(latency)),
             pl.Series("rank", self._judge.ranks_of(latency)),
         )
-        grouped = frame.group_by([*_CELL, "bucket", "success", "rank"]).agg(
+        return frame.group_by([*CELL, "bucket", "success", "rank"]).agg(
             n=pl.len().cast(pl.Int64), sum_us=pl.col("latency_us").sum(), max_us=pl.col("latency_us").max()
         )
-        self._open_slots(slices, late, offsets, before)
-        for key, part in _by_slot(grouped.rename({"success": "good"}).group_by(_ROW).agg(_SUMS)):
-            self._slots[key].plain.fresh.append(part)
-        for key, part in _by_slot(self._judge.objective_rows(grouped).group_by(_ROW).agg(_SUMS)):
-            self._slots[key].objectives.fresh.append(part)
-        self.events += len(ts)
-        self.late += int((late != ON_TIME).sum())
-        self.clamped += int((clamped != ts).sum())
 
-    def _open_slots(self, slices: Longs, late: Longs, offsets: Longs, before: Longs) -> None:
-        keys, first = np.unique(slot_keys(slices, late), return_index=True)
+    def _open_slots(self, slices: Longs, late: Longs, columns: _Columns, rows: npt.NDArray[np.uint32]) -> None:
+        keys = slot_keys(slices, late)
+        sources = columns.source[rows]
+        # The first row of each (slot, source) is its earliest record: batches are in offset order.
+        _, first = np.unique(np.stack((keys, sources)), axis=1, return_index=True)
         seals = seal_ms(slices[first], late[first])
-        for key, position, seal in zip(keys.tolist(), first.tolist(), seals.tolist(), strict=True):
-            if key not in self._slots:
-                self._slots[key] = _Slot(seal, int(offsets[position]), int(before[position]))
+        for position, seal in zip(first.tolist(), seals.tolist(), strict=True):
+            slot = self._slots.setdefault(int(keys[position]), _Slot(seal))
+            row = rows[position]
+            slot.since.setdefault(int(sources[position]), (int(columns.offset[row]), int(columns.before[row])))
 
-    def _sent(self, parts: list[pl.DataFrame]) -> pl.DataFrame:
-        return pl.concat([_EMPTY, *parts]).select(pl.lit(self._source, pl.Int32).alias("source"), *_EMPTY.columns)
+    def _merge(self, fresh: pl.DataFrame, family: str) -> pl.DataFrame:
+        """Fold fresh rows into their slots; returns all rows of the cells that they touch."""
+        touched = []
+        for key, part in by_slot(fresh):
+            slot = self._slots[key]
+            known: pl.DataFrame = getattr(slot, family)
+            if known.is_empty():
+                merged = part.select(CELL_ROWS.names())
+                touched.append(merged)
+            else:
+                both = pl.concat([known, part.select(CELL_ROWS.names())])
+                merged = both.group_by(_ROW).agg(_SUMS).select(CELL_ROWS.names())
+                touched.append(merged.join(part.select(CELL).unique(), on=CELL, how="semi"))
+            setattr(slot, family, merged)
+        return pl.concat(touched) if touched else pl.DataFrame(schema=CELL_ROWS)
 
 
 def slot_keys(slices: Longs, late: Longs) -> Longs:
@@ -180,7 +214,13 @@ def slot_keys(slices: Longs, late: Longs) -> Longs:
     return np.where(late == ON_TIME, slices, -late - 2)
 
 
-def _by_slot(rows: pl.DataFrame) -> Sequence[tuple[int, pl.DataFrame]]:
-    keyed = rows.with_columns(pl.Series("_slot", slot_keys(rows["slice"].to_numpy(), rows["late"].to_numpy())))
-    parts = keyed.partition_by("_slot", as_dict=True, include_key=False)
-    return [(key, part) for (key,), part in parts.items()]  # type: ignore[misc]
+def by_slot(rows: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Rows with `slice` and `late`, parted by slot key."""
+    if rows.is_empty():
+        return
+    keys = slot_keys(rows["slice"].to_numpy(), rows["late"].to_numpy())
+    if keys.min() == keys.max():
+        yield int(keys[0]), rows
+        return
+    for (key,), part in rows.with_columns(_slot=keys).partition_by("_slot", as_dict=True, include_key=False).items():
+        yield int(key), part  # type: ignore[call-overload]

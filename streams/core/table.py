@@ -11,24 +11,10 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from streams.core.rollup import CELL, CELL_ROWS, by_slot
 from streams.core.slices import HOURS, LATENESS_MS, ON_TIME, SLICE_MS, TIERS, Tier
 
-_CELL = ["source", "series", "slice", "late"]
-OPEN_SCHEMA = pl.Schema(
-    {
-        "source": pl.Int32,
-        "series": pl.UInt32,
-        "slice": pl.Int64,
-        "late": pl.Int64,
-        "bucket": pl.Int16,
-        "good": pl.Boolean,
-        "n": pl.Int64,
-        "sum_us": pl.Int64,
-        "max_us": pl.Int64,
-        "applied": pl.Int64,
-        "offset": pl.Int64,
-    }
-)
+OPEN_SCHEMA = pl.Schema({**CELL_ROWS, "applied": pl.Int64, "offset": pl.Int64})
 STEP_SCHEMA = pl.Schema(
     {
         "start": pl.Int64,
@@ -77,35 +63,35 @@ class SloTable:
         self.expired: set[ChunkKey] = set()
         self._steps: dict[int, list[tuple[int, int]]] = {}
         self._slots: dict[int, list[pl.DataFrame]] = {}
+        self._heads: list[tuple[int, int, int, int]] = []
+        self._pending: list[pl.DataFrame] = []
         self._hour_histograms = histograms_in_hours
 
     def restore(self, applied: int, frontiers: dict[int, int], open_rows: pl.DataFrame) -> None:
         """Take the open cells as a page has them. Chunks are put into `chunks` by the caller."""
         self.applied = applied
         self.frontiers = dict(frontiers)
-        self._slots = {key: [part] for key, part in _by_slot(open_rows)}
+        self._slots = {key: [part] for key, part in by_slot(open_rows)}
 
     def fold(self, records: Sequence[Heading], rows: pl.DataFrame) -> None:
         """Fold records in log order.
 
-        `rows`: cells with `record` (index into `records`), source, series, slice, late, bucket, good, n, sum_us,
-        max_us. Records at or below `applied` are skipped.
+        `rows`: cells as CELL_ROWS with `offset`, the record's. Records at or below `applied` are skipped. The rows are
+        looked at when next needed, many records at once: what a record may still change was decided by `before`,
+        the frontier ahead of it, so the result is the same.
         """
-        heads = self._advance(records)
-        if not heads or rows.is_empty():
+        fresh = [record for record in records if record.offset > self.applied]
+        if not fresh:
             return
-        table = pl.DataFrame(
-            heads,
-            schema={"record": pl.UInt32, "source": pl.Int32, "applied": pl.Int64, "offset": pl.Int64, "before": pl.Int64},
-            orient="row",
-        )
-        known = rows.join(table, on=["record", "source"], how="inner")
-        kept = known.filter(_seal_ms() > pl.col("before")).select(OPEN_SCHEMA.names())
-        for key, part in _by_slot(kept):
-            self._slots.setdefault(key, []).append(part)
+        if len(fresh) < len(records):
+            rows = rows.filter(pl.col("offset") > self.applied)
+        self._advance(fresh)
+        if not rows.is_empty():
+            self._pending.append(rows)
 
     def seal(self) -> None:
         """Move cells that their source's frontier has sealed into every tier that still holds their time."""
+        self._catch_up()
         moved = [part for key in list(self._slots) for part in self._sealed_part(key)]
         if moved:
             rows = pl.concat(moved)
@@ -116,6 +102,7 @@ class SloTable:
 
     def open_rows(self) -> pl.DataFrame:
         """Every open cell, one row set each."""
+        self._catch_up()
         parts = [self._compact(key) for key in self._slots]
         return pl.concat(parts) if parts else pl.DataFrame(schema=OPEN_SCHEMA)
 
@@ -125,42 +112,45 @@ class SloTable:
 
     def read(self, series: int, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
         """Rows (STEP_SCHEMA) of one series with start_s ≤ start < end_s (multiples of the tier's step), open cells included."""
-        parts = [
-            chunk.rows.filter((pl.col("series") == series) & pl.col("start").is_between(start_s, end_s - 1))
+        wanted = (pl.col("series") == series) & pl.col("start").is_between(start_s, end_s - 1)
+        chunks = [
+            chunk.rows
             for (name, start), chunk in self.chunks.items()
             if name == tier.name and start < end_s and start + tier.chunk_s > start_s
         ]
-        parts += [self._open_steps(key, series, tier, start_s, end_s) for key in list(self._slots)]
-        if not parts:
-            return pl.DataFrame(schema=STEP_SCHEMA)
-        return pl.concat(parts).group_by(_STEP).agg(_STEP_SUMS).sort(_STEP)
+        still_open = self.open_rows().filter(pl.col("series") == series).with_columns(sealed_at=pl.lit(0, pl.Int64))
+        steps = _steps_of(still_open, tier, histograms=True).select(STEP_SCHEMA.names())
+        return pl.concat([*chunks, steps]).filter(wanted).group_by(_STEP).agg(_STEP_SUMS).sort(_STEP)
 
     def sealed_to_ms(self) -> int:
         """Event time up to which the slices of every source partition heard of are sealed; 0 before any."""
         return max(0, (min(self.frontiers.values(), default=0) - LATENESS_MS) // SLICE_MS * SLICE_MS)
 
-    def _advance(self, records: Sequence[Heading]) -> list[tuple[int, int, int, int, int]]:
-        heads = []
-        for number, record in enumerate(records):
-            if record.offset <= self.applied:
-                continue
+    def _advance(self, records: Sequence[Heading]) -> None:
+        for record in records:
             for source, applied, _ in record.sources:
-                heads.append((number, source, applied, record.offset, self.frontiers.get(source, 0)))
+                self._heads.append((record.offset, source, applied, self.frontiers.get(source, 0)))
             for source, _, frontier in record.sources:
                 if frontier is not None and frontier > self.frontiers.get(source, 0):
                     self.frontiers[source] = frontier
                     self._steps.setdefault(source, []).append((frontier, record.offset))
             self.applied = record.offset
-        return heads
+
+    def _catch_up(self) -> None:
+        """Put pending rows into their slots, but for cells that had been sealed before their record."""
+        if self._pending:
+            schema = {"offset": pl.Int64, "source": pl.Int32, "applied": pl.Int64, "before": pl.Int64}
+            heads = pl.DataFrame(self._heads, schema=schema, orient="row")
+            rows = pl.concat(self._pending).join(heads, on=["offset", "source"])
+            for key, part in by_slot(rows.filter(_seal_ms() > pl.col("before")).select(OPEN_SCHEMA.names())):
+                self._slots.setdefault(key, []).append(part)
+            self._pending.clear()
+        self._heads.clear()
 
     def _compact(self, key: int) -> pl.DataFrame:
         parts = self._slots[key]
         if len(parts) > 1:
-            rows = pl.concat(parts)
-            # The same applied offset twice is a replayed flush: equal cells, of which the later record's stay.
-            for version in ("applied", "offset"):
-                rows = rows.filter(pl.col(version) == pl.col(version).max().over(_CELL))
-            self._slots[key] = [rows]
+            self._slots[key] = [_latest(pl.concat(parts))]
         return self._slots[key][0]
 
     def _sealed_part(self, key: int) -> Iterator[pl.DataFrame]:
@@ -200,12 +190,6 @@ class SloTable:
             chunk.applied = self.applied
             chunk.dirty = True
 
-    def _open_steps(self, key: int, series: int, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
-        rows = self._compact(key)
-        within = pl.col("slice").is_between(start_s, end_s - 1)
-        picked = rows.filter((pl.col("series") == series) & within).with_columns(sealed_at=pl.lit(0, pl.Int64))
-        return _steps_of(picked, tier, histograms=True).select(STEP_SCHEMA.names())
-
     def _is_expired(self, key: ChunkKey) -> bool:
         tier = next(tier for tier in TIERS if tier.name == key[0])
         now_s = max(self.frontiers.values(), default=0) // 1000
@@ -215,6 +199,13 @@ class SloTable:
         for key in [key for key in self.chunks if self._is_expired(key)]:
             del self.chunks[key]
             self.expired.add(key)
+
+
+def _latest(rows: pl.DataFrame) -> pl.DataFrame:
+    """Of each cell the row set with the greatest applied offset; a replayed flush has the same, then the later record's."""
+    for version in ("applied", "offset"):
+        rows = rows.filter(pl.col(version) == pl.col(version).max().over(CELL))
+    return rows
 
 
 def _steps_of(rows: pl.DataFrame, tier: Tier, *, histograms: bool) -> pl.DataFrame:
@@ -232,9 +223,3 @@ def _seal_ms() -> pl.Expr:
 
 def _slot_seal_ms(key: int) -> int:
     return (key + 1) * SLICE_MS + LATENESS_MS if key >= 0 else (-key - 1) * SLICE_MS
-
-
-def _by_slot(rows: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
-    slot = pl.when(pl.col("late") == ON_TIME).then(pl.col("slice")).otherwise(-pl.col("late") - 2)
-    parts = rows.with_columns(_slot=slot).partition_by("_slot", as_dict=True, include_key=False)
-    return ((int(key), part) for (key,), part in parts.items())  # type: ignore[call-overload]

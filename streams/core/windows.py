@@ -48,7 +48,9 @@ def summarize(rows: pl.DataFrame) -> pl.DataFrame:
     ]
     buckets = ranked.group_by("start").agg(quantiles)
     values = pl.Series(_VALUES)
-    latencies = buckets.select("start", *(values.gather(buckets[name].clip(0).cast(pl.UInt32)).alias(name) for name in PERMILLES))
+    latencies = buckets.select(
+        "start", *(values.gather(buckets[name].clip(0).cast(pl.UInt32)).alias(name) for name in PERMILLES)
+    )
     sums = rows.group_by("start").agg(
         pl.col("n").sum().alias("total"),
         pl.col("n").filter(pl.col("good")).sum().alias("good"),

@@ -35,7 +35,7 @@ class PassThrough(faust.Schema):
     def compile(self, app: Any, **_: Any) -> Callable[..., Any]:  # noqa: ANN401 - Faust's signature
         """The decoder that Faust calls for every event."""
 
-        async def decode(message: Any, **_: Any) -> EventT[Any]:  # noqa: ANN401, RUF029 - Faust awaits it
+        async def decode(message: Any, **_: Any) -> EventT[Any]:  # noqa: ANN401 - Faust awaits it
             return app.create_event(message.key, message.value, message.headers, message)  # type: ignore[no-any-return]
 
         return decode

@@ -69,7 +69,7 @@ def read_page(key: bytes, value: bytes) -> Page:
         (length,) = _LENGTH.unpack_from(value)
         header = json.loads(value[_LENGTH.size : _LENGTH.size + length])
         if header["format"] != FORMAT:
-            raise FrameError(f"page format {header['format']}; expected {FORMAT}")  # noqa: TRY301 - the same way out
+            raise FrameError(f"page format {header['format']}; expected {FORMAT}")
         return Page(family, part, epoch, int(header["applied"]), header, value[_LENGTH.size + length :])
     except (ValueError, KeyError, TypeError, struct.error) as cause:
         message = f"page {key!r} of {len(value)} bytes cannot be read: {cause}"

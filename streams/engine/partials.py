@@ -6,31 +6,19 @@ import polars as pl
 
 from schemas.codec import decode, encode
 from schemas.records import SloPartial, Source
+from streams.core.rollup import CELL_ROWS
 from streams.core.series import SeriesIndex
 from streams.core.table import Heading
 from streams.engine.frames import FrameError, pack, unpack
 
 # Leaves room under the broker's default of 1 MiB a record.
 MAX_RECORD_BYTES = 900_000
-CELLS_SCHEMA = pl.Schema(
-    {
-        "source": pl.Int32,
-        "series": pl.UInt32,
-        "slice": pl.Int64,
-        "late": pl.Int64,
-        "bucket": pl.Int16,
-        "good": pl.Boolean,
-        "n": pl.Int64,
-        "sum_us": pl.Int64,
-        "max_us": pl.Int64,
-    }
-)
 
 
 def write_partials(
     topic: str, topic_id: str, sources: Sequence[Source], rows: pl.DataFrame, index: SeriesIndex
 ) -> Iterator[bytes]:
-    """Framed records with all `rows` (CELLS_SCHEMA), each small enough; only the last one carries the frontiers.
+    """Framed records with all `rows` (CELL_ROWS), each small enough; only the last one carries the frontiers.
 
     A cell is never spread over two records, or the later one would replace the earlier.
     """
@@ -51,7 +39,7 @@ def read_partial(value: bytes | None, index: SeriesIndex) -> tuple[SloPartial, p
     if not isinstance(record, SloPartial):
         message = f"a {type(record).__name__}; expected a SloPartial"
         raise FrameError(message)
-    rows = unpack(record.cells, CELLS_SCHEMA)
+    rows = unpack(record.cells, CELL_ROWS)
     if rows.height and int(rows["series"].max() or 0) >= len(record.series):  # type: ignore[arg-type]
         message = f"a row names series {rows['series'].max()} of {len(record.series)}"
         raise FrameError(message)
@@ -60,4 +48,6 @@ def read_partial(value: bytes | None, index: SeriesIndex) -> tuple[SloPartial, p
 
 def heading(offset: int, record: SloPartial) -> Heading:
     """What the table needs of a record besides its rows."""
-    return Heading(offset, tuple((source.partition, source.applied_offset, source.frontier) for source in record.sources))
+    return Heading(
+        offset, tuple((source.partition, source.applied_offset, source.frontier) for source in record.sources)
+    )

@@ -24,7 +24,7 @@ class ResumePoint(NamedTuple):
     frontier: int
 
 
-class NotAppendTime(RuntimeError):
+class NotAppendTimeError(RuntimeError):
     """A topic stamps records with the producers' clocks, on which lateness cannot be decided."""
 
 
@@ -60,7 +60,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # Only what differs from Faust's: the metadata, and no crash when the group has moved on.
-        points = cast(Consumer, self.consumer).resume_points
+        points = cast("Consumer", self.consumer).resume_points
         assigned = self.assignment()
         wanted = {
             KafkaTP(tp.topic, tp.partition): OffsetAndMetadata(offset, _metadata(points.get(tp)))
@@ -80,7 +80,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def committed_points(self) -> dict[TP, ResumePoint]:
         """What the group last committed for the assigned partitions."""
-        return cast(dict[TP, ResumePoint], await self.call_thread(self._committed_points))
+        return cast("dict[TP, ResumePoint]", await self.call_thread(self._committed_points))
 
     async def _committed_points(self) -> dict[TP, ResumePoint]:
         consumer = self._ensure_consumer()
@@ -129,7 +129,7 @@ class Consumer(driver.Consumer):
     async def perform_seek(self) -> None:
         """Seek every partition back to what was committed, and remember its metadata."""
         await super().perform_seek()
-        self.committed = await cast(ConsumerThread, self._thread).committed_points()
+        self.committed = await cast("ConsumerThread", self._thread).committed_points()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Super waits for the batch in hand and commits; then everything is sought back, so all state of rollups goes."""
@@ -145,14 +145,14 @@ class Transport(driver.Transport):
 
 
 def require_append_time(records: list[ConsumerRecord[bytes, bytes]]) -> None:
-    """Raises NotAppendTime unless the broker stamped every record."""
+    """Raises NotAppendTimeError unless the broker stamped every record."""
     wrong = next((record for record in records if record.timestamp_type != LOG_APPEND_TIME), None)
     if wrong is not None:
         message = (
             f"topic {wrong.topic}: record {wrong.partition}/{wrong.offset} carries its producer's time; "
             "expected message.timestamp.type=LogAppendTime (run `fleetbeat topics apply`)"
         )
-        raise NotAppendTime(message)
+        raise NotAppendTimeError(message)
 
 
 def _metadata(point: ResumePoint | None) -> str:

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import structlog
 from aiokafka.structs import ConsumerRecord
@@ -16,12 +18,13 @@ from faust.types import TP
 from schemas.blocks import Reject
 from schemas.codec import DecodeError
 from streams import metrics
+from streams.core.rollup import CELL_ROWS
 from streams.core.series import SeriesIndex
 from streams.core.table import Heading, SloTable
 from streams.engine.app import App
 from streams.engine.frames import FrameError
 from streams.engine.pages import OPEN, PageTable, PartPages, chunk_part, load, page_key, write_chunk, write_open
-from streams.engine.partials import CELLS_SCHEMA, heading, read_partial
+from streams.engine.partials import heading, read_partial
 from streams.engine.transport import Consumer, ResumePoint, require_append_time, topic_partitions
 from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
 from streams.processors.dead_letters import dead_letters
@@ -31,11 +34,13 @@ ResultT = TypeVar("ResultT")
 
 PARTIALS = "slo-partials"
 OBJECTIVES, PLAIN = "objectives", "series"
+# Polls wait while this many are not yet folded.
+MAX_PENDING = 1_000
 
 log = structlog.get_logger("fleetbeat.objectives")
 
 
-class StateLost(RuntimeError):
+class StateLostError(RuntimeError):
     """The commit says more was counted than the pages hold: going on would lose events silently."""
 
     def __init__(self, topic: str, partition: int, applied: int, committed: int) -> None:
@@ -80,6 +85,9 @@ class ObjectivesProcessor:
         self._app = app
         self._pages = pages
         self._thread = ThreadPoolExecutor(1, "objectives")
+        self._pending: list[Records] = []
+        self._letters: list[tuple[bytes | None, bytes]] = []
+        self._judged = np.zeros(0, dtype=np.bool_)
         self._owner = ""
         self._epoch = 0
 
@@ -87,6 +95,7 @@ class ObjectivesProcessor:
         """A rebalance has begun: nothing is answered, and nothing saved, until recovery is complete."""
         self._epoch += 1
         self.recovered = False
+        self._pending = []
 
     async def recover(self, owned: Iterable[int]) -> None:
         """Recovery is complete: build the tables of newly owned partitions from their pages, drop the others."""
@@ -99,7 +108,7 @@ class ObjectivesProcessor:
         for partition in owned - parts.keys():
             parts[partition] = await self.in_thread(self._build, partition)
             if parts[partition].applied + 1 < self._committed(partition):
-                raise StateLost(PARTIALS, partition, parts[partition].applied, self._committed(partition))
+                raise StateLostError(PARTIALS, partition, parts[partition].applied, self._committed(partition))
         if epoch != self._epoch:
             return
         self.parts = parts
@@ -108,17 +117,12 @@ class ObjectivesProcessor:
         log.info("tables recovered", partitions=sorted(owned), seconds=round(time.monotonic() - started, 3))
 
     async def process(self, stream: AsyncIterable[Records]) -> None:
-        """Faust's entry: each event is what one poll brought for one partition."""
+        """Faust's entry: each event is what one poll brought for one partition. Folded when next saved or read."""
         async for records in stream:
             epoch = self._epoch
-            part = await self._part(records[0].partition, epoch)
-            if part is None:
-                continue  # a rebalance: these records are read again
-            with metrics.BATCH_SECONDS.labels("objectives").time():
-                rejects = await self.in_thread(self._fold, part, records)
-            if rejects and epoch == self._epoch:
-                letters = dead_letters(records, rejects, "worker")
-                await asyncio.gather(*[await self._send(DEAD_LETTERS, key, value, None) for key, value in letters])
+            self._pending.append(records)
+            while len(self._pending) > MAX_PENDING and epoch == self._epoch:
+                await (self.in_thread(self._fold_pending) if self.recovered else asyncio.sleep(0.01))
 
     async def save(self) -> None:
         """Write the pages of everything that has changed, await every ack, then move the commit."""
@@ -128,6 +132,8 @@ class ObjectivesProcessor:
         owned = topic_partitions(self._app.consumer.assignment(), PARTIALS)
         with metrics.SNAPSHOT_SECONDS.time():
             snapshots = await self.in_thread(self._snapshots, owned)
+            letters, self._letters = self._letters, []
+            await asyncio.gather(*[await self._send(DEAD_LETTERS, key, value, None) for key, value in letters])
             for stage in ("chunks", "opens"):
                 await self._write([(s.partition, key, value) for s in snapshots for key, value in getattr(s, stage)])
                 if epoch != self._epoch:
@@ -136,14 +142,18 @@ class ObjectivesProcessor:
             self._consumer.resume_points[TP(PARTIALS, snapshot.partition)] = ResumePoint(snapshot.applied + 1, 0)
         await self._write([(s.partition, key, None) for s in snapshots for key in s.tombstones])
 
+    async def read(self, partition: int, step: Callable[[SloTable], ResultT]) -> ResultT:
+        """Run `step` on the objectives' table of a partition, everything that was received folded. Raises KeyError."""
+
+        def run() -> ResultT:
+            self._fold_pending()
+            return step(self.parts[partition].tables[OBJECTIVES])
+
+        return await self.in_thread(run)
+
     async def in_thread(self, step: Callable[..., ResultT], *args: Any) -> ResultT:  # noqa: ANN401 - passed on
         """Run a step between folds: the tables stand still for it."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, step, *args)
-
-    async def _part(self, partition: int, epoch: int) -> Part | None:
-        while not self.recovered and epoch == self._epoch:  # records can arrive before `recover` has run
-            await asyncio.sleep(0.01)
-        return self.parts.get(partition) if epoch == self._epoch else None
 
     def _committed(self, partition: int) -> int:
         point = self._consumer.committed.get(TP(PARTIALS, partition))
@@ -159,33 +169,43 @@ class ObjectivesProcessor:
         part.saved = part.applied
         return part
 
-    def _fold(self, part: Part, records: Records) -> list[Reject]:
+    def _fold_pending(self) -> None:
+        polls, self._pending = self._pending, []
+        by_partition: dict[int, Records] = {}
+        for records in polls:
+            by_partition.setdefault(records[0].partition, []).extend(records)
+        for partition, records in by_partition.items():
+            if partition in self.parts:  # else it was lost meanwhile, and its new owner reads these
+                with metrics.BATCH_SECONDS.labels("objectives").time():
+                    self._fold(self.parts[partition], records)
+
+    def _fold(self, part: Part, records: Records) -> None:
         require_append_time(records)
-        rejects: list[Reject] = []
         heads: list[Heading] = []
-        frames = [pl.DataFrame(schema={**CELLS_SCHEMA, "record": pl.UInt32})]
+        frames = [pl.DataFrame(schema={**CELL_ROWS, "offset": pl.Int64})]
         for row, record in enumerate(records):
             try:
                 partial, rows = read_partial(record.value, self.index)
             except DecodeError as error:
-                rejects.append(Reject(row, error.reason, error.detail))
+                self._letters += dead_letters(records, [Reject(row, error.reason, error.detail)], "worker")
             except FrameError as error:
-                rejects.append(Reject(row, "bad-cells", str(error)))
+                self._letters += dead_letters(records, [Reject(row, "bad-cells", str(error))], "worker")
             else:
-                frames.append(rows.with_columns(record=pl.lit(len(heads), pl.UInt32)))
+                frames.append(rows.with_columns(offset=pl.lit(record.offset, pl.Int64)))
                 heads.append(heading(record.offset, partial))
         rows = pl.concat(frames)
-        judged = self._is_objective(rows["series"])
+        judged = pl.Series(self._judged_by_number()[rows["series"].to_numpy()], dtype=pl.Boolean)
         part.tables[OBJECTIVES].fold(heads, rows.filter(judged))
         part.tables[PLAIN].fold(heads, rows.filter(~judged))
-        return rejects
 
-    def _is_objective(self, series: pl.Series) -> pl.Series:
-        numbers = series.unique()
-        ours = [number for number in numbers if self.index.names[number].startswith("slo:")]
-        return series.is_in(ours)
+    def _judged_by_number(self) -> npt.NDArray[np.bool_]:
+        """For each series number, whether it is an objective's."""
+        new = [name.startswith("slo:") for name in self.index.names[len(self._judged) :]]
+        self._judged = np.concatenate((self._judged, np.array(new, dtype=np.bool_)))
+        return self._judged
 
     def _snapshots(self, owned: set[int]) -> list[Snapshot]:
+        self._fold_pending()
         return [self._snapshot(p, part) for p, part in self.parts.items() if p in owned and part.applied > part.saved]
 
     def _snapshot(self, partition: int, part: Part) -> Snapshot:

@@ -1,9 +1,14 @@
-"""The rollup: probe results in, cumulative cells out. Keeps no changelog; a restart replays the open cells."""
+"""The rollup: probe results in, cumulative cells out. Keeps no changelog; a restart replays the open cells.
+
+Faust hands over what polls brought; several times a second all of it, over all partitions, is counted and published in
+one step, so that what a step costs does not depend on how many partitions there are or how small polls come in.
+"""
 
 import asyncio
 import time
 from collections.abc import AsyncIterable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -16,7 +21,7 @@ from faust.types import TP
 from schemas.blocks import BlockReader, Reject
 from schemas.records import Source
 from streams import metrics
-from streams.core.rollup import Flush, Rollup
+from streams.core.rollup import Flush, Rollup, SourceBatch
 from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.engine.app import App
 from streams.engine.partials import write_partials
@@ -32,139 +37,146 @@ SOURCE = "probe-results"
 PARTIALS = "slo-partials"
 # A partition without cells of a flush still hears of the frontier this often, or its slices would never be sealed.
 FRONTIER_EVERY_S = 1.0
+# Polls wait while this many records are not yet counted.
+MAX_PENDING = 60_000
 
 log = structlog.get_logger("fleetbeat.rollup")
 
 
+@dataclass(slots=True)
+class _Outcome:
+    """What a step has to send."""
+
+    flush: Flush
+    partials: list[tuple[int, bytes]]
+    letters: list[tuple[bytes | None, bytes]] = field(default_factory=list)
+
+
 class RollupProcessor:
-    """One `Rollup` for each assigned source partition; flushes them together."""
+    """Counts the assigned partitions of `probe-results`. All block work runs on one thread, in order."""
 
     def __init__(self, app: App, judge: Judge, index: SeriesIndex, partitions: int) -> None:
-        self.rollups: dict[int, Rollup] = {}
         self._app = app
         self._judge = judge
         self._index = index
         self._partitions = partitions
         self._reader = BlockReader(SOURCE, [*LABELS, "ts", "success", "latency_us"])
         self._thread = ThreadPoolExecutor(1, "rollup")
+        self._rollup = Rollup(judge)
         self._epoch = 0
-        self._burying: set[int] = set()
-        self._flushed: dict[int, int] = {}
+        self._pending: list[Records] = []
+        self._pending_count = 0
+        self._drained = asyncio.Event()
+        self._published: dict[int, int] = {}
         self._told_s = [0.0] * partitions
         self._owners = np.zeros(0, dtype=np.int64)
 
     def lose_all(self) -> None:
-        """A rebalance seeks every partition back to its commit: what was rolled up since would count twice."""
+        """A rebalance seeks every partition back to its commit: what was counted since would count twice."""
         self._epoch += 1
-        self.rollups = {}
-        self._flushed = {}
-        self._burying = set()
+        self._rollup = Rollup(self._judge)
+        self._published = {}
+        self._clear_pending()
 
     async def process(self, stream: AsyncIterable[Records]) -> None:
         """Faust's entry: each event is what one poll brought for one partition."""
         async for records in stream:
-            await self._count(records)
+            while self._pending_count > MAX_PENDING and not self._app.rebalancing:
+                self._drained.clear()
+                await self._drained.wait()
+            self._pending.append(records)
+            self._pending_count += len(records)
+            metrics.PENDING.set(self._pending_count)
 
-    async def flush(self) -> None:
-        """Publish what has changed and, once acknowledged, move the commit."""
-        epoch, rollups = self._epoch, self.rollups
-        changed = {p: rollup for p, rollup in rollups.items() if rollup.applied_offset != self._flushed.get(p, -1)}
-        if not changed:
+    async def step(self) -> None:
+        """Count what is pending, publish it and, once all of it is acknowledged, move the commit."""
+        if not self._pending:
+            return
+        epoch, rollup, polls = self._epoch, self._rollup, self._pending
+        self._clear_pending()
+        for records in polls:
+            self._open(rollup, records[0].partition, records[0].offset)
+        with metrics.BATCH_SECONDS.labels("rollup").time():
+            outcome = await self._in_thread(self._count, rollup, polls)
+        if epoch != self._epoch:
             return
         with metrics.FLUSH_SECONDS.time():
-            flushes, outgoing = await self._in_thread(self._take, changed)
-            acks = [await self._send(PARTIALS, None, value, target) for target, value in outgoing]
+            acks = [await self._send(PARTIALS, None, value, target) for target, value in outcome.partials]
+            acks += [await self._send(DEAD_LETTERS, key, value, None) for key, value in outcome.letters]
             await asyncio.gather(*acks)
         if epoch != self._epoch:
             return
-        points = await self._in_thread(self._settle, changed, flushes)
+        await self._in_thread(rollup.settle, outcome.flush)
         if epoch != self._epoch:
             return
-        for partition, flush in flushes.items():
-            self._flushed[partition] = flush.applied_offset
-            if partition not in self._burying and partition in points:
-                self._consumer.resume_points[TP(SOURCE, partition)] = points[partition]
-        metrics.OPEN_ROWS.set(sum(rollup.open_rows() for rollup in changed.values()))
+        for partition, progress in outcome.flush.progress.items():
+            self._published[partition] = progress.applied_offset
+            self._consumer.resume_points[TP(SOURCE, partition)] = ResumePoint(*rollup.resume_point(partition))
+        metrics.OPEN_ROWS.set(rollup.open_rows())
 
-    def idle(self, partition: int) -> bool:
-        """Whether everything counted from a source partition has been published."""
-        rollup = self.rollups.get(partition)
-        return rollup is None or rollup.applied_offset == self._flushed.get(partition)
+    def read_to(self, partition: int) -> int | None:
+        """The offset after the last one that is counted and published; None before the first."""
+        offset = self._published.get(partition)
+        return None if offset is None else offset + 1
 
-    async def _count(self, records: Records) -> None:
-        epoch, partition = self._epoch, records[0].partition
-        rollup = self.rollups.get(partition)
-        if rollup is None:
-            rollup = self.rollups[partition] = self._open(partition, records[0].offset)
-        # Until dead letters are acknowledged the commit must not pass the records they are about.
-        self._burying.add(partition)
-        with metrics.BATCH_SECONDS.labels("rollup").time():
-            rejects = await self._in_thread(self._roll_up, rollup, records)
-        if epoch != self._epoch:
+    def _clear_pending(self) -> None:
+        self._pending = []
+        self._pending_count = 0
+        self._drained.set()
+
+    def _open(self, rollup: Rollup, partition: int, first_offset: int) -> None:
+        if partition in rollup.progress:
             return
-        if rejects:
-            letters = dead_letters(records, rejects, "worker")
-            await asyncio.gather(*[await self._send(DEAD_LETTERS, key, value, None) for key, value in letters])
-        if epoch == self._epoch:
-            self._burying.discard(partition)
-
-    def _open(self, partition: int, first_offset: int) -> Rollup:
         point = self._consumer.committed.get(TP(SOURCE, partition))
         if point is not None and first_offset > point.offset:
             missing = first_offset - point.offset
             metrics.HOLES.labels(SOURCE).inc(missing)
-            log.error("records deleted before they were read", partition=partition, missing=missing, committed=point.offset)
-        return Rollup(partition, self._judge, frontier=point.frontier if point else 0)
+            log.error(
+                "records deleted before they were read", partition=partition, missing=missing, committed=point.offset
+            )
+        rollup.open(partition, point.frontier if point else 0)
 
-    def _roll_up(self, rollup: Rollup, records: Records) -> tuple[Reject, ...]:
+    def _count(self, rollup: Rollup, polls: list[Records]) -> _Outcome:
+        records = [record for poll in polls for record in poll]
         require_append_time(records)
-        before = (rollup.events, rollup.late, rollup.clamped)
-        applied = rollup.applied_offset
-        offsets = np.fromiter(map(attrgetter("offset"), records), np.int64, len(records))
-        append_ms = np.fromiter(map(attrgetter("timestamp"), records), np.int64, len(records))
+        seen = (rollup.events, rollup.late, rollup.clamped)
+        applied = {partition: progress.applied_offset for partition, progress in rollup.progress.items()}
         block = self._reader.read([record.key for record in records], [record.value for record in records])
-        rollup.add(offsets, append_ms, block.frame)
-        metrics.EVENTS.labels(SOURCE).inc(rollup.events - before[0])
-        metrics.LATE.labels(SOURCE).inc(rollup.late - before[1])
-        metrics.CLAMPED.labels(SOURCE).inc(rollup.clamped - before[2])
-        rejects = tuple(reject for reject in block.rejects if records[reject.row].offset > applied)
+        flush = rollup.step([_source_batch(poll) for poll in polls], block.frame)
+        metrics.EVENTS.labels(SOURCE).inc(rollup.events - seen[0])
+        metrics.LATE.labels(SOURCE).inc(rollup.late - seen[1])
+        metrics.CLAMPED.labels(SOURCE).inc(rollup.clamped - seen[2])
+        rejects = [r for r in block.rejects if records[r.row].offset > applied[records[r.row].partition]]
+        return _Outcome(flush, self._partials(flush), self._letters(records, rejects))
+
+    def _letters(self, records: Records, rejects: list[Reject]) -> list[tuple[bytes | None, bytes]]:
         for reject in rejects:
             metrics.REJECTED.labels(SOURCE, reject.reason).inc()
-        return rejects
+        return dead_letters(records, rejects, "worker")
 
-    def _take(self, changed: dict[int, Rollup]) -> tuple[dict[int, Flush], list[tuple[int, bytes]]]:
-        flushes = {partition: rollup.take() for partition, rollup in changed.items()}
-        sources = [Source(p, flush.applied_offset, flush.frontier) for p, flush in flushes.items()]
-        rows = pl.concat([frame for flush in flushes.values() for frame in (flush.plain, flush.objectives)])
-        self._learn_owners()
-        targets = pl.Series("_target", self._owners[rows["series"].to_numpy()])
+    def _partials(self, flush: Flush) -> list[tuple[int, bytes]]:
+        """(partition, framed record) for every owner of a touched cell, and now and then for the others."""
+        sources = [Source(p, progress.applied_offset, progress.frontier) for p, progress in flush.progress.items()]
+        rows = pl.concat([flush.plain, flush.objectives])
+        targets = pl.Series("_target", self._owners_of(rows["series"]))
         by_target = rows.with_columns(targets).partition_by("_target", as_dict=True, include_key=False)
         outgoing = []
         now_s = time.monotonic()
         for target in range(self._partitions):
-            part = by_target.get((target,))
-            if part is None and now_s - self._told_s[target] < FRONTIER_EVERY_S:
+            cells = by_target.get((target,))
+            if cells is None and now_s - self._told_s[target] < FRONTIER_EVERY_S:
                 continue
             self._told_s[target] = now_s
-            cells = rows.clear() if part is None else part
-            outgoing += [(target, value) for value in write_partials(SOURCE, "", sources, cells, self._index)]
+            values = write_partials(SOURCE, "", sources, rows.clear() if cells is None else cells, self._index)
+            outgoing += [(target, value) for value in values]
         metrics.PARTIAL_BYTES.inc(sum(len(value) for _, value in outgoing))
-        return flushes, outgoing
+        return outgoing
 
-    def _learn_owners(self) -> None:
+    def _owners_of(self, series: pl.Series) -> np.ndarray[Any, np.dtype[np.int64]]:
         new = self._index.names[len(self._owners) :]
         owners = [partition_of(owner_key(name), self._partitions) for name in new]
         self._owners = np.concatenate((self._owners, np.array(owners, dtype=np.int64)))
-
-    @staticmethod
-    def _settle(changed: dict[int, Rollup], flushes: dict[int, Flush]) -> dict[int, ResumePoint]:
-        points = {}
-        for partition, flush in flushes.items():
-            changed[partition].settle(flush)
-            point = changed[partition].resume_point()
-            if point is not None:
-                points[partition] = ResumePoint(*point)
-        return points
+        return self._owners[series.to_numpy()]
 
     async def _send(self, topic: str, key: bytes | None, value: bytes, partition: int | None) -> Any:  # noqa: ANN401 - Faust's future
         return await self._app.producer.send(topic, key, value, partition, None, None)
@@ -182,3 +194,10 @@ def owner_key(series: str) -> bytes:
     if series.startswith("slo:"):
         return series.removeprefix("slo:").rpartition("@")[0].encode()
     return series.encode()
+
+
+def _source_batch(records: Records) -> SourceBatch:
+    count = len(records)
+    offsets = np.fromiter(map(attrgetter("offset"), records), np.int64, count)
+    append_ms = np.fromiter(map(attrgetter("timestamp"), records), np.int64, count)
+    return SourceBatch(records[0].partition, offsets, append_ms)

@@ -11,14 +11,14 @@ from streams.core.slices import SECONDS, Tier
 from streams.core.table import SloTable
 from streams.core.windows import Window, sliding, summarize, tier_for
 from streams.engine.partitioning import partition_of
-from streams.processors.objectives import OBJECTIVES, ObjectivesProcessor
+from streams.processors.objectives import ObjectivesProcessor
 
 AnswerT = TypeVar("AnswerT")
 
 STANDARD_WINDOWS_S = (60, 300, 3_600, 21_600)
 
 
-class NotHere(LookupError):
+class NotHereError(LookupError):
     """The answer cannot be given by this worker now; says why."""
 
 
@@ -59,7 +59,7 @@ class Queries(Protocol):
         """Every objective, wherever it is kept."""
 
     async def standing(self, objective_id: str) -> Standing:
-        """Raises KeyError for an unknown objective, NotHere while it cannot be answered."""
+        """Raises KeyError for an unknown objective, NotHereError while it cannot be answered."""
 
     async def slices(self, objective_id: str, from_ms: int, to_ms: int, tier: Tier = SECONDS) -> Slices:
         """Steps of a tier that begin in [from_ms, to_ms). Raises like `standing`."""
@@ -98,36 +98,31 @@ class TableQueries:
         return partition_of(objective.id.encode(), self._partitions)
 
     async def standing(self, objective_id: str) -> Standing:
-        """Raises KeyError for an unknown objective, NotHere while it cannot be answered."""
+        """Raises KeyError for an unknown objective, NotHereError while it cannot be answered."""
         return await self._read(objective_id, self._standing)
 
     async def slices(self, objective_id: str, from_ms: int, to_ms: int, tier: Tier = SECONDS) -> Slices:
         """Steps of a tier that begin in [from_ms, to_ms). Raises like `standing`."""
 
-        def read(objective: Objective) -> Slices:
-            table = self._table(objective)
+        def read(objective: Objective, table: SloTable) -> Slices:
             rows = table.read(self._series(objective), tier, -(-from_ms // 1000), -(-to_ms // 1000))
             return Slices(objective, summarize(rows), self.partition(objective), table.applied, table.sealed_to_ms())
 
         return await self._read(objective_id, read)
 
-    async def _read(self, objective_id: str, step: Callable[[Objective], AnswerT]) -> AnswerT:
+    async def _read(self, objective_id: str, step: Callable[[Objective, SloTable], AnswerT]) -> AnswerT:
         objective = self._by_id[objective_id]
         if not self._processor.recovered:
-            raise NotHere("the worker is recovering its tables; try again in a few seconds")
+            raise NotHereError("the worker is recovering its tables; try again in a few seconds")
         partition = self.partition(objective)
         if partition not in self._processor.parts:
-            raise NotHere(f"partition {partition} of slo-partials is kept by another worker")
-        return await self._processor.in_thread(step, objective)
-
-    def _table(self, objective: Objective) -> SloTable:
-        return self._processor.parts[self.partition(objective)].tables[OBJECTIVES]
+            raise NotHereError(f"partition {partition} of slo-partials is kept by another worker")
+        return await self._processor.read(partition, lambda table: step(objective, table))
 
     def _series(self, objective: Objective) -> int:
         return self._processor.index.number(objective.series)
 
-    def _standing(self, objective: Objective) -> Standing:
-        table = self._table(objective)
+    def _standing(self, objective: Objective, table: SloTable) -> Standing:
         now_ms = self._now_ms()
         lengths = sorted({*(s for s in STANDARD_WINDOWS_S if s < objective.window_s), objective.window_s})
         windows = []

@@ -5,14 +5,13 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-
 import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from schemas.catalog import load_catalog
 from streams.views.payloads import objective_payload, slices_payload, standing_payload
-from streams.views.queries import NotHere, Queries
+from streams.views.queries import NotHereError, Queries
 from streams.views.registry import registry_routes
 
 MAX_SLICES_MS = 3_600_000
@@ -53,7 +52,9 @@ class _Views:
 
     async def index(self, _: web.Request) -> web.Response:
         paths = ["/api/v1/slos", "/api/v1/slos/{id}", "/api/v1/slos/{id}/slices?from_ms=&to_ms="]
-        return _json({"service": "fleetbeat worker", "paths": [*paths, "/subjects", "/metrics", "/-/healthy", "/-/ready"]})
+        return _json(
+            {"service": "fleetbeat worker", "paths": [*paths, "/subjects", "/metrics", "/-/healthy", "/-/ready"]}
+        )
 
     async def slos(self, _: web.Request) -> web.Response:
         """Every objective; those that cannot be answered now say why instead of showing figures."""
@@ -93,22 +94,28 @@ class _Views:
     async def _entry(self, objective_id: str) -> dict[str, object]:
         try:
             return standing_payload(await self._queries.standing(objective_id), self._queries.completeness())
-        except NotHere as reason:
+        except NotHereError as reason:
             objective = next(o for o in self._queries.objectives() if o.id == objective_id)
             return {**objective_payload(objective), "unavailable": str(reason)}
 
 
 @web.middleware
-async def _errors(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+async def _errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
     try:
         return await handler(request)
-    except NotHere as reason:
-        return web.Response(status=503, body=_error(str(reason)), content_type="application/json", headers={"Retry-After": "2"})
+    except NotHereError as reason:
+        return web.Response(
+            status=503, body=_error(str(reason)), content_type="application/json", headers={"Retry-After": "2"}
+        )
     except (web.HTTPException, asyncio.CancelledError):
         raise
     except Exception:
         log.exception("view failed", path=request.path)
-        return web.Response(status=500, body=_error("internal error; see the worker's log"), content_type="application/json")
+        return web.Response(
+            status=500, body=_error("internal error; see the worker's log"), content_type="application/json"
+        )
 
 
 def _number(request: web.Request, name: str) -> int:

@@ -1,0 +1,175 @@
+"""The ledger: every event on disk before it is sent, and which of them the broker acknowledged.
+
+A folder with `manifest.json` (names, seed, start, script), rows without a header in `boots.rows`,
+`heartbeats.rows` and `results.rows` (the dtypes of rows.py), `chunks.rows` (up to where the rows go that are
+about to be sent) and `acknowledged.rows` (numbers of chunks that the broker has in full). What the writer is
+killed over was written but perhaps not sent: the ledger holds at least all that Kafka holds. `end.json` exists
+only after a clean end, when both hold the same.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from agents.simulate.rows import BOOT, HEARTBEAT, OUTCOMES, RESULT, STATES, Chunk, Flags, Rows, Series
+
+FORMAT = 1
+_CHUNK = np.dtype([("heartbeats_end", "<u8"), ("results_end", "<u8")])
+_NUMBER = np.dtype("<u4")
+
+
+class LedgerError(ValueError):
+    """A folder cannot be written as a ledger, or is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What the rows' indices stand for, and what the run was made of; `script` is for people."""
+
+    seed: int
+    start_ms: int
+    nodes: Sequence[str]
+    series: Sequence[Series]
+    heartbeat_interval_ms: int
+    script: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """A ledger read back: structured arrays as in rows.py, in the order of sending.
+
+    An event's id is (node, boot, seq): `nodes[row["node"]]`, `boots["boot_id"][row["boot"]]`, `row["seq"]`.
+    `heartbeats_acknowledged` and `results_acknowledged` say for each row whether the broker surely has it;
+    the others it may have. `finished` says that the run ended cleanly and every row was acknowledged.
+    """
+
+    manifest: Manifest
+    boots: Rows
+    heartbeats: Rows
+    results: Rows
+    heartbeats_acknowledged: Flags
+    results_acknowledged: Flags
+    finished: bool
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        """Node ids; `node` of a row is the index."""
+        return self.manifest.nodes
+
+    @property
+    def series(self) -> Sequence[Series]:
+        """Series of probe results; `series` of a row is the index."""
+        return self.manifest.series
+
+
+class LedgerWriter:
+    """Writes a ledger into a folder that is new or empty. Raises LedgerError when it is not."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise LedgerError(f"{folder}: not empty; expected a new folder, a ledger is never written over")
+        self._folder = folder
+        (folder / "manifest.json").write_text(json.dumps(_manifest_document(manifest), indent=1), encoding="utf-8")
+        self._boots = _open(folder, "boots")
+        self._heartbeats = _open(folder, "heartbeats")
+        self._results = _open(folder, "results")
+        self._chunks = _open(folder, "chunks")
+        self._acknowledged = _open(folder, "acknowledged")
+        self._ends = np.zeros(1, _CHUNK)
+        self._next = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in (self._boots, self._heartbeats, self._results, self._chunks, self._acknowledged):
+            file.close()
+
+    def write(self, chunk: Chunk) -> int:
+        """Hands the chunk to the operating system, so that it outlives this process; gives the chunk's number.
+
+        Send nothing of the chunk before this returns.
+        """
+        self._boots.write(chunk.boots.tobytes())
+        self._heartbeats.write(chunk.heartbeats.tobytes())
+        self._results.write(chunk.results.tobytes())
+        self._ends["heartbeats_end"] += len(chunk.heartbeats)
+        self._ends["results_end"] += len(chunk.results)
+        self._chunks.write(self._ends.tobytes())
+        self._next += 1
+        return self._next - 1
+
+    def acknowledge(self, number: int) -> None:
+        """Notes that the broker has every event of that chunk."""
+        self._acknowledged.write(np.array([number], _NUMBER).tobytes())
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Notes a clean end; only for when every chunk was acknowledged."""
+        (self._folder / "end.json").write_text(json.dumps(dict(summary)), encoding="utf-8")
+
+
+def read_ledger(folder: Path) -> Ledger:
+    """The ledger in that folder, also while it is being written or after its writer was killed. Raises LedgerError."""
+    try:
+        document = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise LedgerError(f"{folder}: no ledger: {cause}") from cause
+    if document.get("format") != FORMAT:
+        raise LedgerError(f"{folder}: ledger format {document.get('format')!r}; expected {FORMAT}")
+    # Before the rows: what is appended meanwhile then only makes the rows longer than asked for. The end comes first.
+    finished = (folder / "end.json").exists()
+    acknowledged = _read(folder, "acknowledged", _NUMBER)
+    chunks = _read(folder, "chunks", _CHUNK)
+    sure = np.zeros(len(chunks), np.bool_)
+    sure[acknowledged[acknowledged < len(chunks)]] = True
+    heartbeat_ends, result_ends = chunks["heartbeats_end"].astype(np.int64), chunks["results_end"].astype(np.int64)
+    return Ledger(
+        manifest=_manifest(document),
+        boots=_read(folder, "boots", BOOT),
+        heartbeats=_read(folder, "heartbeats", HEARTBEAT)[: heartbeat_ends[-1] if len(chunks) else 0],
+        results=_read(folder, "results", RESULT)[: result_ends[-1] if len(chunks) else 0],
+        heartbeats_acknowledged=np.repeat(sure, np.diff(heartbeat_ends, prepend=0)),
+        results_acknowledged=np.repeat(sure, np.diff(result_ends, prepend=0)),
+        finished=finished,
+    )
+
+
+def _open(folder: Path, name: str) -> BinaryIO:
+    # Unbuffered: a write that returned is with the operating system.
+    return (folder / f"{name}.rows").open("wb", buffering=0)
+
+
+def _read(folder: Path, name: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Whole rows only: a writer that was killed may have left a part of one."""
+    return np.fromfile(folder / f"{name}.rows", dtype)
+
+
+def _manifest_document(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "seed": manifest.seed,
+        "start_ms": manifest.start_ms,
+        "heartbeat_interval_ms": manifest.heartbeat_interval_ms,
+        "states": STATES,
+        "outcomes": OUTCOMES,
+        "script": manifest.script,
+        "series": [asdict(one) for one in manifest.series],
+        "nodes": list(manifest.nodes),
+    }
+
+
+def _manifest(document: Mapping[str, Any]) -> Manifest:
+    return Manifest(
+        seed=document["seed"],
+        start_ms=document["start_ms"],
+        nodes=tuple(document["nodes"]),
+        series=tuple(Series(**one) for one in document["series"]),
+        heartbeat_interval_ms=document["heartbeat_interval_ms"],
+        script=document["script"],
+    )

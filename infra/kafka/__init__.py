@@ -1,0 +1,5 @@
+"""A real Kafka broker on this machine: jars from Maven, one KRaft node, listening on 127.0.0.1 only."""
+
+from infra.kafka.broker import LocalKafka
+
+__all__ = ["LocalKafka"]

@@ -1,0 +1,65 @@
+"""The few figures of a running stack that its status line shows, read from views and /metrics."""
+
+import time
+import urllib.request
+from dataclasses import dataclass
+
+from infra.local.stack import Addresses
+
+TIMEOUT_S = 2.0
+# Counters and gauges by which process tells them.
+EVENTS = "fleetbeat_rollup_events_total"
+WORKER_LAG = "fleetbeat_consumer_lag_records"
+STORED = "fleetbeat_archive_rows_total"
+ARCHIVE_LAG = "fleetbeat_archive_lag_records"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Totals since the processes started; lags are records not yet read or stored."""
+
+    at_s: float
+    events: int
+    worker_lag: int
+    stored: int
+    archive_lag: int
+
+
+def read_figures(where: Addresses) -> Figures | None:
+    """None while one of the processes does not answer."""
+    try:
+        worker, archive = (_get(f"{base}/metrics") for base in (where.views, where.archive_metrics))
+    except OSError:
+        return None
+    return Figures(
+        at_s=time.monotonic(),
+        events=total(worker, EVENTS),
+        worker_lag=total(worker, WORKER_LAG),
+        stored=total(archive, STORED),
+        archive_lag=total(archive, ARCHIVE_LAG),
+    )
+
+
+def total(exposition: str, name: str) -> int:
+    """The sum over all series of a metric in Prometheus' text format; 0 when it is not there."""
+    lines = (line for line in exposition.splitlines() if line.startswith((f"{name} ", f"{name}{{")))
+    return int(sum(float(line.rpartition(" ")[2]) for line in lines))
+
+
+def status_line(before: Figures | None, now: Figures | None) -> str:
+    """Rates since `before`, and how far behind the log the worker and the archive are."""
+    if now is None:
+        return "the worker or the archive does not answer at the moment"
+    if before is None:
+        return f"{now.events:,} probe results counted, {now.stored:,} rows stored"
+    seconds = now.at_s - before.at_s
+    counted, stored = ((now.events - before.events) / seconds, (now.stored - before.stored) / seconds)
+    return (
+        f"{counted:,.0f} probe results/s counted ({now.worker_lag:,} behind), "
+        f"{stored:,.0f} rows/s stored ({now.archive_lag:,} behind)  ·  Ctrl-C stops everything"
+    )
+
+
+def _get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:  # noqa: S310 - http on loopback, built by us
+        return str(response.read().decode())

@@ -1,0 +1,48 @@
+"""What a user may choose for `fleetbeat up`."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from infra.state import DEFAULT_FOLDER
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """None means: a default, and for ports another free one when the default is taken.
+
+    `rate` is probe results per second of the whole simulated fleet, on top of heartbeats; `brokers` is host:port of a
+    Kafka that already runs.
+    """
+
+    check: bool = False
+    state: Path | None = None
+    nodes: int = 1_000
+    rate: int | None = None
+    duration_s: float | None = None
+    seed: int | None = None
+    objectives: Path | None = None
+    kafka_port: int | None = None
+    worker_port: int | None = None
+    sql_port: int | None = None
+    brokers: str | None = None
+
+    @property
+    def state_folder(self) -> Path:
+        """Where data and logs go in plain `up`."""
+        return self.state if self.state is not None else DEFAULT_FOLDER
+
+    @property
+    def results_per_s(self) -> int:
+        """What was asked for, else a few a node, as far as a developer's machine is comfortable with."""
+        return self.rate if self.rate is not None else min(3 * self.nodes, 30_000)
+
+    @property
+    def objectives_file(self) -> Path:
+        """The SLOs of the user, else those of the simulated fleet."""
+        return self.objectives if self.objectives is not None else demo_file("slos.yaml")
+
+
+def demo_file(name: str) -> Path:
+    """A file of `infra/demo`; fleetbeat is always installed as plain files, so a path is enough for child processes."""
+    return Path(str(files("infra") / "demo" / name))

@@ -1,0 +1,233 @@
+"""`fleetbeat archive`: builds the archive, gives it a store, health and metrics, and ends it cleanly."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import structlog
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from streams.archive import ddl
+from streams.archive.consumer import UnsuitableTopicError
+from streams.archive.ingest import StoreClient
+from streams.archive.metrics import ArchiveMetrics
+from streams.archive.service import Archive
+from streams.archive.storing import STORE_ERRORS
+
+if TYPE_CHECKING:
+    from streams.archive.embedded import EmbeddedStore
+
+_RETRY_S = 2.0
+_ANSWER_S = 60
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveOptions:
+    """`clickhouse` is a server's URL; without it `store` is the folder of an embedded store, with SQL on `listen`."""
+
+    brokers: str
+    clickhouse: str | None = None
+    store: Path | None = None
+    listen: str = "127.0.0.1:8123"
+    metrics: str | None = None
+    group: str = "fleetbeat-archive"
+    ready_lag: int = 100_000
+    """The archive is not ready while more records than this wait in Kafka."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store that the archive writes to; `connect` makes a client for the thread that calls it."""
+
+    connect: Callable[[], StoreClient]
+    embedded: "EmbeddedStore | None" = None
+
+
+class OptionsError(ValueError):
+    """An option cannot be; the message names it and says what was expected."""
+
+
+class CannotStartError(RuntimeError):
+    """The machine refuses something that the archive needs, such as a folder or a port."""
+
+
+def run_archive(options: ArchiveOptions) -> int:
+    """Archives until SIGTERM or SIGINT; returns the exit status.
+
+    Raises OptionsError, CannotStartError, or StoreInUseError when another process has the store.
+    """
+    log_json()
+    if options.clickhouse is not None:
+        if options.store is not None:
+            raise OptionsError(f"--store {options.store} beside --clickhouse: expected one of them")
+        return run_with(options, Store(server(options.clickhouse)))
+    if options.store is None:
+        raise OptionsError("no store: expected --store FOLDER for an embedded one, or --clickhouse URL")
+    from streams.archive.embedded import EmbeddedStore  # noqa: PLC0415 - a server needs no chdb
+
+    try:
+        embedded = EmbeddedStore(options.store)
+    except OSError as error:
+        raise CannotStartError(str(error)) from error
+    with embedded:
+        return run_with(options, Store(embedded.client, embedded))
+
+
+def run_with(options: ArchiveOptions, store: Store) -> int:
+    """Archives into a store that is open already; returns the exit status."""
+    status = 0
+    try:
+        asyncio.run(_serve(options, store))
+    except* UnsuitableTopicError as group:
+        status = 1
+        for error in group.exceptions:
+            _log.error("topic-unsuitable", error=str(error))
+    return status
+
+
+def server(url: str) -> Callable[[], StoreClient]:
+    """Connects to a ClickHouse server. Raises OptionsError for a URL that is none."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") not in ("", ddl.DATABASE):
+        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        raise OptionsError(f"--clickhouse {shown}: expected http(s)://USER:PASSWORD@HOST:PORT/{ddl.DATABASE}")
+
+    def connect() -> StoreClient:
+        import clickhouse_connect  # noqa: PLC0415 - the embedded store must be open before it is imported
+
+        client: StoreClient = clickhouse_connect.get_client(
+            host=parts.hostname,
+            port=parts.port or (8443 if parts.scheme == "https" else 8123),
+            username=unquote(parts.username or "default"),
+            password=unquote(parts.password or ""),
+            secure=parts.scheme == "https",
+            database="default",  # telemetry need not exist yet
+            send_receive_timeout=_ANSWER_S,
+            autogenerate_session_id=False,
+        )
+        return client
+
+    return connect
+
+
+def log_json() -> None:
+    """One JSON object a line on standard error, from the libraries too."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+
+
+async def _serve(options: ArchiveOptions, store: Store) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    metrics = ArchiveMetrics()
+    archive = Archive(options.brokers, options.group, store.connect, metrics, shared=store.embedded is None)
+    async with AsyncExitStack() as stack:
+        address = await _listen(stack, _status(archive, metrics, options.ready_lag), options.metrics or "127.0.0.1:0")
+        _log.info("status-served", address=address)
+        if not await _migrate(store, stop):
+            return
+        if store.embedded is not None:
+            _log.info("sql-served", address=await _serve_sql(stack, store.embedded, options.listen, metrics))
+        await archive.run(stop)
+    _log.info("stopped")
+
+
+async def _serve_sql(stack: AsyncExitStack, store: "EmbeddedStore", listen: str, metrics: ArchiveMetrics) -> str:
+    from streams.archive.gateway import Gateway  # noqa: PLC0415 - only with an embedded store
+
+    try:
+        gateway = Gateway(store, listen=listen, registry=metrics.registry)
+        stack.push_async_callback(gateway.close)
+        return await gateway.start()
+    except ValueError as error:
+        raise OptionsError(f"--{error}") from error
+    except OSError as error:
+        raise CannotStartError(f"--listen {listen}: {error.strerror or error}") from error
+
+
+async def _migrate(store: Store, stop: asyncio.Event) -> bool:
+    """Brings the tables up to date; a server may be down for a while. False when asked to stop before."""
+
+    def work() -> list[str]:
+        client = store.connect()
+        try:
+            return ddl.apply(client)
+        finally:
+            client.close()
+
+    while not stop.is_set():
+        try:
+            _log.info("tables-ready", applied=await asyncio.to_thread(work))
+        except STORE_ERRORS as error:
+            if store.embedded is not None:
+                raise
+            _log.warning("store-refused", error=str(error)[:500], retry_s=_RETRY_S)
+            await asyncio.sleep(_RETRY_S)
+        else:
+            return True
+    return False
+
+
+def _status(archive: Archive, metrics: ArchiveMetrics, ready_lag: int) -> web.Application:
+    async def healthy(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def ready(_: web.Request) -> web.Response:
+        why = archive.why_not_ready(ready_lag)
+        return web.Response(text=f"{why or 'ok'}\n", status=503 if why else 200)
+
+    async def figures(_: web.Request) -> web.Response:
+        metrics.ready.set(archive.why_not_ready(ready_lag) is None)
+        return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.add_routes([web.get("/-/healthy", healthy), web.get("/-/ready", ready), web.get("/metrics", figures)])
+    return app
+
+
+async def _listen(stack: AsyncExitStack, app: web.Application, address: str) -> str:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise OptionsError(f"--metrics {address}: expected HOST:PORT")
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, host.strip("[]"), int(port))
+    try:
+        await site.start()
+    except OSError as error:
+        raise CannotStartError(f"--metrics {address}: {error.strerror or error}") from error
+    name = runner.addresses[0]
+    return f"{name[0]}:{name[1]}"

@@ -1,0 +1,228 @@
+"""Records of one topic → rows of its table, the plans they belong to, and what had to be rejected."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from schemas.blocks import BlockReader
+from schemas.catalog import load_catalog
+from schemas.event_time import clamp
+from streams.archive.plans import Plan
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a topic goes.
+
+    `replacing`: the table keeps one row a key, so that a doubtful batch is simply written again.
+    `letters`: what cannot be read is sent to dead-letters by the archive.
+    """
+
+    topic: str
+    table: str
+    replacing: bool = False
+    letters: bool = False
+
+
+def routes() -> tuple[Route, ...]:
+    """The archived topics; who reports unreadable records is the catalog's `validated_by`."""
+    catalog = load_catalog()
+    return (
+        Route(
+            "probe-results", "telemetry.probe_results", letters=catalog.topic("probe-results").validated_by == "archive"
+        ),
+        Route("heartbeats", "telemetry.heartbeats", letters=catalog.topic("heartbeats").validated_by == "archive"),
+        # fleetbeat's own output: a letter about a dead letter would go round in a circle
+        Route("slo-status", "telemetry.slo_windows", replacing=True),
+        Route("dead-letters", "telemetry.dead_letters", replacing=True),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive records of one Kafka partition; the four lists are of the same length, at least one."""
+
+    partition: int
+    offsets: Sequence[int]
+    append_ms: Sequence[int]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that makes no row."""
+
+    reason: str
+    detail: str
+    partition: int
+    offset: int
+    append_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """Rows as the table has them, one plan a partition (in their order, also for partitions without rows)."""
+
+    frame: pl.DataFrame
+    plans: tuple[Plan, ...]
+    rejected: tuple[Rejected, ...]
+
+
+class Shaper:
+    """Shapes the chunks of one topic. Not for several threads at once."""
+
+    def __init__(self, route: Route) -> None:
+        self._topic = route.topic
+        self._reader = BlockReader(route.topic)
+        self._table_rows = {
+            "probe-results": _probe_results,
+            "heartbeats": _heartbeats,
+            "slo-status": _slo_windows,
+            "dead-letters": _dead_letters,
+        }[route.topic]
+
+    def shape(self, chunks: Sequence[Chunk]) -> Shaped:
+        """The rows of `chunks`, which hold each partition's records in offset order."""
+        keys = list(chain.from_iterable(chunk.keys for chunk in chunks))
+        values = list(chain.from_iterable(chunk.values for chunk in chunks))
+        origin = _Origin(
+            np.repeat([chunk.partition for chunk in chunks], [len(chunk.offsets) for chunk in chunks]),
+            np.concatenate([np.array(chunk.offsets, np.int64) for chunk in chunks]),
+            np.concatenate([np.array(chunk.append_ms, np.int64) for chunk in chunks]),
+        )
+        rows = origin
+        if self._topic == "slo-status":
+            minutes = [row for row, key in enumerate(keys) if is_minute(key, values[row])]
+            keys, values = [keys[row] for row in minutes], [values[row] for row in minutes]
+            rows = origin.at(np.array(minutes, np.int64))
+        block = self._reader.read(keys, values)
+        found = [(reject.row, reject.reason, reject.detail) for reject in block.rejects]
+        frame = block.frame
+        if self._topic == "slo-status":
+            frame, foreign = _keyed_by_minute(frame, keys)
+            found += foreign
+        frame = self._table_rows(rows.beside(frame))
+        rejected = tuple(
+            Rejected(reason, detail, *rows.of(row), keys[row], values[row]) for row, reason, detail in sorted(found)
+        )
+        return Shaped(frame, _plans(self._topic, origin, frame), rejected)
+
+
+def arrow_stream(frame: pl.DataFrame) -> bytes:
+    """The frame as an Arrow IPC stream for ClickHouse, labels as a map."""
+    table = frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    if "labels" in frame.columns:
+        # ClickHouse does not take a list of nullable structs for a map; the three arrays are shared, not copied
+        labels = table.column("labels").combine_chunks()
+        pairs = labels.values
+        columns = (labels.offsets.cast(pa.int32()), pairs.field(0).cast(pa.string()), pairs.field(1).cast(pa.string()))
+        place = table.schema.get_field_index("labels")
+        table = table.set_column(place, "labels", pa.MapArray.from_arrays(*columns))
+    out = io.BytesIO()
+    with pa.ipc.new_stream(out, table.schema) as stream:
+        stream.write_table(table)
+    return out.getvalue()
+
+
+def is_minute(key: bytes | None, value: bytes | None) -> bool:
+    """Whether a record of slo-status is a minute (key `slo@start in ms`) and no tombstone."""
+    return value is not None and key is not None and key.rpartition(b"@")[2].isdigit() and b"@" in key
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where input rows come from: partition, offset and append time, arrays of the same length."""
+
+    partitions: Ints
+    offsets: Ints
+    append_ms: Ints
+
+    def at(self, rows: Ints) -> "_Origin":
+        return _Origin(self.partitions[rows], self.offsets[rows], self.append_ms[rows])
+
+    def of(self, row: int) -> tuple[int, int, int]:
+        return int(self.partitions[row]), int(self.offsets[row]), int(self.append_ms[row])
+
+    def beside(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """`frame` with the origin of each of its rows, found by `_row`."""
+        here = self.at(frame["_row"].to_numpy().astype(np.int64))
+        return frame.drop("_row").with_columns(
+            pl.Series("received_at", here.append_ms, pl.Int64),
+            pl.Series("kafka_partition", here.partitions, pl.UInt16),
+            pl.Series("kafka_offset", here.offsets, pl.Int64),
+        )
+
+
+def _plans(topic: str, origin: _Origin, frame: pl.DataFrame) -> tuple[Plan, ...]:
+    rows = dict(frame.group_by("kafka_partition").len().iter_rows())
+    plans = []
+    for partition in dict.fromkeys(origin.partitions.tolist()):
+        mine = origin.partitions == partition
+        offsets, append_ms = origin.offsets[mine], origin.append_ms[mine]
+        span = int(offsets[0]), int(offsets[-1])
+        plans.append(Plan(topic, partition, *span, rows.get(partition, 0), int(append_ms.min()), int(append_ms.max())))
+    return tuple(plans)
+
+
+def _keyed_by_minute(
+    frame: pl.DataFrame, keys: Sequence[bytes | None]
+) -> tuple[pl.DataFrame, list[tuple[int, str, str]]]:
+    """Rows whose key is exactly `slo@start in ms` of each of their windows; the others as rejects."""
+    said = pl.Series("key", [(keys[row] or b"").decode(errors="replace") for row in frame["_row"]], pl.String)
+    starts = pl.col("windows").list.eval(pl.element().struct.field("start")).list.unique()
+    expected = pl.col("slo") + "@" + starts.cast(pl.List(pl.String)).list.join(",")
+    frame = frame.with_columns(said, expected.alias("expected"))
+    foreign = frame.filter(pl.col("key") != pl.col("expected"))
+    rejects = [
+        (row, "key-mismatch", f"key {key[:100]!r}; expected {expected[:100]!r}")
+        for row, key, expected in foreign.select("_row", "key", "expected").iter_rows()
+    ]
+    return frame.filter(pl.col("key") == pl.col("expected")).drop("key", "expected"), rejects
+
+
+def _time(name: str) -> pl.Expr:
+    return pl.col(name).cast(pl.Datetime("ms", "UTC"))
+
+
+def _with_event_time(frame: pl.DataFrame) -> pl.DataFrame:
+    reported = frame["ts"]
+    held = pl.Series("ts", clamp(reported.to_numpy(), frame["received_at"].to_numpy()), pl.Int64)
+    return frame.with_columns(held, pl.when(held != reported).then(reported).alias("reported_ts_ms")).with_columns(
+        _time("ts"), _time("received_at")
+    )
+
+
+def _probe_results(frame: pl.DataFrame) -> pl.DataFrame:
+    return _with_event_time(frame)
+
+
+def _heartbeats(frame: pl.DataFrame) -> pl.DataFrame:
+    return _with_event_time(frame).rename({"boot_ts": "boot_ts_ms"})
+
+
+def _slo_windows(frame: pl.DataFrame) -> pl.DataFrame:
+    return (
+        frame.rename({"ts": "reported_at", "applied_offset": "revision"})
+        .explode("windows")
+        .unnest("windows")
+        .rename({"start": "window_start", "end": "window_end"})
+        .with_columns(
+            _time(name) for name in ("reported_at", "complete_to", "received_at", "window_start", "window_end")
+        )
+        .with_columns(pl.col("revision").clip(lower_bound=0))
+    )
+
+
+def _dead_letters(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(_time("append_ts"), _time("received_at"))

@@ -1,0 +1,203 @@
+"""Kafka's side of the archive: which partitions, from where, how far behind."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from streams.archive.blocks import Chunk
+
+LOG_APPEND_TIME = 1
+POLL_RECORDS = 20_000
+_RETRY_S = 1.0
+_log = structlog.get_logger(__name__)
+
+Records = Sequence[Any]  # of aiokafka.ConsumerRecord
+Partitions = Mapping[str, set[int]]
+
+
+class UnsuitableTopicError(RuntimeError):
+    """A topic is not as the archive needs it; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The log of a partition holds offsets from `begin` up to, not including, `end`."""
+
+    begin: int
+    end: int
+
+
+def chunk_of(partition: int, records: Records) -> Chunk:
+    """The records as lists. Raises UnsuitableTopicError when their times are not the broker's."""
+    first = records[0]
+    if first.timestamp_type != LOG_APPEND_TIME:
+        raise UnsuitableTopicError(
+            f"{first.topic}/{partition} at offset {first.offset}: the record has the producer's time; expected "
+            "message.timestamp.type=LogAppendTime: run `fleetbeat topics apply` before anything is produced"
+        )
+    return Chunk(
+        partition,
+        [record.offset for record in records],
+        [record.timestamp for record in records],
+        [record.key for record in records],
+        [record.value for record in records],
+    )
+
+
+class Source:
+    """One aiokafka consumer: of all partitions, or of those that the group gives it (`shared`)."""
+
+    def __init__(self, brokers: str, group: str, topics: Collection[str], *, shared: bool) -> None:
+        self._brokers = brokers
+        self._topics = sorted(topics)
+        self._shared = shared
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=brokers,
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            session_timeout_ms=10_000,
+            heartbeat_interval_ms=2_000,
+            # a store that is down for long holds back polls; the partitions stay here meanwhile
+            max_poll_interval_ms=3_600_000,
+            rebalance_timeout_ms=60_000,
+            fetch_max_wait_ms=100,
+            max_poll_records=POLL_RECORDS,
+        )
+
+    async def start(
+        self,
+        assigned: Callable[[Partitions], None],
+        revoked: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Connects, waits for the topics, and reports partitions to `assigned`; `revoked` gives all of them back."""
+        while True:
+            try:
+                await self._consumer.start()
+                break
+            except KafkaError as error:
+                _log.warning("kafka-unreachable", brokers=self._brokers, error=repr(error), retry_s=_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
+        if self._shared:
+            self._consumer.subscribe(topics=self._topics, listener=_Listener(assigned, revoked))
+            return
+        partitions = await self._await_topics()
+        self._consumer.assign([TopicPartition(topic, number) for topic in partitions for number in partitions[topic]])
+        assigned(partitions)
+
+    async def stop(self) -> None:
+        """Leaves the group and disconnects."""
+        await self._consumer.stop()
+
+    async def poll(self, wanted: Iterable[TopicPartition]) -> dict[TopicPartition, Records]:
+        """Records of the wanted partitions (at least one), after 200 ms at the latest."""
+        return await self._consumer.getmany(*wanted, timeout_ms=200)  # type: ignore[no-any-return]
+
+    async def bounds(self, topic: str, partitions: Collection[int]) -> dict[int, Bounds]:
+        """What the logs hold now. Raises KafkaError."""
+        places = [TopicPartition(topic, partition) for partition in partitions]
+        begins = await self._consumer.beginning_offsets(places)
+        ends = await self._consumer.end_offsets(places)
+        return {place.partition: Bounds(begins[place], ends[place]) for place in places}
+
+    async def ends(self, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """The next offsets that the logs will give. Raises KafkaError."""
+        return await self._consumer.end_offsets(places)  # type: ignore[no-any-return]
+
+    async def hint(self, topic: str, partition: int) -> int | None:
+        """The offset last committed by the group, if any. Raises KafkaError."""
+        return await self._consumer.committed(TopicPartition(topic, partition))  # type: ignore[no-any-return]
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Goes on from `offset`."""
+        self._consumer.seek(TopicPartition(topic, partition), offset)
+
+    async def commit(self, positions: Mapping[TopicPartition, int]) -> bool:
+        """Tells the group how far the store is. Only a hint: false when Kafka did not take it."""
+        try:
+            await self._consumer.commit({place: OffsetAndMetadata(offset, "") for place, offset in positions.items()})
+        except KafkaError as error:
+            _log.info("commit-refused", partitions=len(positions), error=repr(error))
+            return False
+        return True
+
+    async def read_again(self, topic: str, partition: int, first: int, last: int) -> Chunk | None:
+        """The records from `first` to `last` that the log still holds; None when there is none. Raises KafkaError."""
+        place = TopicPartition(topic, partition)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._brokers, enable_auto_commit=False, auto_offset_reset="earliest"
+        )
+        records: list[Any] = []
+        await consumer.start()
+        try:
+            consumer.assign([place])
+            end = (await consumer.end_offsets([place]))[place]
+            begin = (await consumer.beginning_offsets([place]))[place]
+            consumer.seek(place, max(first, begin))
+            # offsets may be missing in the log, so the position says when the range is done
+            while await consumer.position(place) < min(last + 1, end):
+                got = await consumer.getmany(place, timeout_ms=500, max_records=POLL_RECORDS)
+                records += [record for record in got.get(place, ()) if record.offset <= last]
+        finally:
+            await consumer.stop()
+        return chunk_of(partition, records) if records else None
+
+    async def _await_topics(self) -> dict[str, set[int]]:
+        """All partitions by topic, once every topic is there."""
+        told = False
+        while True:
+            try:
+                there = await _partitions(self._brokers, self._topics)
+            except KafkaError as error:
+                _log.warning("kafka-unreachable", brokers=self._brokers, error=repr(error), retry_s=_RETRY_S)
+            else:
+                missing = sorted(set(self._topics) - there.keys())
+                if not missing:
+                    return there
+                if not told:
+                    _log.warning("topics-missing", topics=missing, hint="run `fleetbeat topics apply`")
+                    told = True
+            await asyncio.sleep(_RETRY_S)
+
+
+async def _partitions(brokers: str, topics: Sequence[str]) -> dict[str, set[int]]:
+    """The partitions of those topics that exist. Raises KafkaError."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
+    await admin.start()
+    try:
+        described = await admin.describe_topics(list(topics))
+    finally:
+        await admin.close()
+    return {
+        topic["topic"]: {partition["partition"] for partition in topic["partitions"]}
+        for topic in described
+        if topic["error_code"] == 0 and topic["partitions"]
+    }
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Every rebalance takes all partitions away and gives some back."""
+
+    def __init__(self, assigned: Callable[[Partitions], None], revoked: Callable[[], Awaitable[None]]) -> None:
+        self._assigned = assigned
+        self._revoked = revoked
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Waits until nothing is written for them any more."""
+        _log.info("partitions-revoked", count=len(revoked))
+        await self._revoked()
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Hands them out by topic."""
+        _log.info("partitions-assigned", count=len(assigned))
+        by_topic: dict[str, set[int]] = {}
+        for place in assigned:
+            by_topic.setdefault(place.topic, set()).add(place.partition)
+        self._assigned(by_topic)

@@ -1,0 +1,186 @@
+"""Which SQL strangers may run on the embedded store: one reading statement, no files, no network, no code.
+
+The engine decides what a text means, never a regular expression of ours: its parser counts and classes the statements,
+its tokenizer finds the names. Behind this gate the role `reader` and `readonly = 1` refuse most of it again.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+from streams.archive.embedded import Handle, SqlError
+
+
+class ErrorCode(IntEnum):
+    """ClickHouse's names and numbers of what this endpoint refuses by itself."""
+
+    BAD_ARGUMENTS = 36
+    NOT_IMPLEMENTED = 48
+    SYNTAX_ERROR = 62
+    UNKNOWN_FORMAT = 73
+    READONLY = 164
+    TOO_MANY_SIMULTANEOUS_QUERIES = 202
+    QUERY_IS_TOO_LARGE = 229
+    SETTING_CONSTRAINT_VIOLATION = 452
+    ACCESS_DENIED = 497
+
+
+# Everything else that can stand after FROM with brackets reads files, opens connections or runs code. A list of what is
+# allowed, so that what a later engine adds is refused. `merge` is out too: it finds tables by a pattern.
+_TABLE_FUNCTIONS = frozenset({
+    "format", "generate_series", "generateseries", "null", "numbers", "numbers_mt", "primes", "values", "view",
+    "zeros", "zeros_mt",
+})  # fmt: skip
+# Scalar functions that no right and no readonly mode covers: reading files, running models, waiting, writing logs.
+_FUNCTIONS = frozenset({"file", "sleep", "sleepeachrow", "catboostevaluate", "logtrace", "generateserialid"})
+# Names that would reach more than data: this table stops every thread of the process with a signal, and in this
+# database, which is laid over the working folder, every file is a table (the role keeps them shut, but not unseen).
+_PLACES = frozenset({"stack_trace", "default"})
+_AI_FUNCTION = re.compile("[aA][iI][A-Z]")  # aiGenerate and its family call services
+# Their schemas and templates are files, or they speak a wire protocol instead of giving a document.
+_FORMATS = frozenset({
+    "template", "capnproto", "protobuf", "protobufsingle", "protobuflist", "avroconfluent", "mysqlwire",
+    "postgresqlwire",
+})  # fmt: skip
+
+_QUOTES = '`"\u201c\u201d'  # the engine takes typographic quotes too
+
+
+class RefusedError(SqlError):
+    """Not run: this endpoint does not allow it."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(code, f"Code: {code}. DB::Exception: {message}. ({code.name})")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement that may run, its FORMAT clause taken off, and the format that the clause named."""
+
+    sql: str
+    output_format: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    begin: int  # in bytes
+    kind: str
+    text: str
+
+    @property
+    def name(self) -> str | None:
+        """The identifier it is, in lower case and without its quotes."""
+        return self.text.strip(_QUOTES).lower() if self.kind in {"BareWord", "QuotedIdentifier"} else None
+
+
+class Gate:
+    """Knows the engine's functions and formats; asks it about every text anew."""
+
+    def __init__(self, handle: Handle) -> None:
+        tables = _names(handle, "SELECT name FROM system.table_functions")
+        functions = _names(handle, "SELECT name FROM system.functions")
+        outputs = _names(handle, "SELECT name FROM system.formats WHERE is_output")
+        self._denied = frozenset(
+            {name.lower() for name in tables} - _TABLE_FUNCTIONS
+            | _FUNCTIONS
+            | _PLACES
+            | {name.lower() for name in functions if _AI_FUNCTION.match(name)}
+        )
+        self._formats = frozenset(name.lower() for name in outputs) - _FORMATS
+
+    def admit(self, handle: Handle, sql: str, params: Mapping[str, str]) -> Statement:
+        """The statement to run. Raises RefusedError, or SqlError for what does not parse."""
+        if "\0" in sql:
+            raise RefusedError(ErrorCode.SYNTAX_ERROR, "Syntax error: the query contains a zero byte")
+        _check_class(handle, sql)
+        tokens = _tokens(handle, sql)
+        self._check_names(tokens, params)
+        statement = _without_format(sql, tokens)
+        if statement.sql != sql:
+            _check_class(handle, statement.sql)
+        return statement
+
+    def check_format(self, name: str) -> None:
+        """Raises RefusedError for a format that is unknown, or reads or writes files."""
+        if name.lower() not in self._formats:
+            raise RefusedError(ErrorCode.UNKNOWN_FORMAT, f"Unknown format {name}, or not allowed on this endpoint")
+
+    def _check_names(self, tokens: Iterable[_Token], params: Mapping[str, str]) -> None:
+        substitutes = False
+        before = ""
+        for token in tokens:
+            name = token.name
+            if name is None:
+                continue
+            if token.kind == "QuotedIdentifier" and "\\" in token.text:
+                raise RefusedError(
+                    ErrorCode.ACCESS_DENIED, f"Escapes in quoted names are not allowed on this endpoint: {token.text}"
+                )
+            if name in self._denied:
+                raise RefusedError(
+                    ErrorCode.ACCESS_DENIED,
+                    f"{token.text}: not allowed on this read-only endpoint, not even as a name: it could reach files, "
+                    "the network or code. Choose another alias if it is one",
+                )
+            if before == "format" and name in _FORMATS:
+                self.check_format(name)
+            substitutes |= name == "identifier"
+            before = name
+        if substitutes:
+            for value in params.values():
+                if any(part.strip(_QUOTES).lower() in self._denied for part in value.split(".")):
+                    raise RefusedError(
+                        ErrorCode.ACCESS_DENIED, f"{value}: not allowed on this read-only endpoint as an identifier"
+                    )
+
+
+def _check_class(handle: Handle, sql: str) -> None:
+    kind, statements = handle.classify(sql)
+    if kind == "UNKNOWN":
+        raise _syntax_error(handle, sql)
+    if statements != 1:
+        raise RefusedError(
+            ErrorCode.SYNTAX_ERROR, f"Syntax error (Multi-statements are not allowed): {statements} statements"
+        )
+    if kind != "READ_ONLY":
+        raise RefusedError(ErrorCode.READONLY, "Cannot execute query in readonly mode: this endpoint only reads")
+
+
+def _syntax_error(handle: Handle, sql: str) -> SqlError:
+    """Where the parser stopped, in the engine's own words."""
+    try:
+        handle.query("SELECT formatQuery({q:String})", params={"q": _escaped(sql)})
+    except SqlError as problem:
+        where, ours, _ = problem.text.partition(": In scope SELECT formatQuery(")
+        return SqlError(problem.code, f"{where}. (SYNTAX_ERROR)") if ours else problem
+    return RefusedError(ErrorCode.SYNTAX_ERROR, "Syntax error")
+
+
+def _tokens(handle: Handle, sql: str) -> list[_Token]:
+    """The text as the engine cuts it, without blanks, comments and semicolons."""
+    answer = handle.query("SELECT tokenizeQuery({q:String})", "JSONCompactEachRow", {"q": _escaped(sql)})
+    raw = sql.encode()
+    return [
+        _Token(int(found["begin"]), found["type"], raw[int(found["begin"]) : int(found["end"])].decode())
+        for found in json.loads(answer.data)[0]
+        if found["type"] not in {"Whitespace", "Comment", "Semicolon"}
+    ]
+
+
+def _without_format(sql: str, tokens: list[_Token]) -> Statement:
+    match tokens[-2:]:
+        case [_Token(kind="BareWord") as clause, last] if clause.name == "format" and last.name:
+            return Statement(sql.encode()[: clause.begin].decode().rstrip(), last.text.strip(_QUOTES))
+    return Statement(sql, None)
+
+
+def _escaped(text: str) -> str:
+    for plain, written in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
+        text = text.replace(plain, written)
+    return text
+
+
+def _names(handle: Handle, sql: str) -> list[str]:
+    return handle.query(sql).data.decode().split()

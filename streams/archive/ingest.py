@@ -1,0 +1,143 @@
+"""One topic's rows into its table: plan, tokened insert, and what to do when nobody knows whether it arrived."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+
+from streams.archive.blocks import Route, Shaped, arrow_stream
+from streams.archive.plans import Found, Incomplete, Plan, PlanStore, Verdict, judge, mentions, token
+
+# A batch may touch months of slo_windows; the answer must not come before the rows are written.
+_INSERT_SETTINGS = {"throw_on_max_partitions_per_insert_block": 0, "async_insert": 0}
+
+
+class UnsettledError(RuntimeError):
+    """Whether a batch is complete cannot be said yet; ask again later."""
+
+
+class StoreClient(Protocol):
+    """What the archive uses of a clickhouse-connect client; one client belongs to one thread."""
+
+    def query(self, query: str, parameters: dict[str, Any] | None = None) -> Any:  # noqa: ANN401
+        """Rows in `result_rows`."""
+
+    def raw_insert(
+        self,
+        table: str,
+        column_names: Sequence[str] | None = None,
+        insert_block: bytes | None = None,
+        settings: dict[str, Any] | None = None,
+        fmt: str | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Inserts bytes of the format `fmt`."""
+
+    def command(self, cmd: str) -> Any:  # noqa: ANN401
+        """Runs a statement; returns its only value."""
+
+    def close(self) -> None:
+        """Ends the connection."""
+
+
+class Ingest:
+    """The store's side of one topic. Blocks, belongs to one thread, raises what the client raises."""
+
+    def __init__(self, client: StoreClient, route: Route) -> None:
+        self._client = client
+        self._route = route
+        self._plans = PlanStore(client)
+
+    def store(self, shaped: Shaped) -> None:
+        """Plans the batch, then inserts it. When this raises, only `settle` may follow."""
+        self._plans.write(shaped.plans)
+        self._insert(shaped.frame, shaped.plans)
+
+    def settle(self, shaped: Shaped) -> int:
+        """Completes a batch of unknown outcome; returns how many rows it inserted.
+
+        Inserts the rows that the table does not hold, under a new epoch: the old token may have been noted without
+        its rows. May be called again and again. Raises UnsettledError while an earlier insert may still be running.
+        """
+        plans = self._as_written(shaped.plans)
+        missing = self._missing(shaped.frame, plans)
+        if missing.is_empty():
+            return 0
+        again = [plan.again() for plan in plans]
+        self._plans.write(again)
+        self._insert(missing, again)
+        if not self._route.replacing and (lost := self._missing(shaped.frame, again).height):
+            raise UnsettledError(f"{self._route.table}: {lost} of {missing.height} rows are missing after their insert")
+        return missing.height
+
+    def last_plans(self, partitions: Collection[int]) -> dict[int, Plan]:
+        """The last plan of each partition that has one; once it is carried out, `last` + 1 is where to go on."""
+        return self._plans.last(self._route.topic, partitions)
+
+    def verify(self, plans: Sequence[Plan]) -> dict[int, Verdict]:
+        """What became of each plan that has rows, by partition. Raises UnsettledError.
+
+        A table that keeps one row a key cannot tell: there every plan counts as not carried out.
+        """
+        asked = [plan for plan in plans if plan.rows]
+        self._refuse_while_running(asked)
+        if self._route.replacing or not asked:
+            return {plan.partition: Incomplete(plan.rows) for plan in asked}
+        result = self._client.query(
+            "SELECT kafka_partition, count(), uniqExact(kafka_offset) "  # noqa: S608 - numbers and our own names
+            f"FROM {self._route.table} WHERE {_where(asked)} GROUP BY kafka_partition"
+        )
+        found = {partition: Found(rows, offsets) for partition, rows, offsets in result.result_rows}
+        return {plan.partition: judge(plan, found.get(plan.partition, Found(0, 0))) for plan in asked}
+
+    def _insert(self, frame: pl.DataFrame, plans: Sequence[Plan]) -> None:
+        if frame.is_empty():
+            return
+        settings = {"insert_deduplication_token": token(plans), **_INSERT_SETTINGS}
+        body = arrow_stream(frame)
+        self._client.raw_insert(
+            self._route.table, frame.columns, insert_block=body, settings=settings, fmt="ArrowStream"
+        )
+
+    def _as_written(self, plans: Sequence[Plan]) -> list[Plan]:
+        """The batch's plans with the epochs last written, which a repair must go beyond."""
+        known = self._plans.last(self._route.topic, [plan.partition for plan in plans])
+        epochs = {(plan.partition, plan.last): plan.epoch for plan in known.values()}
+        return [replace(plan, epoch=epochs.get((plan.partition, plan.last), plan.epoch)) for plan in plans]
+
+    def _missing(self, frame: pl.DataFrame, plans: Sequence[Plan]) -> pl.DataFrame:
+        """The rows that the table does not hold; all of them where it cannot tell. Raises UnsettledError."""
+        self._refuse_while_running(plans)
+        if self._route.replacing or frame.is_empty():
+            return frame
+        result = self._client.query(
+            f"SELECT kafka_partition, kafka_offset FROM {self._route.table} WHERE {_where(plans)}"  # noqa: S608
+        )
+        there = np.array(result.result_rows, np.int64).reshape(-1, 2)
+        place = {"kafka_partition": pl.UInt16, "kafka_offset": pl.Int64}
+        held = pl.DataFrame(there, schema=dict.fromkeys(place, pl.Int64), orient="row").cast(place)  # type: ignore[arg-type]
+        return frame.join(held, on=list(place), how="anti", maintain_order="left")
+
+    def _refuse_while_running(self, plans: Sequence[Plan]) -> None:
+        """An insert whose answer was lost may still be at work in the server."""
+        if not plans:
+            return
+        running = self._client.query(
+            "SELECT Settings['insert_deduplication_token'] FROM system.processes WHERE query_kind = 'Insert'"
+        )
+        for (said,) in running.result_rows:
+            if any(mentions(said, plan) for plan in plans):
+                raise UnsettledError(f"{self._route.table}: the insert {said[:200]!r} is still running")
+
+
+def _where(plans: Sequence[Plan]) -> str:
+    """The condition for the plans' rows; append times let ClickHouse skip whole days."""
+    span = " AND ".join(
+        f"fromUnixTimestamp64Milli({ms}, 'UTC')"
+        for ms in (min(plan.received_from_ms for plan in plans), max(plan.received_to_ms for plan in plans))
+    )
+    ranges = " OR ".join(
+        f"(kafka_partition = {plan.partition} AND kafka_offset BETWEEN {plan.first} AND {plan.last})" for plan in plans
+    )
+    return f"received_at BETWEEN {span} AND ({ranges})"

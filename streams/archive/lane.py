@@ -1,0 +1,284 @@
+"""One topic's way from Kafka into its table: adopt partitions, collect records, store them in batches."""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from streams.archive.blocks import Rejected, Route
+from streams.archive.consumer import Bounds, Records, Source, UnsuitableTopicError, chunk_of
+from streams.archive.letters import DeadLetters, GivenUpError
+from streams.archive.metrics import ArchiveMetrics
+from streams.archive.plans import Complete, Doubled, Incomplete, Plan, Verdict
+from streams.archive.storing import Connect, Storing
+
+_RETRY_S = 1.0
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a batch is stored, and how much may wait for it.
+
+    A lane holds at most `records` or `bytes` and one poll more, and the same again in the batch being stored.
+    """
+
+    enough_records: int = 20_000
+    wait_s: float = 0.5
+    records: int = 60_000
+    bytes: int = 64 << 20
+
+
+class Lane:
+    """One topic. Runs on the event loop, beside the loop that polls."""
+
+    def __init__(  # noqa: PLR0913 - the parts it is made of
+        self,
+        route: Route,
+        connect: Connect,
+        source: Source,
+        letters: DeadLetters,
+        metrics: ArchiveMetrics,
+        limits: Limits,
+    ) -> None:
+        self.topic = route.topic
+        self.next: dict[int, int] = {}
+        """By adopted partition: the offset after the last one that the store holds."""
+        self._route = route
+        self._source = source
+        self._letters = letters
+        self._metrics = metrics
+        self._limits = limits
+        self._storing = Storing(route, connect, metrics)
+        self._wanted: set[int] = set()
+        self._expected: dict[int, int] = {}
+        self._gaps: dict[int, int] = {}
+        self._waiting: deque[tuple[int, Records]] = deque()
+        self._records = 0
+        self._bytes = 0
+        self._since = 0.0
+        self._term = 0
+        self._idle = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._ends_at: float | None = None
+        self._idle.set()
+
+    @property
+    def well(self) -> bool:
+        """Whether every partition given to the lane is verified and the store takes what it is given."""
+        return self._wanted == self.next.keys() and not self._storing.failing
+
+    def assign(self, partitions: set[int]) -> None:
+        """Takes partitions on; they flow once their last plans are verified."""
+        self._wanted = set(partitions)
+        self._changed.set()
+
+    async def revoke(self) -> None:
+        """Gives all partitions back; on return nothing is written for them any more."""
+        self._term += 1
+        self._wanted.clear()
+        self.next.clear()
+        self._expected.clear()
+        self._take_waiting()
+        self._changed.set()
+        await self._idle.wait()
+
+    def places(self) -> list[TopicPartition]:
+        """What may be polled for: nothing while too much waits."""
+        if self._records >= self._limits.records or self._bytes >= self._limits.bytes:
+            return []
+        return [TopicPartition(self.topic, partition) for partition in self._expected]
+
+    def offer(self, partition: int, records: Records) -> None:
+        """Takes polled records, without an await in between. Raises UnsuitableTopicError when the log went back."""
+        expected = self._expected.get(partition)
+        if expected is None:
+            return
+        first = records[0].offset
+        if first < expected:
+            raise UnsuitableTopicError(_went_back(self.topic, partition, expected, first))
+        if first > expected:
+            self._gaps[partition] = expected
+        self._expected[partition] = records[-1].offset + 1
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting.append((partition, records))
+        self._records += len(records)
+        self._bytes += sum(max(record.serialized_value_size, 0) for record in records)
+        self._show_waiting()
+        self._changed.set()
+
+    def end(self, within_s: float) -> None:
+        """Asks `run` to store what waits, for at most that long, and to return."""
+        self._ends_at = time.monotonic() + within_s
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Adopts and stores until `end` is called. Raises what an error in the program raises."""
+        while self._ends_at is None or self._waiting:
+            self._changed.clear()
+            self._idle.clear()
+            try:
+                with contextlib.suppress(GivenUpError):
+                    await self._step(self._term)
+            finally:
+                self._idle.set()
+            if self._ends_at is None:
+                await self._pause()
+            elif time.monotonic() >= self._ends_at:
+                return
+
+    async def close(self) -> None:
+        """Ends the client and the thread."""
+        await self._storing.close()
+
+    async def _step(self, term: int) -> None:
+        if self._ends_at is None and self._wanted != self.next.keys():
+            await self._adopt(term)
+        for partition in list(self._gaps):
+            await self._look_for_hole(partition, self._gaps.pop(partition))
+        if self._waiting and self._due_in() <= 0:
+            await self._store_waiting(term)
+
+    async def _pause(self) -> None:
+        """Until something changed or the next batch is due."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), max(self._due_in(), 0) if self._waiting else None)
+
+    def _due_in(self) -> float:
+        if self._records >= self._limits.enough_records or self._ends_at is not None:
+            return 0
+        return self._since + self._limits.wait_s - time.monotonic()
+
+    def _take_waiting(self) -> list[tuple[int, Records]]:
+        taken = list(self._waiting)
+        self._waiting.clear()
+        self._records = self._bytes = 0
+        self._show_waiting()
+        return taken
+
+    def _show_waiting(self) -> None:
+        self._metrics.buffered.labels(self.topic).set(self._records)
+        self._metrics.buffered_bytes.labels(self.topic).set(self._bytes)
+
+    def _still(self, term: int) -> bool:
+        return term == self._term and (self._ends_at is None or time.monotonic() < self._ends_at)
+
+    async def _store_waiting(self, term: int) -> None:
+        taken = sorted(self._take_waiting(), key=lambda entry: entry[0])  # stable: offsets stay in order
+        shaped, letters = await self._storing.shape(lambda: [chunk_of(*entry) for entry in taken])
+        # before the plan: once a batch is planned and stored nobody looks at its records again
+        await self._letters.send(letters, lambda: self._still(term))
+        await self._storing.store(shaped, lambda: self._still(term))
+        if term != self._term:
+            return
+        self.next.update({plan.partition: plan.last + 1 for plan in shaped.plans})
+        self._metrics.records.labels(self.topic).inc(sum(len(records) for _, records in taken))
+        self._metrics.rows.labels(self.topic).inc(shaped.frame.height)
+        self._metrics.batches.labels(self.topic).inc()
+        self._count_rejected(shaped.rejected)
+
+    def _count_rejected(self, rejected: tuple[Rejected, ...]) -> None:
+        for reason, count in Counter(record.reason for record in rejected).items():
+            self._metrics.rejected.labels(self.topic, reason).inc(count)
+            example = next(record for record in rejected if record.reason == reason)
+            where = f"{self.topic}/{example.partition}@{example.offset}"
+            _log.warning(
+                "records-rejected", topic=self.topic, reason=reason, count=count, first=where, detail=example.detail
+            )
+
+    async def _adopt(self, term: int) -> None:
+        """Verifies the last plan of each partition and goes on after it."""
+        try:
+            positions = await self._positions(sorted(self._wanted), term)
+        except KafkaError as error:
+            _log.warning("adoption-delayed", topic=self.topic, error=repr(error), retry_s=_RETRY_S)
+            await asyncio.sleep(_RETRY_S)
+            self._changed.set()
+            return
+        if term != self._term:
+            return
+        for partition, position in positions.items():
+            self._source.seek(self.topic, partition, position)
+        self._expected = dict(positions)
+        self.next = positions
+        _log.info("adopted", topic=self.topic, partitions=len(positions), records_stored_before=sum(positions.values()))
+
+    async def _positions(self, partitions: list[int], term: int) -> dict[int, int]:
+        """Where to go on. Raises GivenUpError, KafkaError, UnsuitableTopicError."""
+        bounds = await self._source.bounds(self.topic, partitions)
+        plans = await self._storing.last_plans(partitions, lambda: self._still(term))
+        for plan in plans.values():
+            if plan.last >= bounds[plan.partition].end:
+                raise UnsuitableTopicError(
+                    _went_back(self.topic, plan.partition, plan.last + 1, bounds[plan.partition].end)
+                )
+        await self._verify(list(plans.values()), term)
+        return {
+            partition: await self._position(partition, plans.get(partition), bounds[partition])
+            for partition in partitions
+        }
+
+    async def _position(self, partition: int, plan: Plan | None, bounds: Bounds) -> int:
+        if plan is None:
+            # the store knows nothing of this partition, so the group's word counts
+            hint = await self._source.hint(self.topic, partition)
+            return bounds.begin if hint is None or not bounds.begin <= hint <= bounds.end else hint
+        if plan.last + 1 < bounds.begin:
+            self._report_lost(partition, bounds.begin - plan.last - 1, "retention was faster than the archive")
+        return max(plan.last + 1, bounds.begin)
+
+    async def _verify(self, plans: list[Plan], term: int) -> None:
+        verdicts = await self._storing.verify(plans, lambda: self._still(term))
+        outcomes = [self._outcome(plan, verdicts.get(plan.partition, Complete()), term) for plan in plans]
+        for outcome in await asyncio.gather(*outcomes):
+            self._metrics.verified.labels(self.topic, outcome).inc()
+
+    async def _outcome(self, plan: Plan, verdict: Verdict, term: int) -> str:
+        match verdict:
+            case Complete():
+                return "complete"
+            case Incomplete(missing):
+                return await self._complete(plan, missing, term)
+            case Doubled(extra):
+                _log.error("plan-doubled", topic=self.topic, partition=plan.partition, first=plan.first, extra=extra)
+                return "doubled"
+
+    async def _complete(self, plan: Plan, missing: int, term: int) -> str:
+        """Reads the plan's records again and inserts the rows that are not there."""
+        chunk = await self._source.read_again(self.topic, plan.partition, plan.first, plan.last)
+        inserted = 0
+        if chunk is not None:
+            shaped, _ = await self._storing.shape(lambda: [chunk])
+            inserted = await self._storing.settle(replace(shaped, plans=(plan,)), lambda: self._still(term))
+        if self._route.replacing:
+            return "rewritten"
+        _log.info("plan-completed", topic=self.topic, partition=plan.partition, first=plan.first, inserted=inserted)
+        if inserted < missing:
+            self._report_lost(plan.partition, missing - inserted, "Kafka no longer has records of the last plan")
+            return "lost"
+        return "completed"
+
+    async def _look_for_hole(self, partition: int, expected: int) -> None:
+        """Offsets may be missing by compaction; retention, which takes what nobody has read, is another thing."""
+        with contextlib.suppress(KafkaError):
+            begin = (await self._source.bounds(self.topic, [partition]))[partition].begin
+            if begin > expected:
+                self._report_lost(partition, begin - expected, "retention was faster than the archive")
+
+    def _report_lost(self, partition: int, count: int, why: str) -> None:
+        self._metrics.lost.labels(self.topic).inc(count)
+        _log.error("records-lost", topic=self.topic, partition=partition, count=count, why=why)
+
+
+def _went_back(topic: str, partition: int, expected: int, found: int) -> str:
+    return (
+        f"{topic}/{partition}: the store holds records up to offset {expected - 1}, but the log goes on at {found}; "
+        "expected the log that was archived so far: the topic was created anew, or the brokers lost records. "
+        "Rename the old tables, or give the archive a new store"
+    )

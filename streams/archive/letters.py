@@ -1,0 +1,85 @@
+"""Unreadable records to the topic dead-letters, acknowledged by all replicas before anything else happens."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from schemas.codec import encode
+from schemas.records import DeadLetter
+from streams.archive.blocks import Rejected
+
+TOPIC = "dead-letters"
+VALUE_LIMIT_BYTES = 262_144
+_RETRY_S = 1.0
+_log = structlog.get_logger(__name__)
+
+
+class GivenUpError(Exception):
+    """Nobody wants the result any more: the partitions were taken away, or the archive has to end."""
+
+
+def letters_of(topic: str, rejected: Iterable[Rejected]) -> list[tuple[bytes | None, bytes]]:
+    """Key and framed value of a dead letter for each rejected record of `topic`."""
+    return [(record.key, encode(_letter(topic, record))) for record in rejected]
+
+
+class DeadLetters:
+    """The producer of dead letters. It starts with the first of them."""
+
+    def __init__(self, brokers: str) -> None:
+        self._brokers = brokers
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+
+    async def send(self, letters: Sequence[tuple[bytes | None, bytes]], wanted: Callable[[], bool]) -> None:
+        """Returns when all are acknowledged; asks again while Kafka refuses. Raises GivenUpError when not `wanted()`."""
+        while letters:
+            if not wanted():
+                raise GivenUpError
+            try:
+                producer = await self._started()
+                futures = [await producer.send(TOPIC, value, key=key) for key, value in letters]
+                await asyncio.gather(*futures)
+            except KafkaError as error:
+                _log.warning("dead-letters-refused", letters=len(letters), error=repr(error), retry_s=_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    async def close(self) -> None:
+        """Ends the producer, if there is one."""
+        if self._producer is not None:
+            await self._producer.stop()
+
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._brokers, acks="all", enable_idempotence=True, compression_type="lz4"
+                )
+                try:
+                    await producer.start()
+                except KafkaError:
+                    await producer.stop()
+                    raise
+                self._producer = producer
+            return self._producer
+
+
+def _letter(topic: str, record: Rejected) -> DeadLetter:
+    value = record.value
+    return DeadLetter(
+        reason=record.reason,
+        detail=record.detail,
+        topic=topic,
+        partition=record.partition,
+        offset=record.offset,
+        append_ts=record.append_ms,
+        detected_by="archive",
+        key=record.key,
+        value=None if value is None else value[:VALUE_LIMIT_BYTES],
+        value_bytes=0 if value is None else len(value),
+    )

@@ -1,0 +1,100 @@
+"""The store seen from the event loop: one thread and one client a topic, and patience while it refuses."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+import structlog
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from streams.archive.blocks import Chunk, Route, Shaped, Shaper
+from streams.archive.ingest import Ingest, StoreClient, UnsettledError
+from streams.archive.letters import GivenUpError, letters_of
+from streams.archive.metrics import ArchiveMetrics
+from streams.archive.plans import Plan, Verdict
+
+Connect = Callable[[], StoreClient]
+Wanted = Callable[[], bool]
+Letter = tuple[bytes | None, bytes]
+T = TypeVar("T")
+
+# What a store that is down, full or slow raises; anything else is an error in the program.
+STORE_ERRORS = (ClickHouseError, OSError, UnsettledError)
+_FIRST_RETRY_S, _LAST_RETRY_S = 0.2, 5.0
+_log = structlog.get_logger(__name__)
+
+
+class Storing:
+    """Blocking work of one topic, in a thread of its own; a store that refuses is asked again as long as `wanted()`."""
+
+    def __init__(self, route: Route, connect: Connect, metrics: ArchiveMetrics) -> None:
+        self.failing = False
+        self._route = route
+        self._connect = connect
+        self._metrics = metrics
+        self._shaper = Shaper(route)
+        self._client: StoreClient | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"archive-{route.topic}")
+
+    async def shape(self, chunks: Callable[[], Sequence[Chunk]]) -> tuple[Shaped, list[Letter]]:
+        """Rows and dead letters of the chunks, which are made in the thread too."""
+
+        def work() -> tuple[Shaped, list[Letter]]:
+            shaped = self._shaper.shape(chunks())
+            return shaped, letters_of(self._route.topic, shaped.rejected) if self._route.letters else []
+
+        return await self._in_thread(work)
+
+    async def store(self, shaped: Shaped, wanted: Wanted) -> None:
+        """Stores a batch for the first time. Raises GivenUpError; then nobody knows whether it arrived."""
+        started = time.monotonic()
+        await self._until_done(wanted, lambda ingest: ingest.store(shaped), lambda ingest: ingest.settle(shaped))
+        self._metrics.insert_seconds.labels(self._route.topic).observe(time.monotonic() - started)
+
+    async def settle(self, shaped: Shaped, wanted: Wanted) -> int:
+        """Completes a doubtful batch; returns how many rows were missing. Raises GivenUpError."""
+        return await self._until_done(wanted, lambda ingest: ingest.settle(shaped))
+
+    async def last_plans(self, partitions: Collection[int], wanted: Wanted) -> dict[int, Plan]:
+        """The last plan of each partition that has one. Raises GivenUpError."""
+        return await self._until_done(wanted, lambda ingest: ingest.last_plans(partitions))
+
+    async def verify(self, plans: Sequence[Plan], wanted: Wanted) -> dict[int, Verdict]:
+        """What became of each plan that has rows. Raises GivenUpError."""
+        return await self._until_done(wanted, lambda ingest: ingest.verify(plans))
+
+    async def close(self) -> None:
+        """Ends the client, in its thread, and the thread."""
+        if self._client is not None:
+            await self._in_thread(self._client.close)
+        self._thread.shutdown()
+
+    async def _until_done(
+        self, wanted: Wanted, first: Callable[[Ingest], T], then: Callable[[Ingest], T] | None = None
+    ) -> T:
+        """`first`, and after a failure `then` (or `first`) again and again, with growing pauses."""
+        work, pause_s = first, _FIRST_RETRY_S
+        while wanted():
+            try:
+                result = await self._in_thread(partial(self._with_client, work))
+            except STORE_ERRORS as error:
+                self.failing = True
+                self._metrics.store_errors.labels(self._route.topic).inc()
+                _log.warning("store-refused", topic=self._route.topic, error=str(error)[:500], retry_s=pause_s)
+                await asyncio.sleep(pause_s)
+                work, pause_s = then or first, min(2 * pause_s, _LAST_RETRY_S)
+            else:
+                self.failing = False
+                return result
+        raise GivenUpError
+
+    def _with_client(self, work: Callable[[Ingest], T]) -> T:
+        if self._client is None:
+            self._client = self._connect()
+        return work(Ingest(self._client, self._route))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

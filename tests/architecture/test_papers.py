@@ -1,0 +1,51 @@
+"""What is written for readers holds: links lead somewhere, examples are valid and listed, shown output is real."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import fleetbeat
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+EXAMPLE_FILES = sorted(
+    path for path in EXAMPLES.rglob("*") if path.is_file() and path.suffix != ".md" and "__pycache__" not in path.parts
+)
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=_shown)
+def test_every_link_into_the_repository_leads_to_a_file(paper: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", paper.read_text(encoding="utf-8"))
+    inside = [link.split("#")[0] for link in links if "://" not in link and not link.startswith("#")]
+    assert [link for link in inside if not (paper.parent / link).exists()] == []
+
+
+def test_every_example_is_listed() -> None:
+    listed = re.findall(r"^\| \[(.+?)\]", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == [str(path.relative_to(EXAMPLES)) for path in EXAMPLE_FILES]
+
+
+@pytest.mark.parametrize("example", [path for path in EXAMPLE_FILES if path.suffix == ".yaml"], ids=_shown)
+def test_a_yaml_example_is_valid(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fleetbeat.main(["check", str(example)]) == 0, capsys.readouterr().err
+
+
+def test_the_refused_file_in_the_examples_is_answered_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\$ (.+)$", text, re.MULTILINE)
+    shown = re.findall(r"^broken\.yaml:.+$", text, re.MULTILINE)
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(commands[0], shell=True, check=True)  # noqa: S602 - our own paper
+    assert fleetbeat.main(shlex.split(commands[1])[1:]) == 1
+    assert capsys.readouterr().err.splitlines() == shown

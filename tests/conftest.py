@@ -1,0 +1,64 @@
+"""Fixtures that need a real broker: the same launcher that `fleetbeat up` uses."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from infra.kafka import LocalKafka
+from infra.state import pick_port
+from infra.topics import run_apply
+from infra.topics.plan import SCHEMAS_TOPIC
+from schemas.catalog import load_catalog
+
+HEAP_MB = 320
+DELETION_DEADLINE_S = 20.0
+
+MakeTopics = Callable[[int], LocalKafka]
+
+
+def new_broker(factory: pytest.TempPathFactory) -> LocalKafka:
+    """A broker on a folder and a port of its own, not started."""
+    return LocalKafka(factory.mktemp("kafka"), port=pick_port(None, None, "a test"), heap_mb=HEAP_MB)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """The broker that the tests of a session share; leave it running, and use `topics` for clean topics."""
+    with new_broker(tmp_path_factory) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def fresh_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """A broker for one file of tests, which may stop it, kill it and start it again."""
+    with new_broker(tmp_path_factory) as broker:
+        yield broker
+
+
+@pytest.fixture
+def topics(kafka: LocalKafka) -> MakeTopics:
+    """`topics(partitions)` makes the contract's topics anew on the shared broker, empty, and returns the broker."""
+
+    def make(partitions: int) -> LocalKafka:
+        asyncio.run(drop_topics(kafka.bootstrap))
+        assert run_apply(kafka.bootstrap, partitions, local=True) == 0
+        return kafka
+
+    return make
+
+
+async def drop_topics(bootstrap: str) -> None:
+    """Deletes the contract's topics and returns when the broker no longer lists them."""
+    names = {SCHEMAS_TOPIC, *load_catalog().topics}
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        deadline = time.monotonic() + DELETION_DEADLINE_S
+        while there := names & set(await admin.list_topics()):
+            await admin.delete_topics(sorted(there))
+            assert time.monotonic() < deadline, f"still there: {there}"
+    finally:
+        await admin.close()

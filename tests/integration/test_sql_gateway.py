@@ -1,0 +1,483 @@
+"""The embedded store behind its SQL gateway, each in a process of its own, asked by real clients over HTTP."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+import clickhouse_connect
+import pytest
+from clickhouse_connect.driver import Client
+from clickhouse_connect.driver.exceptions import DatabaseError
+from lz4.block import decompress
+
+ROWS = 50_000
+SERVER = Path(__file__).with_name("sql_gateway_process.py")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    code: str | None
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+class Server:
+    """One gateway process."""
+
+    def __init__(self, folder: Path, **limits: float) -> None:
+        command = [sys.executable, str(SERVER), str(folder / "store"), json.dumps(limits)]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+            cwd=folder,
+        )
+        self.address = str(self._hear())
+
+    def client(self) -> Client:
+        host, port = self.address.split(":")
+        return clickhouse_connect.get_client(host=host, port=int(port), username="anyone", password="anything")  # noqa: S106 - nobody checks it
+
+    def ask(
+        self, sql: str | bytes | None = None, headers: dict[str, str] | None = None, path: str = "/", **asked: str
+    ) -> Reply:
+        data = sql.encode() if isinstance(sql, str) else sql
+        request = Request(f"http://{self.address}{path}?{urlencode(asked)}", data, headers or {})
+        try:
+            with urlopen(request, timeout=60) as found:  # noqa: S310
+                return Reply(found.status, None, dict(found.headers), found.read())
+        except HTTPError as problem:
+            with problem:
+                headers = dict(problem.headers)
+                return Reply(problem.code, headers.get("X-ClickHouse-Exception-Code"), headers, problem.read())
+
+    def tell(self, command: str) -> Any:  # noqa: ANN401 - JSON
+        assert self.process.stdin is not None
+        print(command, file=self.process.stdin, flush=True)
+        return self._hear()
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            assert self.process.stdin is not None
+            self.process.stdin.close()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+        return self.process.wait()
+
+    def _hear(self) -> Any:  # noqa: ANN401 - JSON
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            assert self.process.stderr is not None
+            raise AssertionError(f"the server ended: {self.process.stderr.read()[-2000:]}")
+        return json.loads(line)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("gateway")
+    (folder / "secret.csv").write_text("s3cret,1\n")
+    server = Server(folder)
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    started: list[Server] = []
+
+    def one(**limits: float) -> Server:
+        started.append(Server(tmp_path, **limits))
+        return started[-1]
+
+    yield one
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[Client]:
+    client = server.client()
+    yield client
+    client.close()
+
+
+class TestClickhouseConnect:
+    def test_rows(self, client: Client) -> None:
+        found = client.query("SELECT host, latency_us, maybe, labels FROM samples ORDER BY ts LIMIT 2")
+        assert found.result_rows == [("h0", 0, None, {"k": "0"}), ("h1", 1, 1, {"k": "1"})]
+
+    def test_parameters(self, client: Client) -> None:
+        sql = "SELECT count() FROM samples WHERE host = {host:String} AND latency_us >= {least:UInt32}"
+        assert client.query(sql, parameters={"host": "h1", "least": 25_000}).result_rows == [(5_000,)]
+        assert client.query("SELECT {text:String}", parameters={"text": "a\tb\\c\n'é"}).result_rows == [
+            ("a\tb\\c\n'é",)
+        ]
+
+    def test_settings(self, client: Client) -> None:
+        sql = "SELECT getSetting('max_threads'), getSetting('max_block_size')"
+        assert client.query(sql, settings={"max_threads": 1, "max_block_size": 777}).result_rows == [(1, 777)]
+
+    def test_pandas_numpy_arrow(self, client: Client) -> None:
+        assert client.query_df("SELECT host, max(latency_us) AS most FROM samples GROUP BY host").shape == (5, 2)
+        assert client.query_np("SELECT latency_us FROM samples").shape == (ROWS, 1)
+        table = client.query_arrow("SELECT ts, host, latency_us FROM samples")
+        assert (table.num_rows, table.column_names) == (ROWS, ["ts", "host", "latency_us"])
+
+    def test_no_rows_still_have_columns(self, client: Client) -> None:
+        found = client.query(
+            "SELECT ts, labels, maybe FROM samples WHERE host = {h:String} -- none", parameters={"h": "no"}
+        )
+        assert (found.result_rows, found.column_names) == ([], ("ts", "labels", "maybe"))
+        assert [kind.name for kind in found.column_types] == [
+            "DateTime64(3, 'UTC')",
+            "Map(String, String)",
+            "Nullable(UInt16)",
+        ]
+        assert client.query("SHOW TABLES LIKE 'none'").result_rows == []
+        assert client.query("SELECT * FROM samples LIMIT 0").column_names[0] == "ts"
+        assert client.query_df("SELECT host FROM samples WHERE 0").empty
+
+    def test_streams(self, client: Client) -> None:
+        with client.query_row_block_stream("SELECT ts, host FROM samples") as blocks:
+            assert sum(len(block) for block in blocks) == ROWS
+        with client.raw_stream("SELECT host FROM samples", fmt="CSV") as lines:
+            assert lines.read().count(b"\n") == ROWS
+
+    def test_other_formats_and_commands(self, client: Client) -> None:
+        assert json.loads(client.raw_query("SELECT 1 AS one", fmt="JSON"))["data"] == [{"one": 1}]
+        assert client.command("SELECT count() FROM samples") == ROWS
+
+    def test_summary(self, client: Client) -> None:
+        summary = client.query("SELECT count() FROM samples WHERE latency_us > 10").summary
+        assert (summary["read_rows"], summary["result_rows"]) == (str(ROWS), "1")
+
+    def test_writes_are_refused(self, client: Client) -> None:
+        with pytest.raises(DatabaseError, match="READONLY"):
+            client.insert("samples", [["h9", 1]], column_names=["host", "latency_us"])
+        with pytest.raises(DatabaseError, match="READONLY"):
+            client.command("DROP TABLE samples")
+        assert client.command("SELECT count() FROM samples") == ROWS
+
+
+class TestHttp:
+    def test_get_and_post(self, server: Server) -> None:
+        assert server.ask(query="SELECT count() FROM samples").text == f"{ROWS}\n"
+        assert server.ask("SELECT count() FROM telemetry.samples").text == f"{ROWS}\n"
+        assert server.ask("FROM samples", query="SELECT count()").text == f"{ROWS}\n"
+        assert server.ask("SELECT dummy FROM one", database="system").text == "0\n"
+
+    def test_curl(self, server: Server) -> None:
+        command = ["curl", "-sS", f"http://{server.address}/", "-d", "SELECT count() FROM samples FORMAT JSONEachRow"]
+        assert json.loads(subprocess.run(command, capture_output=True, check=True).stdout) == {"count()": ROWS}
+
+    @pytest.mark.parametrize("path", ["/ping", "/replicas_status", "/"])
+    def test_it_is_alive(self, server: Server, path: str) -> None:
+        assert server.ask(path=path).text == "Ok.\n"
+
+    def test_format_by_clause_argument_or_header(self, server: Server) -> None:
+        for reply in (
+            server.ask("SELECT 1 AS a FORMAT CSVWithNames ;-- end"),
+            server.ask("SELECT 1 AS a", default_format="CSVWithNames"),
+            server.ask("SELECT 1 AS a", {"X-ClickHouse-Format": "CSVWithNames"}),
+        ):
+            assert (reply.text, reply.headers["X-ClickHouse-Format"]) == ('"a"\n1\n', "CSVWithNames")
+        assert server.ask("SELECT 'FORMAT CSV'").text == "FORMAT CSV\n"
+
+    def test_parameters_are_unescaped_once(self, server: Server) -> None:
+        assert server.ask("SELECT length({x:String})", param_x=r"a\tb").text == "3\n"
+
+    def test_headers(self, server: Server) -> None:
+        headers = server.ask("SELECT 1", query_id="mine").headers
+        assert headers["X-ClickHouse-Query-Id"] == "mine"
+        assert json.loads(headers["X-ClickHouse-Summary"])["result_rows"] == "1"
+
+    def test_compressed_frames(self, server: Server) -> None:
+        frame = server.ask("SELECT repeat('x', 100)", compress="1").body
+        assert frame[16] == 0x82
+        assert decompress(frame[25:], uncompressed_size=int.from_bytes(frame[21:25], "little")) == b"x" * 100 + b"\n"
+
+    def test_gzip(self, server: Server) -> None:
+        headers = {"Accept-Encoding": "gzip"}
+        reply = server.ask("SELECT number FROM numbers(10000)", headers, enable_http_compression="1")
+        assert reply.headers["Content-Encoding"] == "gzip"
+
+    def test_clickhouse_go_says_hello(self, server: Server) -> None:
+        hello = "SELECT displayName(), version(), revision(), timezone()"
+        asked = {"default_format": "Native", "client_protocol_version": "54460"}
+        assert server.ask(hello, None, "/", **asked).body.startswith(
+            b"\x01\x00\x02\xff\xff\xff\xff\x00\x04\x01\x0ddisplayName()"
+        )
+
+    def test_other_names_of_this_host_are_refused(self, server: Server) -> None:
+        reply = server.ask("SELECT 1", {"Host": "attacker.example"})
+        assert (reply.status, "expected one of" in reply.text) == (403, True)
+
+
+REFUSED = [
+    # Writing and controlling.
+    ("DROP TABLE samples", 403, "164"),
+    ("INSERT INTO samples (host) VALUES ('x')", 403, "164"),
+    ("INSERT INTO FUNCTION file('out.csv') SELECT 1", 403, "164"),
+    ("CREATE TEMPORARY TABLE t (a Int8)", 403, "164"),
+    ("ALTER TABLE samples DELETE WHERE 1", 403, "164"),
+    ("OPTIMIZE TABLE samples", 403, "164"),
+    ("SYSTEM FLUSH LOGS", 403, "164"),
+    ("KILL QUERY WHERE 1", 403, "164"),
+    ("SET ROLE ALL", 403, "164"),
+    ("SET max_threads = 1", 403, "164"),
+    ("GRANT ALL ON *.* TO default", 403, "164"),
+    ("BACKUP DATABASE telemetry TO File('out')", 403, "164"),
+    ("EXPLAIN PIPELINE INSERT INTO samples (host) SELECT 'x'", 403, "497"),
+    ("SELECT 1 SETTINGS readonly = 0", 403, "164"),
+    ("SELECT 1 FORMAT CSV SETTINGS max_threads = 9", 403, "164"),
+    # Several statements.
+    ("SELECT 1; SELECT 2", 400, "62"),
+    ("SELECT 1; DROP TABLE samples", 400, "62"),
+    ("SELECT 1 PARALLEL WITH DROP TABLE samples", 400, "62"),
+    ("SELECT 1\0", 400, "62"),
+    # Files, in every spelling.
+    ("SELECT file('secret.csv')", 403, "497"),
+    ("SELECT FILE/**/('secret.csv')", 403, "497"),
+    ("SELECT `file`('secret.csv')", 403, "497"),
+    ("SELECT \"file\"('secret.csv')", 403, "497"),
+    ("SELECT \u201cfile\u201d('secret.csv')", 403, "497"),
+    (r"SELECT `fi\x6ce`('secret.csv')", 403, "497"),
+    ("SELECT * APPLY(file) FROM (SELECT 'secret.csv')", 403, "497"),
+    ("SELECT arrayMap(x -> file(x), ['secret.csv'])", 403, "497"),
+    ("WITH file('secret.csv') AS a SELECT a", 403, "497"),
+    ("SELECT $$'$$, file('secret.csv'), $$'$$", 403, "497"),
+    ("SELECT $a$'$a$, file('secret.csv'), $a$'$a$", 403, "497"),
+    ("SELECT 1 AS \"a'\", file('secret.csv'), 1 AS \"b'\"", 403, "497"),
+    ("SELECT 1 /* ' */, file('secret.csv') -- '", 403, "497"),
+    ("SELECT '\\'', file('secret.csv'), '\\''", 403, "497"),
+    ("EXPLAIN SELECT file('secret.csv')", 403, "497"),
+    ("DESCRIBE file('secret.csv')", 403, "497"),
+    ("SELECT * FROM file('secret.csv')", 403, "497"),
+    ("SELECT * FROM view(SELECT * FROM file('secret.csv'))", 403, "497"),
+    ("SELECT 1 WHERE 1 IN (SELECT c2 FROM file('secret.csv'))", 403, "497"),
+    ("SELECT * FROM 'secret.csv'", 404, "60"),
+    ("SELECT * FROM `secret.csv`", 404, "60"),
+    ("SELECT * FROM default.`secret.csv`", 403, "497"),
+    ("SELECT 1 WHERE 's3cret' IN default.`secret.csv`", 403, "497"),
+    ("DESCRIBE default.`secret.csv`", 403, "497"),
+    ("SELECT * FROM sqlite('a', 'b')", 403, "497"),
+    ("SELECT * FROM filesystem('/')", 403, "497"),
+    ("SELECT 1 INTO OUTFILE 'out.csv'", 403, "164"),
+    ("SHOW TABLES INTO OUTFILE 'out.csv'", 403, "164"),
+    ("SELECT 1 FORMAT Template", 404, "73"),
+    ("SELECT 1 FORMAT Protobuf", 404, "73"),
+    ("SELECT 1 FORMAT NoSuch", 404, "73"),
+    # Network and code.
+    ("SELECT * FROM url('http://127.0.0.1:1', 'CSV', 'a String')", 403, "497"),
+    ("SELECT * FROM remote('127.0.0.1:1', 'system.one')", 403, "497"),
+    ("SELECT * FROM s3('http://127.0.0.1:1/x', 'CSV')", 403, "497"),
+    ("SELECT * FROM mysql('127.0.0.1:1', 'a', 'b', 'c', 'd')", 403, "497"),
+    ("SELECT * FROM python('sys')", 403, "497"),
+    ("SELECT * FROM Python(modules)", 403, "497"),
+    ("SELECT * FROM executable('id', 'CSV', 'a String')", 403, "497"),
+    ("SELECT * FROM eval('SELECT 1')", 403, "497"),
+    ("SELECT * FROM fuzzQuery('SELECT 1')", 403, "497"),
+    ("SELECT * FROM merge('system', '^stack_tr')", 403, "497"),
+    ("SELECT aiGenerate('x')", 403, "497"),
+    ("SELECT * FROM system.stack_trace", 403, "497"),
+    ("SELECT sleep(3)", 403, "497"),
+    ("SELECT * FROM dictionary('x')", 403, "497"),
+    # Plain mistakes.
+    ("SELEC 1", 400, "62"),
+    ("SELECT * FROM nothing", 404, "60"),
+    ("SELECT nothing FROM samples", 404, "47"),
+    ("SELECT noSuchFunction()", 404, "46"),
+    ("SELECT toUInt8('x')", 400, "6"),
+]
+
+
+class TestRefused:
+    @pytest.mark.parametrize(("sql", "status", "code"), REFUSED)
+    def test_statement(self, server: Server, sql: str, status: int, code: str) -> None:
+        reply = server.ask(sql)
+        assert (reply.status, reply.code) == (status, code), reply.text
+        assert reply.text.startswith(f"Code: {code}. DB::Exception: ")
+        assert "s3cret" not in reply.text
+
+    def test_nothing_was_written(self, server: Server) -> None:
+        assert not list(Path(f"/proc/{server.process.pid}/cwd").resolve().glob("out*"))
+        assert server.ask("SELECT count() FROM samples").text == f"{ROWS}\n"
+
+    @pytest.mark.parametrize(
+        ("asked", "status", "code"),
+        [
+            ({"readonly": "0"}, 403, "164"),
+            ({"format_template_row": "secret.csv", "default_format": "Template"}, 403, "452"),
+            ({"output_format_schema": "out.proto", "default_format": "Protobuf"}, 403, "452"),
+            ({"role": "owner"}, 403, "452"),
+            ({"database": "nothing"}, 404, "81"),
+            ({"database": "x`; DROP TABLE telemetry.samples; --"}, 404, "81"),
+            ({"session_timezone": "UTC', readonly = '0"}, 400, None),
+            ({"decompress": "1"}, 501, "48"),
+            ({"default_format": "Template"}, 404, "73"),
+        ],
+    )
+    def test_argument(self, server: Server, asked: dict[str, str], status: int, code: str | None) -> None:
+        reply = server.ask("SELECT getSetting('readonly')", None, "/", **asked)
+        assert (reply.status, reply.code) == (status, code or reply.code), reply.text
+
+    @pytest.mark.parametrize("name", ["file", "`file`", "secret.csv", "default.secret.csv"])
+    def test_identifier_parameters_open_nothing(self, server: Server, name: str) -> None:
+        for sql in ("SELECT * FROM {t:Identifier}", "SELECT {t:Identifier}('secret.csv')"):
+            for database in ("telemetry", "default"):
+                reply = server.ask(sql, param_t=name, database=database)
+                assert reply.status >= 400, reply.text
+
+    def test_default_means_the_telemetry(self, server: Server) -> None:
+        assert server.ask("SELECT count() FROM samples", database="default").text == f"{ROWS}\n"
+        assert server.ask("SELECT * FROM 'secret.csv'", database="default").code == "60"
+
+    def test_no_one_learns_which_files_exist(self, server: Server) -> None:
+        there, not_there = (
+            server.ask(sql) for sql in ("DESCRIBE default.`secret.csv`", "DESCRIBE default.`other.csv`")
+        )
+        assert (there.status, there.text) == (not_there.status, not_there.text)
+
+    def test_a_syntax_error_says_where(self, server: Server) -> None:
+        text = server.ask("SELECT 1 FROM FROM x").text
+        assert "failed at position 20" in text
+        assert "formatQuery" not in text
+
+    def test_a_query_id_is_no_way_to_write_headers(self, server: Server) -> None:
+        reply = server.ask("SELECT 1", query_id="a\r\nSet-Cookie: b")
+        assert reply.status == 200
+        assert "Set-Cookie" not in reply.headers
+
+    def test_data_in_the_body(self, server: Server) -> None:
+        reply = server.ask(b"\xff\xfe\x00", query="INSERT INTO samples FORMAT Native")
+        assert (reply.status, reply.code) == (403, "164")
+
+    def test_a_long_query(self, server: Server) -> None:
+        reply = server.ask("SELECT '" + "x" * 300_000 + "'")
+        assert (reply.status, reply.code) == (413, "229")
+
+
+class TestLimits:
+    def test_time(self, server: Server) -> None:
+        started_s = time.monotonic()
+        reply = server.ask("SELECT count() FROM numbers(1e12) WHERE sipHash64(number) = 1", max_execution_time="1")
+        assert (reply.status, reply.code) == (408, "159")
+        assert time.monotonic() - started_s < 5
+
+    def test_memory(self, server: Server) -> None:
+        reply = server.ask("SELECT groupArray(number) FROM numbers(1e9)", max_memory_usage="50000000")
+        assert reply.code == "241"
+
+    def test_result(self, server: Server) -> None:
+        reply = server.ask("SELECT number FROM numbers(1e6)", max_result_bytes="100000")
+        assert reply.code == "396"
+
+    def test_readers_cannot_raise_them(self, server: Server) -> None:
+        reply = server.ask("SELECT getSetting('max_execution_time')", max_execution_time="100000")
+        assert reply.text == "30\n"
+
+    def test_too_many_at_once(self, start: Callable[..., Server]) -> None:
+        server = start(running=1, waiting=1, wait_s=0.3)
+        slow = "SELECT count() FROM numbers(1e12) WHERE sipHash64(number) = 1"
+        with ThreadPoolExecutor(4) as pool:
+            replies = list(pool.map(lambda _: server.ask(slow, max_execution_time="2"), range(4)))
+        assert sorted(reply.code or "" for reply in replies) == ["159", "202", "202", "202"]
+        assert {reply.status for reply in replies if reply.code == "202"} == {503}
+        assert server.ask("SELECT 1").text == "1\n"
+
+    def test_eight_clients_in_parallel(self, server: Server) -> None:
+        def count(n: int) -> int:
+            client = server.client()
+            try:
+                sql = "SELECT count() FROM samples WHERE host = {h:String}"
+                return int(client.query(sql, parameters={"h": f"h{n % 5}"}).result_rows[0][0])
+            finally:
+                client.close()
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(count, range(8))) == [ROWS // 5] * 8
+
+
+def test_queries_run_while_the_same_process_inserts(start: Callable[..., Server]) -> None:
+    server = start()
+    client = server.client()
+    counted, taken_ms = [0], []
+    assert server.tell("insert") == "inserting"
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        started_s = time.perf_counter()
+        counted.append(client.query("SELECT count() FROM inserted").result_rows[0][0])
+        client.query("SELECT node, count(), max(n) FROM inserted GROUP BY node ORDER BY node").result_rows  # noqa: B018
+        taken_ms.append((time.perf_counter() - started_s) * 500)
+    acknowledged = server.tell("stop")
+    assert client.command("SELECT count() FROM inserted") == acknowledged > 0
+    assert counted == sorted(counted)
+    assert len(set(counted)) > 5
+    print(f"\n{acknowledged / 3:,.0f} rows/s in beside {len(taken_ms) * 2} queries, median {median(taken_ms):.1f} ms")
+    client.close()
+
+
+class TestStore:
+    def test_a_second_process_is_told_who_has_the_folder(self, start: Callable[..., Server], tmp_path: Path) -> None:
+        server = start()
+        second = subprocess.run(
+            [sys.executable, str(SERVER), str(tmp_path / "store")],
+            capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path, env=ENVIRONMENT,
+        )  # fmt: skip
+        assert second.returncode != 0
+        assert f"store {tmp_path / 'store'}: in use by process {server.process.pid}" in second.stderr
+        assert "stop that process, or give another folder" in second.stderr
+
+    def test_rows_outlive_a_kill_and_scratch_does_not(self, start: Callable[..., Server], tmp_path: Path) -> None:
+        server = start()
+        assert server.tell("insert") == "inserting"
+        deadline = time.monotonic() + 20
+        while int(server.ask("SELECT count() FROM inserted").text) < 50_000 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        seen = int(server.ask("SELECT count() FROM inserted").text)
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait(10)
+        left = tmp_path / "store" / "scratch" / "left-behind"
+        left.write_text("an insert on its way")
+        again = start()
+        assert int(again.ask("SELECT count() FROM inserted").text) >= seen >= 50_000
+        assert not left.exists()
+
+    def test_stopping_does_not_wait_for_a_slow_query(self, start: Callable[..., Server]) -> None:
+        server = start()
+        with ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(server.ask, "SELECT count() FROM numbers(1e12) WHERE sipHash64(number) = 1")
+            deadline = time.monotonic() + 10
+            while server.ask("SELECT count() FROM system.processes").text != "2\n" and time.monotonic() < deadline:
+                time.sleep(0.05)
+            started_s = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - started_s < 8
+            assert slow.result().code == "394"

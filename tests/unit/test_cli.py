@@ -1,0 +1,161 @@
+"""The command line: quick to start, an example in every --help, one clear line instead of a traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fleetbeat
+from infra import InfraError
+from schemas.documents import DocumentError
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = [
+    "up",
+    "worker",
+    "archive",
+    "simulate",
+    "topics apply",
+    "topics check",
+    "check",
+    "bench",
+    "version",
+]
+HEAVY = {
+    "aiohttp",
+    "aiokafka",
+    "chdb",
+    "clickhouse_connect",
+    "fastavro",
+    "faust",
+    "numpy",
+    "polars",
+    "pyarrow",
+    "pydantic",
+}
+START_S = 0.4
+
+
+def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def _cpu_s_of_help() -> float:
+    """Processor time, which other work on the machine does not change much."""
+    before = os.times()
+    answer = _python("-m", "fleetbeat", "--help")
+    after = os.times()
+    assert answer.returncode == 0, answer.stderr
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def test_help_starts_quickly() -> None:
+    assert min(_cpu_s_of_help() for _ in range(3)) < START_S
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_loads_no_room_and_nothing_heavy(command: str) -> None:
+    code = "import sys, fleetbeat; fleetbeat.main(sys.argv[1:]); print(*sorted(sys.modules), file=sys.stderr)"
+    answer = _python("-c", code, *command.split(), "--help")
+    assert answer.returncode == 0, answer.stderr
+    loaded = set(answer.stderr.split())
+    assert "cyclopts" in loaded
+    assert loaded & (HEAVY | fleetbeat.ROOMS) == set()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example_of_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fleetbeat.main([*command.split(), "--help"]) == 0
+    assert f"Example: fleetbeat {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("nope", 'Unknown command "nope".'),
+        ("up --nodes many", 'Invalid value for --nodes: unable to convert "many" into int.'),
+        ("up --nodse 3", "Unknown option: --nodse. Did you mean --nodes?"),
+        ("check", 'Command "check" parameter FILE requires an argument.'),
+        ("bench nope", "no benchmark 'nope'; expected one of:"),
+        ("simulate --script nowhere.yaml", "nowhere.yaml: no such file; expected a YAML file"),
+    ],
+)
+def test_a_wrong_command_is_refused_in_one_line_with_status_2(
+    arguments: str, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert fleetbeat.main(arguments.split()) == 2
+    told = capfd.readouterr()
+    assert said in told.err
+    assert told.err.count("\n") == 1
+    assert told.out == ""
+
+
+def test_a_missing_extra_is_named_with_status_2() -> None:
+    code = "import sys; sys.modules['faust'] = None; import fleetbeat; sys.exit(fleetbeat.main(sys.argv[1:]))"
+    answer = _python("-c", code, "worker", "--objectives", "slos.yaml", "--state", "nowhere")
+    assert answer.stderr == "fleetbeat: this command needs faust: install fleetbeat[streams]\n"
+    assert answer.returncode == 2
+
+
+def test_a_room_that_does_not_import_is_a_bug_and_not_a_missing_extra() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"streams\.nowhere"), fleetbeat._extra("streams"):
+        __import__("streams.nowhere")
+
+
+def test_an_error_of_our_own_is_one_sentence_and_any_other_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail_with(cause: Exception) -> None:
+        def fail(_: object) -> None:
+            raise cause
+
+        monkeypatch.setattr(fleetbeat, "app", fail)
+
+    fail_with(DocumentError(["slos.yaml:3:1: kind: missing; expected a value"]))
+    assert fleetbeat.main([]) == 2
+    assert capsys.readouterr().err == "fleetbeat: slos.yaml:3:1: kind: missing; expected a value\n"
+    fail_with(InfraError("port 9092 is taken; choose another"))
+    assert fleetbeat.main([]) == 1
+    assert capsys.readouterr().err == "fleetbeat: port 9092 is taken; choose another\n"
+    fail_with(ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError):
+        fleetbeat.main([])
+
+
+def test_check_says_what_good_files_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    slos, script = ROOT / "infra" / "demo" / "slos.yaml", ROOT / "infra" / "demo" / "script.yaml"
+    assert fleetbeat.main(["check", str(slos), str(script)]) == 0
+    assert capsys.readouterr().out == f"{slos}: good, 6 objectives\n{script}: good, a script for simulate\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kind: SLA\n", ":1:1: kind: value 'SLA': not supported; expected SLO or Service"),
+        ("faults:\n  - {at_s: 3, do: explode, count: 1}\n", ":2:15: faults.0.do: value 'explode': expected 'die'"),
+        ("late: {share: 2, by_s: [0, 1]}\n", ":1:8: late.share: value 2: expected less than or equal to 1"),
+        ("faults: []\nnodes: 3\n", ":2:1: nodes: unknown key (value 3)"),
+        ("a: [\n", ":2:1: not YAML:"),
+        ("greeting: hello\n", ": nothing to check; expected objectives (kind: SLO) or a script for simulate"),
+        ("", ": nothing to check; expected objectives"),
+    ],
+)
+def test_check_says_where_a_bad_file_is_wrong_and_what_was_expected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert fleetbeat.main(["check", str(file)]) == 1
+    assert f"{file}{said}" in capsys.readouterr().err
+
+
+def test_check_goes_on_after_a_bad_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = ROOT / "infra" / "demo" / "slos.yaml"
+    assert fleetbeat.main(["check", str(tmp_path / "nowhere.yaml"), str(good)]) == 1
+    told = capsys.readouterr()
+    assert told.err == f"{tmp_path}/nowhere.yaml: no such file; expected a YAML file\n"
+    assert told.out == f"{good}: good, 6 objectives\n"

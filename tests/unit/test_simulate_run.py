@@ -1,0 +1,78 @@
+"""`fleetbeat simulate` before it meets Kafka: options, the first moment, what it says."""
+
+from pathlib import Path
+
+import pytest
+
+from agents.simulate.config import load_script
+from agents.simulate.options import SimulateOptions, check, first_moment_ms, plan_of
+from agents.simulate.progress import Figures
+from agents.simulate.run import node_names, node_zones, run_simulate
+
+NOW_MS = 1_800_000_000_000
+DAY_MS = 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"nodes": 0}, "--nodes 0: expected 1 to 4,000,000"),
+        ({"interval_s": 0.0}, "--interval 0.0: expected 0.1 to 3,600"),
+        ({"duration_s": -1.0}, "--duration -1.0: expected 0.001 to 2,592,000"),
+        ({"seed": -1}, "--seed -1: expected 0 to"),
+        ({"rate": -5.0, "services": 0}, "--services 0: expected 1 to 10,000\n--rate -5.0: expected 0 to"),
+        ({"unpaced": True}, "--unpaced: expected --events or --duration beside it"),
+    ],
+)
+def test_options_out_of_range_are_refused_by_name(changes: dict[str, float], problem: str) -> None:
+    with pytest.raises(ValueError, match="expected") as refused:
+        check(SimulateOptions("nowhere:1", **changes))  # type: ignore[arg-type]
+    assert problem in str(refused.value)
+
+
+def test_a_bad_option_and_a_bad_script_end_with_2_and_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_simulate(SimulateOptions("nowhere:1", nodes=0)) == 2
+    assert "--nodes 0" in capsys.readouterr().err
+    assert run_simulate(SimulateOptions("nowhere:1", script=tmp_path / "gone.yaml")) == 2
+    assert "gone.yaml: no such file" in capsys.readouterr().err
+
+
+def first(**changes: object) -> int:
+    options = SimulateOptions("nowhere:1", **changes)  # type: ignore[arg-type]
+    return first_moment_ms(options, plan_of(options, load_script(None)), NOW_MS)
+
+
+def test_a_paced_run_starts_now() -> None:
+    assert first(duration_s=3_600.0) == NOW_MS
+
+
+def test_an_unpaced_run_starts_as_far_back_as_it_is_long() -> None:
+    assert first(unpaced=True, duration_s=60.0) == NOW_MS - 60_000
+    # 1,000 nodes with a heartbeat every 10 s and 900 results a second are 1,000 events a second.
+    assert first(unpaced=True, events=5_000, rate=900.0) == NOW_MS - 5_000
+    assert first(unpaced=True, events=5_000, rate=900.0, duration_s=2.0) == NOW_MS - 2_000
+
+
+def test_no_run_starts_before_what_the_contract_takes() -> None:
+    assert first(start_ms=NOW_MS - 34 * DAY_MS) == NOW_MS - 34 * DAY_MS
+    with pytest.raises(ValueError, match=r"34\.5 days old; expected at most 34"):
+        first(start_ms=NOW_MS - 34 * DAY_MS - DAY_MS // 2)
+
+
+def test_nodes_have_names_of_one_length_and_zones_in_turn() -> None:
+    assert node_names(2) == ["node-0000000", "node-0000001"]
+    places = node_zones(load_script(None, regions=2), 6)
+    assert places == [
+        ("eu-1", "eu-1a"), ("us-1", "us-1a"), ("eu-1", "eu-1b"), ("us-1", "us-1b"), ("eu-1", "eu-1c"), ("us-1", "us-1c"),
+    ]  # fmt: skip
+
+
+def test_the_progress_line_says_all_that_matters() -> None:
+    figures = Figures(
+        heartbeats=10, results=2_000, in_flight=7, held=3, nodes_up=8, nodes_cut_off=1, nodes=10, behind_s=0.25
+    )
+    assert figures.line(1_234.5) == (
+        "1,234 events/s  sent 2,010  in flight 7  held 3  nodes up 8, cut off 1, down 2  behind 0.2 s"
+    )
