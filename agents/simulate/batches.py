@@ -1,7 +1,7 @@
 """Kafka record batches (format 2) from columns of keys and values; the broker gives offsets and append times."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ _LZ4 = 3
 # Level 1: a sixth of the time of the client's own level 9 for a tenth more bytes.
 _LZ4_LEVEL = 1
 _RECORD_OVERHEAD = 16
+_OFFSETS = longs(np.arange(MAX_RECORDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,11 @@ class RecordBatch:
         return out
 
 
-def record_batch(key: Piece, value: list[Piece], records: int, created_ms: int) -> RecordBatch:
-    """One batch of records whose keys and values are given as pieces."""
+def record_batch(key: Piece, value: Sequence[Piece], records: int, created_ms: int) -> RecordBatch:
+    """One batch of records, at most MAX_RECORDS, whose keys and values are given as pieces."""
     body = [
         constant(b"\0\0"),  # attributes; timestamp as in the header
-        longs(np.arange(records)),
+        _OFFSETS.cut(slice(records)),
         longs(total_size([key])),
         key,
         longs(total_size(value)),
@@ -74,8 +75,8 @@ def record_batch(key: Piece, value: list[Piece], records: int, created_ms: int) 
     return RecordBatch(raw, records, compressed=False, created_ms=created_ms)
 
 
-def slices(rows: int, widest_bytes: int) -> Iterator[slice]:
-    """Cuts rows of at most `widest_bytes` (key and value) into batches that the broker takes."""
+def slices(first: int, end: int, widest_bytes: int) -> Iterator[slice]:
+    """Cuts the rows from `first` to before `end`, of at most `widest_bytes` (key and value), into batches."""
     size = max(1, min(MAX_RECORDS, MAX_RECORDS_BYTES // (widest_bytes + _RECORD_OVERHEAD)))
-    for start in range(0, rows, size):
-        yield slice(start, min(start + size, rows))
+    for start in range(first, end, size):
+        yield slice(start, min(start + size, end))

@@ -39,8 +39,6 @@ class Bodies:
         )
         self._interval = constant(long(interval_ms))
         self._boots = np.empty(0, BOOT)
-        # Beside what comes from tables a body has a frame, a boot id and at most ten longs.
-        self.widest_bytes = self._nodes.width + max(self._places.width, self._series.width + self._endings.width) + 128
 
     def see(self, boots: Rows) -> None:
         """Takes in new boots; their index goes on where the last call ended."""

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -24,7 +25,9 @@ from agents.simulate.rows import Chunk, Rows
 
 Partitions = npt.NDArray[np.uint16]
 
-TOPICS = ("heartbeats", "probe-results")
+HEARTBEATS = "heartbeats"
+RESULTS = "probe-results"
+ENCODED_AT_ONCE = 65_536
 # With the broker away for this long a run gives up instead of waiting for ever.
 PATIENCE_S = 120.0
 _CLOSE_S = 5.0
@@ -42,7 +45,6 @@ class Emitter:
         self._nodes = nodes
         self._bodies = bodies
         self._keys = Table([node.encode() for node in nodes])
-        self._widest_bytes = self._keys.width + bodies.widest_bytes
         self._partition: dict[str, Partitions] = {}
         self._producer: Any = None  # aiokafka ships no types
 
@@ -79,25 +81,31 @@ class Emitter:
         Waits while partitions' earlier batches are still on their way: at most one batch waits for each.
         """
         self._bodies.see(chunk.boots)
-        acks = await self._send_rows(TOPICS[0], chunk.heartbeats, self._bodies.heartbeats)
-        return acks + await self._send_rows(TOPICS[1], chunk.results, self._bodies.results)
+        acks = []
+        for topic, rows, encode in (
+            (HEARTBEATS, chunk.heartbeats, self._bodies.heartbeats),
+            (RESULTS, chunk.results, self._bodies.results),
+        ):
+            # A spool's burst may be large: bound what is encoded at once.
+            for start in range(0, len(rows), ENCODED_AT_ONCE):
+                acks += await self._send_rows(topic, rows[start : start + ENCODED_AT_ONCE], encode)
+        return acks
 
     async def _send_rows(
         self, topic: str, rows: Rows, encode: Callable[[Rows], list[Piece]]
     ) -> list[asyncio.Future[Any]]:
         partition = self._partition[topic][rows["node"]]
-        order = np.argsort(partition, kind="stable")
-        counts = np.bincount(partition)
-        ends = np.cumsum(counts)
         # Opaque rows: numpy moves a structured row field by field, which takes three times as long.
-        ordered = rows.view(f"V{rows.itemsize}")[order].view(rows.dtype)
+        ordered = rows.view(f"V{rows.itemsize}")[np.argsort(partition, kind="stable")].view(rows.dtype)
+        key, value = self._keys.pick(ordered["node"]), encode(ordered)
+        widest_bytes = key.width + sum(piece.width for piece in value)
+        ends = np.cumsum(np.bincount(partition)).tolist()
         acks = []
-        for number in np.flatnonzero(counts):
-            mine = ordered[ends[number] - counts[number] : ends[number]]
-            for part in slices(len(mine), self._widest_bytes):
-                some = mine[part]
-                batch = record_batch(self._keys.pick(some["node"]), encode(some), len(some), _now_ms())
-                acks.append(await self._hand_over(batch, topic, int(number)))
+        for number, (first, end) in enumerate(pairwise([0, *ends])):
+            for part in slices(first, end, widest_bytes):
+                some = [piece.cut(part) for piece in value]
+                batch = record_batch(key.cut(part), some, part.stop - part.start, _now_ms())
+                acks.append(await self._hand_over(batch, topic, number))
         return acks
 
     async def _hand_over(self, batch: RecordBatch, topic: str, partition: int) -> asyncio.Future[Any]:
@@ -118,7 +126,7 @@ class Emitter:
     async def _partitions(self, nodes: Sequence[str]) -> dict[str, Partitions]:
         """The partition of each node in each topic, by the default partitioner of the Java client and aiokafka."""
         metadata = await self._producer.client.fetch_all_metadata()
-        found = {topic: sorted(metadata.partitions_for_topic(topic) or ()) for topic in TOPICS}
+        found = {topic: sorted(metadata.partitions_for_topic(topic) or ()) for topic in (HEARTBEATS, RESULTS)}
         missing = [topic for topic, partitions in found.items() if not partitions]
         if missing:
             names = " and no topic ".join(missing)

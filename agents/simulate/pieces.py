@@ -29,6 +29,11 @@ class Piece:
         """The most bytes that any record has of it."""
         return int(self.cells.shape[1])
 
+    def cut(self, part: slice) -> "Piece":
+        """The piece of some of the records."""
+        cells = self.cells if len(self.cells) == 1 else self.cells[part]
+        return Piece(cells, None if self.lengths is None else self.lengths[part])
+
 
 def constant(text: bytes) -> Piece:
     """The same bytes for every record."""

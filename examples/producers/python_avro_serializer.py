@@ -38,14 +38,14 @@ def probe_result(node_id: str) -> dict[str, Any]:
 def main() -> None:
     """Sends the record and waits until the brokers have it."""
     brokers, registry_url = sys.argv[1:]
-    registry = SchemaRegistryClient({"url": registry_url})
-    settings = {"auto.register.schemas": False, "use.latest.version": True}
-    serializer = AvroSerializer(registry, conf=settings)
-
     record = probe_result(node_id="example-avro")
-    value = serializer(record, SerializationContext(TOPIC, MessageField.VALUE))
+    # The worker's registry paths are read-only: nothing is registered, the latest schema is used.
+    settings = {"auto.register.schemas": False, "use.latest.version": True}
+    with SchemaRegistryClient({"url": registry_url}) as registry:
+        serializer = AvroSerializer(registry, conf=settings)
+        value = serializer(record, SerializationContext(TOPIC, MessageField.VALUE))
 
-    # Same partition as fleetbeat's own collectors choose for this key.
+    # murmur2, as Java clients and fleetbeat's collectors: one node, one partition, whoever writes.
     producer = Producer({"bootstrap.servers": brokers, "acks": "all", "partitioner": "murmur2_random"})
     producer.produce(TOPIC, key=record["node_id"].encode(), value=value, on_delivery=report)
     if producer.flush(30):

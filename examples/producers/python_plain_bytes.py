@@ -94,7 +94,7 @@ def main() -> None:
         "latency_us": 48_211,
         "status_code": 200,
     }
-    # Same partition as fleetbeat's own collectors choose for this key.
+    # murmur2, as Java clients and fleetbeat's collectors: one node, one partition, whoever writes.
     producer = Producer({"bootstrap.servers": sys.argv[1], "acks": "all", "partitioner": "murmur2_random"})
     producer.produce(TOPIC, key=record["node_id"].encode(), value=probe_result(record), on_delivery=report)
     if producer.flush(30):

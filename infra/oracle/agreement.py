@@ -19,6 +19,7 @@ def await_agreement(judge_once: Callable[[], Verdict], still_running: Callable[[
     agreed_before = False
     while True:
         still_running()
+        begun = time.monotonic()
         try:
             verdict = judge_once()
         except UnavailableError:
@@ -29,4 +30,5 @@ def await_agreement(judge_once: Callable[[], Verdict], still_running: Callable[[
             if (verdict.agree and agreed_before) or time.monotonic() > deadline:
                 return verdict
             agreed_before = verdict.agree
-        time.sleep(_POLL_S)
+        # A judgement costs the stack some work: leave it as much time to catch up.
+        time.sleep(max(_POLL_S, time.monotonic() - begun))

@@ -1,5 +1,6 @@
 """The verdict: views and SQL against the ledger, each difference with the check that found it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,12 +14,12 @@ RELATIVE_ERROR = 0.01
 ROUNDING_US = 1  # a view shows whole microseconds
 # Minutes that ended this long before the newest event must be final: lateness 10 s, clocks ahead 5 s, publishing.
 SETTLED_MS = 20_000
-KEPT = 12
+KEPT_PER_CHECK = 5
 
 
 @dataclass(slots=True)
 class Verdict:
-    """Figures of one judgement; `mismatches` keeps the first few of `differences`, each as `check: what differs`."""
+    """Figures of one judgement; `mismatches` has the first few of each check, as `check: what differs`."""
 
     slices_compared: int = 0
     minutes_compared: int = 0
@@ -29,7 +30,12 @@ class Verdict:
     foreign: int = 0
     differences: int = 0
     mismatches: list[str] = field(default_factory=list)
-    failed_checks: set[str] = field(default_factory=set)
+    _told: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def failed_checks(self) -> frozenset[str]:
+        """Names of the checks that found a difference."""
+        return frozenset(self._told)
 
     @property
     def agree(self) -> bool:
@@ -39,8 +45,9 @@ class Verdict:
     def differ(self, check: str, what: str, count: int = 1) -> None:
         """Notes a difference."""
         self.differences += count
-        self.failed_checks.add(check)
-        if len(self.mismatches) < KEPT:
+        told = self._told[check]
+        self._told[check] += 1
+        if told < KEPT_PER_CHECK:
             self.mismatches.append(f"{check}: {what}")
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from streams.archive.ingest import StoreClient
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.service import Archive
 from streams.archive.storing import STORE_ERRORS
+from streams.logs import configure_logs
 
 if TYPE_CHECKING:
     from streams.archive.embedded import EmbeddedStore
@@ -65,7 +65,8 @@ def run_archive(options: ArchiveOptions) -> int:
 
     Raises OptionsError, CannotStartError, or StoreInUseError when another process has the store.
     """
-    log_json()
+    configure_logs()
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
     if options.clickhouse is not None:
         if options.store is not None:
             raise OptionsError(f"--store {options.store} beside --clickhouse: expected one of them")
@@ -117,33 +118,6 @@ def server(url: str) -> Callable[[], StoreClient]:
         return client
 
     return connect
-
-
-def log_json() -> None:
-    """One JSON object a line on standard error, from the libraries too."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
-            ],
-        )
-    )
-    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    logging.getLogger("aiokafka").setLevel(logging.WARNING)
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-    )
 
 
 async def _serve(options: ArchiveOptions, store: Store) -> None:

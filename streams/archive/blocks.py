@@ -18,6 +18,10 @@ from streams.archive.plans import Plan
 Ints = npt.NDArray[np.int64]
 
 
+# The TTL of raw rows, as in infra/clickhouse.
+KEPT_DAYS = 14
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where a topic goes.

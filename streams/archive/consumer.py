@@ -22,6 +22,10 @@ Records = Sequence[Any]  # of aiokafka.ConsumerRecord
 Partitions = Mapping[str, set[int]]
 
 
+class GivenUpError(Exception):
+    """Nobody wants the result any more: the partitions were taken away, or the archive has to end."""
+
+
 class UnsuitableTopicError(RuntimeError):
     """A topic is not as the archive needs it; the message says what to do."""
 
@@ -128,8 +132,13 @@ class Source:
             return False
         return True
 
-    async def read_again(self, topic: str, partition: int, first: int, last: int) -> Chunk | None:
-        """The records from `first` to `last` that the log still holds; None when there is none. Raises KafkaError."""
+    async def read_again(
+        self, topic: str, partition: int, first: int, last: int, wanted: Callable[[], bool]
+    ) -> Chunk | None:
+        """The records from `first` to `last` that the log still holds; None when there is none.
+
+        Raises KafkaError, and GivenUpError unless `wanted()`.
+        """
         place = TopicPartition(topic, partition)
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._brokers, enable_auto_commit=False, auto_offset_reset="earliest"
@@ -143,6 +152,8 @@ class Source:
             consumer.seek(place, max(first, begin))
             # offsets may be missing in the log, so the position says when the range is done
             while await consumer.position(place) < min(last + 1, end):
+                if not wanted():
+                    raise GivenUpError
                 got = await consumer.getmany(place, timeout_ms=500, max_records=POLL_RECORDS)
                 records += [record for record in got.get(place, ()) if record.offset <= last]
         finally:

@@ -10,9 +10,9 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.archive.blocks import Rejected, Route
-from streams.archive.consumer import Bounds, Records, Source, UnsuitableTopicError, chunk_of
-from streams.archive.letters import DeadLetters, GivenUpError
+from streams.archive.blocks import KEPT_DAYS, Rejected, Route
+from streams.archive.consumer import Bounds, GivenUpError, Records, Source, UnsuitableTopicError, chunk_of
+from streams.archive.letters import DeadLetters
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.plans import Complete, Doubled, Incomplete, Plan, Verdict
 from streams.archive.storing import Connect, Storing
@@ -234,6 +234,9 @@ class Lane:
         return max(plan.last + 1, bounds.begin)
 
     async def _verify(self, plans: list[Plan], term: int) -> None:
+        # of an older plan ClickHouse may have dropped the rows by now, which is no loss
+        kept_from_ms = time.time() * 1000 - (KEPT_DAYS - 1) * 86_400_000
+        plans = [plan for plan in plans if plan.received_to_ms >= kept_from_ms]
         verdicts = await self._storing.verify(plans, lambda: self._still(term))
         outcomes = [self._outcome(plan, verdicts.get(plan.partition, Complete()), term) for plan in plans]
         for outcome in await asyncio.gather(*outcomes):
@@ -251,7 +254,9 @@ class Lane:
 
     async def _complete(self, plan: Plan, missing: int, term: int) -> str:
         """Reads the plan's records again and inserts the rows that are not there."""
-        chunk = await self._source.read_again(self.topic, plan.partition, plan.first, plan.last)
+        chunk = await self._source.read_again(
+            self.topic, plan.partition, plan.first, plan.last, lambda: self._still(term)
+        )
         inserted = 0
         if chunk is not None:
             shaped, _ = await self._storing.shape(lambda: [chunk])

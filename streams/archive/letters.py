@@ -10,15 +10,12 @@ from aiokafka.errors import KafkaError
 from schemas.codec import encode
 from schemas.records import DeadLetter
 from streams.archive.blocks import Rejected
+from streams.archive.consumer import GivenUpError
 
 TOPIC = "dead-letters"
 VALUE_LIMIT_BYTES = 262_144
 _RETRY_S = 1.0
 _log = structlog.get_logger(__name__)
-
-
-class GivenUpError(Exception):
-    """Nobody wants the result any more: the partitions were taken away, or the archive has to end."""
 
 
 def letters_of(topic: str, rejected: Iterable[Rejected]) -> list[tuple[bytes | None, bytes]]:
@@ -35,7 +32,7 @@ class DeadLetters:
         self._starting = asyncio.Lock()
 
     async def send(self, letters: Sequence[tuple[bytes | None, bytes]], wanted: Callable[[], bool]) -> None:
-        """Returns when all are acknowledged; asks again while Kafka refuses. Raises GivenUpError when not `wanted()`."""
+        """Returns when all are acknowledged; asks again while Kafka refuses. Raises GivenUpError unless `wanted()`."""
         while letters:
             if not wanted():
                 raise GivenUpError

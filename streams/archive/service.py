@@ -85,6 +85,7 @@ class Archive:
     async def _give_back(self) -> None:
         self._assigned = False
         self.lag.clear()
+        self._committed.clear()
         await asyncio.gather(*(lane.revoke() for lane in self._lanes.values()))
         await self._commit()
 
@@ -99,7 +100,13 @@ class Archive:
                 # nothing adopted, or too much waits already
                 await asyncio.sleep(_NO_ROOM_S)
                 continue
-            for place, records in (await self._source.poll(places)).items():
+            try:
+                polled = await self._source.poll(places)
+            except KafkaError as error:
+                _log.warning("poll-refused", error=repr(error), retry_s=_TICK_S)
+                await asyncio.sleep(_TICK_S)
+                continue
+            for place, records in polled.items():
                 self._lanes[place.topic].offer(place.partition, records)
 
     async def _tick(self, starting: asyncio.Task[None]) -> None:

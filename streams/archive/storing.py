@@ -11,8 +11,9 @@ import structlog
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from streams.archive.blocks import Chunk, Route, Shaped, Shaper
+from streams.archive.consumer import GivenUpError
 from streams.archive.ingest import Ingest, StoreClient, UnsettledError
-from streams.archive.letters import GivenUpError, letters_of
+from streams.archive.letters import letters_of
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.plans import Plan, Verdict
 

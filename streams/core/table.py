@@ -63,6 +63,7 @@ class SloTable:
         self.expired: set[ChunkKey] = set()
         self._steps: dict[int, list[tuple[int, int]]] = {}
         self._slots: dict[int, list[pl.DataFrame]] = {}
+        self._loose: set[int] = set()  # slots that may hold a cell more than once
         self._heads: list[tuple[int, int, int, int]] = []
         self._pending: list[pl.DataFrame] = []
         self._hour_histograms = histograms_in_hours
@@ -144,13 +145,14 @@ class SloTable:
             rows = pl.concat(self._pending).join(heads, on=["offset", "source"])
             for key, part in by_slot(rows.filter(_seal_ms() > pl.col("before")).select(OPEN_SCHEMA.names())):
                 self._slots.setdefault(key, []).append(part)
+                self._loose.add(key)
             self._pending.clear()
         self._heads.clear()
 
     def _compact(self, key: int) -> pl.DataFrame:
-        parts = self._slots[key]
-        if len(parts) > 1:
-            self._slots[key] = [_latest(pl.concat(parts))]
+        if key in self._loose:
+            self._slots[key] = [_latest(pl.concat(self._slots[key]))]
+            self._loose.discard(key)
         return self._slots[key][0]
 
     def _sealed_part(self, key: int) -> Iterator[pl.DataFrame]:

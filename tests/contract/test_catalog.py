@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import MISSING, fields
 from importlib.resources import files
+from pathlib import Path
 
 import fastavro
 import pytest
@@ -155,3 +156,10 @@ def test_what_the_catalog_does_not_have_is_a_key_error() -> None:
 
 def test_subjects_are_the_topics_value_schemas() -> None:
     assert CATALOG.topic("probe-results").subject == "probe-results-value"
+
+
+def test_the_page_for_producers_names_the_topics_of_agents_with_their_ids_and_keys() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "producing.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \| \[schemas/avro/([\w.]+)\].*\| (\d+) \| `(\w+)` \|$", page, re.MULTILINE)
+    theirs = [topic for topic in VERSIONED if "agent" in topic.producers]
+    assert sorted(rows) == sorted((t.name, t.latest.file, str(t.latest.id), t.key) for t in theirs)

@@ -205,9 +205,6 @@ def test_the_examples_for_producers_write_what_everybody_reads(
     block = BlockReader("probe-results").read([key for key, _ in written], [value for _, value in written])
     assert block.rejects == ()
     assert block.frame["latency_us"].to_list() == [48_211] * 2
-    printed = kcat(kafka.bootstrap, registry, "probe-results")
-    assert sorted(record["node_id"] for record in printed) == ["example-avro", "example-plain"]
-    assert {record["labels"] == [] and record["success"] for record in printed} == {True}
 
 
 @pytest.mark.kafka

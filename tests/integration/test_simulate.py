@@ -22,7 +22,6 @@ from agents.simulate.rows import STATES
 from infra.kafka import LocalKafka
 from infra.topics import run_apply
 from schemas.codec import decode
-from schemas.event_time import PAST_LIMIT_MS
 from schemas.records import Heartbeat, ProbeResult
 
 pytestmark = pytest.mark.kafka
@@ -149,7 +148,7 @@ def test_kafka_holds_the_ledger_after_a_run_with_every_kind_of_fault(
     assert summary["events"] == sent.total() > 20_000
     assert (summary["seed"], ledger.manifest.seed) == (11, 11)
     times = np.concatenate([ledger.results["ts_ms"], ledger.heartbeats["ts_ms"]])
-    assert times.min() > before_ms - 4_000 - PAST_LIMIT_MS / 100
+    assert times.min() >= before_ms - 4_000
     assert times.max() <= time.time_ns() // 1_000_000
     assert len(ledger.boots) > 50
     partitioner = DefaultPartitioner()
@@ -192,8 +191,9 @@ def test_a_paced_run_follows_the_clock_and_ends_cleanly_on_sigterm(
 
 def test_after_kill_9_the_ledger_has_all_that_kafka_has(topics: Callable[[int], LocalKafka], tmp_path: Path) -> None:
     kafka = topics(PARTITIONS)
-    with simulate(kafka, "--unpaced", "--events", "100000000", "--ledger", tmp_path / "sent") as process:
-        until(lambda: written(tmp_path / "sent") > 80_000, process)
+    arguments = ["--unpaced", "--rate", "20000", "--duration", "100000"]
+    with simulate(kafka, *arguments, "--ledger", tmp_path / "sent") as process:
+        until(lambda: written(tmp_path / "sent") > 30_000, process)
         process.kill()
         process.wait()
     ledger = read_ledger(tmp_path / "sent")
@@ -215,7 +215,7 @@ def test_after_kill_9_the_ledger_has_all_that_kafka_has(topics: Callable[[int], 
 def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(
     fresh_kafka: LocalKafka, tmp_path: Path
 ) -> None:
-    assert run_apply(fresh_kafka.bootstrap, PARTITIONS, True) == 0  # noqa: FBT003 - as the command line calls it
+    assert run_apply(fresh_kafka.bootstrap, PARTITIONS, local=True) == 0
     with simulate(
         fresh_kafka, "--unpaced", "--events", "1000000", "--nodes", "40", "--ledger", tmp_path / "sent"
     ) as process:

@@ -49,14 +49,19 @@ class Run:
         return judge(ledger or self.ledger, self.promises, Views(where.views), Sql(where.sql))
 
 
-def free_ports() -> dict[str, int]:
-    return {name: pick_port(None, None, name) for name in ("kafka_port", "worker_port", "sql_port")}
+def free_ports() -> tuple[int, ...]:
+    return tuple(pick_port(None, None, name) for name in ("Kafka", "views", "SQL"))
+
+
+def port_flags(ports: tuple[int, ...]) -> list[str]:
+    return [f"--{name}-port={port}" for name, port in zip(("kafka", "worker", "sql"), ports, strict=True)]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     folder = tmp_path_factory.mktemp("stack")
-    options = UpOptions(nodes=300, rate=1_500, **free_ports())
+    kafka, views, sql = free_ports()
+    options = UpOptions(nodes=300, rate=1_500, kafka_port=kafka, worker_port=views, sql_port=sql)
     stack = Stack(options, folder, Board(sys.stderr))
     try:
         stack.start()
@@ -115,10 +120,9 @@ def test_a_process_that_dies_is_named(run: Run) -> None:
 def test_a_user_sees_addresses_tries_them_and_stops(tmp_path: Path) -> None:
     log, state = tmp_path / "up.log", tmp_path / "state"
     ports = free_ports()
-    flags = [f"--{name.replace('_', '-')}={port}" for name, port in ports.items()]
     with log.open("wb") as out:
         up = subprocess.Popen(
-            [*fleetbeat("up", "--nodes", "100", "--state", state), *flags],
+            [*fleetbeat("up", "--nodes", "100", "--state", state), *port_flags(ports)],
             stdout=out,
             stderr=out,
             env=child_environment(),
@@ -147,12 +151,12 @@ def test_a_user_sees_addresses_tries_them_and_stops(tmp_path: Path) -> None:
         code = up.wait(60)
     assert code == 0, log.read_text(encoding="utf-8")
     assert processes_with(str(state)) == []
-    assert [name for name, port in ports.items() if listens(port)] == []
+    assert [port for port in ports if listens(port)] == []
 
 
 def test_a_check_agrees_and_says_so_in_one_line(tmp_path: Path) -> None:
-    flags = [f"--{name.replace('_', '-')}={port}" for name, port in free_ports().items()]
-    command = fleetbeat("up", "--check", "--nodes", "100", "--rate", "1000", "--duration", "5", "--seed", "7", *flags)
+    options = ["--nodes=100", "--rate=1000", "--duration=5", "--seed=7", *port_flags(free_ports())]
+    command = fleetbeat("up", "--check", *options)
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=child_environment())
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = done.stdout.splitlines()

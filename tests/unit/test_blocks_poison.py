@@ -129,7 +129,7 @@ def columns(record: ProbeResult, row: int) -> dict[str, Any]:
     return {**asdict(record), "labels": [asdict(label) for label in record.labels], "_row": row}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rows=MIXES)
 def test_a_block_is_what_the_one_record_codec_makes_of_each_row(rows: list[Row]) -> None:
     expected = [one_record(key, value) for key, value in rows]
@@ -139,7 +139,7 @@ def test_a_block_is_what_the_one_record_codec_makes_of_each_row(rows: list[Row])
     assert all(reject.detail for reject in block.rejects)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rows=MIXES, flips=st.lists(st.tuples(st.integers(0, 1 << 30), st.integers(0, 1 << 30), st.integers(1, 255))))
 def test_what_becomes_of_a_row_depends_neither_on_its_neighbours_nor_on_the_columns(
     rows: list[Row], flips: list[tuple[int, int, int]]

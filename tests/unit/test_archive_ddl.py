@@ -1,0 +1,28 @@
+"""The numbered files of infra/clickhouse."""
+
+from streams.archive.blocks import KEPT_DAYS
+from streams.archive.ddl import migrations
+
+
+def test_files_are_numbered_without_gaps_and_may_run_twice() -> None:
+    found = migrations()
+    assert [migration.number for migration in found] == list(range(1, len(found) + 1))
+    for migration in found:
+        assert migration.statements
+        for statement in migration.statements:
+            assert statement.startswith(("CREATE TABLE IF NOT EXISTS telemetry.", "ALTER TABLE telemetry.")), (
+                migration.file
+            )
+
+
+def test_tables_of_raw_rows_deduplicate_inserts() -> None:
+    statements = [statement for migration in migrations() for statement in migration.statements]
+    for table in ("probe_results", "heartbeats", "slo_windows", "dead_letters"):
+        (create,) = [
+            statement
+            for statement in statements
+            if statement.startswith(f"CREATE TABLE IF NOT EXISTS telemetry.{table} ")
+        ]
+        assert "non_replicated_deduplication_window" in create
+        if table in ("probe_results", "heartbeats"):
+            assert f"TTL toDateTime(received_at) + INTERVAL {KEPT_DAYS} DAY" in create
