@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import structlog
 from aiohttp import web
@@ -21,10 +22,10 @@ from streams.engine.brokers import find_partitions
 from streams.engine.transport import topic_partitions
 from streams.logs import configure_logs
 from streams.processors.objectives import PARTIALS, ObjectivesProcessor
+from streams.processors.queries import Completeness, TableQueries
 from streams.processors.rollup import SOURCE, RollupProcessor
 from streams.processors.status import StatusPublisher
 from streams.views.listen import ListenAddress, parse_listen
-from streams.views.queries import Completeness, TableQueries
 from streams.views.routes import Health, create_views
 
 STEP_EVERY_S = 0.25
@@ -177,7 +178,7 @@ class Worker:
         return total
 
     def _partition_lag(self, tp: TP) -> int | None:
-        highwater = self.app.consumer.highwater(tp)
+        highwater = cast("int | None", self.app.consumer.highwater(tp))  # None before the first fetch
         if highwater is None:
             return None
         if tp.topic == PARTIALS:

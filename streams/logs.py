@@ -8,7 +8,7 @@ import structlog
 
 def configure_logs(level: str = "INFO") -> None:
     """Send structlog's and logging's messages through one JSON formatter. Control characters come out escaped."""
-    shared = [
+    shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

@@ -1,6 +1,7 @@
 """What `fleetbeat up` says when it is ready: where things answer, and three commands that work as printed."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 from infra.local.stack import Addresses
@@ -39,9 +40,16 @@ def things_to_try(where: Addresses) -> tuple[tuple[str, str], ...]:
 
 
 def _on_kafka(where: Addresses) -> tuple[str, str]:
-    if shutil.which("kcat"):
-        return (
-            "the newest records in Kafka",
-            f"kcat -C -b {where.kafka} -t probe-results -o -1 -e -q -s value=avro -r {where.views}",
-        )
-    return "are the topics as the catalog says?", f"fleetbeat topics check --local --brokers {where.kafka}"
+    if _kcat_reads_avro():
+        command = f"kcat -C -b {where.kafka} -t probe-results -o -1 -e -q -s value=avro -r {where.views}"
+        return "the newest record of each partition in Kafka", command
+    return "the schema of what is in Kafka", f"curl -s {where.views}/subjects/probe-results-value/versions/latest"
+
+
+def _kcat_reads_avro() -> bool:
+    """Whether there is a kcat that can print our records: not every build can."""
+    kcat = shutil.which("kcat")
+    if kcat is None:
+        return False
+    said = subprocess.run([kcat, "-V"], capture_output=True, text=True, check=False).stdout
+    return "Avro" in said

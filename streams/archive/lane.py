@@ -28,9 +28,9 @@ class Limits:
     A lane holds at most `records` or `bytes` and one poll more, and the same again in the batch being stored.
     """
 
-    enough_records: int = 20_000
+    enough_records: int = 50_000
     wait_s: float = 0.5
-    records: int = 60_000
+    records: int = 100_000
     bytes: int = 64 << 20
 
 

@@ -223,4 +223,4 @@ def by_slot(rows: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
         yield int(keys[0]), rows
         return
     for (key,), part in rows.with_columns(_slot=keys).partition_by("_slot", as_dict=True, include_key=False).items():
-        yield int(key), part  # type: ignore[call-overload]
+        yield int(key), part

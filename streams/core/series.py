@@ -9,6 +9,7 @@ import polars as pl
 
 from streams.core.objectives import Objective
 
+SERIES_BITS = 20
 LABELS = ("service", "endpoint", "region", "kind")
 
 
@@ -23,6 +24,9 @@ class SeriesIndex:
         """The number of a name, new or known."""
         found = self._numbers.get(name)
         if found is None:
+            if len(self.names) >> SERIES_BITS:
+                message = f"more than {1 << SERIES_BITS} series in one process; the last was {name[:200]!r}"
+                raise OverflowError(message)
             found = self._numbers[name] = len(self.names)
             self.names.append(name)
         return found
@@ -34,10 +38,8 @@ class SeriesIndex:
 
     def externalize(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
         """`rows` with `series` as indices into the returned names: how they travel between processes."""
-        used = rows["series"].unique().sort()
-        local = pl.DataFrame({"series": used, "_local": pl.int_range(used.len(), dtype=pl.UInt32, eager=True)})
-        indexed = rows.join(local, on="series", how="left", maintain_order="left")
-        return indexed.with_columns(series=pl.col("_local")).drop("_local"), [self.names[number] for number in used]
+        used, local = np.unique(rows["series"].to_numpy(), return_inverse=True)
+        return rows.with_columns(series=local.astype(np.uint32)), [self.names[number] for number in used]
 
 
 def series_name(service: str, endpoint: str, region: str, kind: str) -> str:
@@ -74,19 +76,19 @@ class Judge:
         return joined.drop(LABELS)
 
     def objective_rows(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Cell rows of the objectives' own series from rows with (series, …, success, rank); keeps all other columns."""
+        """Rows with (series, …, success, rank) as rows of the objectives' own series; other columns are kept."""
         judged = rows.join(self._judged, on="series", how="inner")
         good = pl.col("success") & (pl.col("rank") <= pl.col("limit"))
         return judged.with_columns(series=pl.col("slo"), good=good).drop("slo", "limit", "success", "rank")
 
-    def _learn(self, labels: Sequence[tuple[str, ...]]) -> None:
-        known, judged = [], []
-        for service, endpoint, region, kind in labels:
-            number = self._index.number(series_name(service, endpoint, region, kind))
-            known.append((service, endpoint, region, kind, number))
-            for objective in self.objectives:
-                if objective.selector.matches(service, endpoint, region, kind):
-                    judged.append((number, self._index.number(objective.series), self._limit(objective)))
+    def _learn(self, labels: Sequence[tuple[str, str, str, str]]) -> None:
+        known = [(*four, self._index.number(series_name(*four))) for four in labels]
+        judged = [
+            (number, self._index.number(objective.series), self._limit(objective))
+            for *four, number in known
+            for objective in self.objectives
+            if objective.selector.matches(*four)
+        ]
         self._known = self._known.vstack(pl.DataFrame(known, schema=self._known.schema, orient="row"))
         self._judged = self._judged.vstack(pl.DataFrame(judged, schema=self._judged.schema, orient="row"))
 

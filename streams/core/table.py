@@ -9,26 +9,14 @@ written at different offsets fit together again.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from streams.core.rollup import CELL, CELL_ROWS, by_slot
-from streams.core.slices import HOURS, LATENESS_MS, ON_TIME, SLICE_MS, TIERS, Tier
+from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, of_series, restarted, starts_of
+from streams.core.slices import HOURS, LATENESS_MS, ON_TIME, SLICE_MS, TIERS, Tier, seal_ms
 
-OPEN_SCHEMA = pl.Schema({**CELL_ROWS, "applied": pl.Int64, "offset": pl.Int64})
-STEP_SCHEMA = pl.Schema(
-    {
-        "start": pl.Int64,
-        "series": pl.UInt32,
-        "bucket": pl.Int16,
-        "good": pl.Boolean,
-        "n": pl.Int64,
-        "late_n": pl.Int64,
-        "sum_us": pl.Int64,
-        "max_us": pl.Int64,
-    }
-)
-_STEP = ["start", "series", "bucket", "good"]
-_STEP_SUMS = (pl.col("n", "late_n", "sum_us").sum(), pl.col("max_us").max())
+Longs = npt.NDArray[np.int64]
 NEVER = -1
 
 
@@ -44,7 +32,7 @@ class Heading:
 class Chunk:
     """Steps of one tier within one stretch of event time; `applied` is the input offset it stands for."""
 
-    rows: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=STEP_SCHEMA))
+    rows: Steps = field(default_factory=Steps.empty)
     applied: int = NEVER
     dirty: bool = False
 
@@ -61,167 +49,127 @@ class SloTable:
         self.frontiers: dict[int, int] = {}
         self.chunks: dict[ChunkKey, Chunk] = {}
         self.expired: set[ChunkKey] = set()
-        self._steps: dict[int, list[tuple[int, int]]] = {}
-        self._slots: dict[int, list[pl.DataFrame]] = {}
-        self._loose: set[int] = set()  # slots that may hold a cell more than once
-        self._heads: list[tuple[int, int, int, int]] = []
-        self._pending: list[pl.DataFrame] = []
         self._hour_histograms = histograms_in_hours
+        self._open = OpenCells.from_frame(pl.DataFrame(schema=OPEN_SCHEMA))
+        self._pending: list[pl.DataFrame] = []
+        self._heads: list[tuple[int, int, int, int]] = []  # offset, source, applied, frontier before
+        self._steps: dict[int, list[tuple[int, int]]] = {}  # source → (frontier, offset) since the last seal
 
     def restore(self, applied: int, frontiers: dict[int, int], open_rows: pl.DataFrame) -> None:
         """Take the open cells as a page has them. Chunks are put into `chunks` by the caller."""
         self.applied = applied
         self.frontiers = dict(frontiers)
-        self._slots = {key: [part] for key, part in by_slot(open_rows)}
+        self._open = OpenCells.from_frame(open_rows)
 
     def fold(self, records: Sequence[Heading], rows: pl.DataFrame) -> None:
         """Fold records in log order.
 
         `rows`: cells as CELL_ROWS with `offset`, the record's. Records at or below `applied` are skipped. The rows are
-        looked at when next needed, many records at once: what a record may still change was decided by `before`,
-        the frontier ahead of it, so the result is the same.
+        looked at when next needed, many records at once: what a record may still change was decided by the frontier
+        ahead of it, so the result is the same.
         """
         fresh = [record for record in records if record.offset > self.applied]
-        if not fresh:
-            return
         if len(fresh) < len(records):
             rows = rows.filter(pl.col("offset") > self.applied)
-        self._advance(fresh)
+        for record in fresh:
+            self._advance(record)
         if not rows.is_empty():
             self._pending.append(rows)
 
     def seal(self) -> None:
         """Move cells that their source's frontier has sealed into every tier that still holds their time."""
-        self._catch_up()
-        moved = [part for key in list(self._slots) for part in self._sealed_part(key)]
-        if moved:
-            rows = pl.concat(moved)
+        rows = self._settled()
+        limits = seal_ms(starts_of(rows.key), rows.late)
+        sealed_at = np.full(len(limits), NEVER)
+        for source, frontier in self.frontiers.items():
+            mine = (rows.source == source) & (limits <= frontier)
+            sealed_at[mine] = self._sealing_offsets(source, limits[mine])
+        sealed = sealed_at != NEVER
+        if sealed.any():
             for tier in TIERS:
-                self._add(tier, rows)
+                self._add(tier, rows.where(sealed), sealed_at[sealed])
+            self._open = rows.where(~sealed)
         self._steps.clear()
         self._expire()
 
     def open_rows(self) -> pl.DataFrame:
-        """Every open cell, one row set each."""
-        self._catch_up()
-        parts = [self._compact(key) for key in self._slots]
-        return pl.concat(parts) if parts else pl.DataFrame(schema=OPEN_SCHEMA)
+        """Every open cell, one row set each (OPEN_SCHEMA)."""
+        return self._settled().frame()
 
     def dirty_chunks(self) -> Iterator[tuple[ChunkKey, Chunk]]:
         """Chunks that have changed since they were last marked clean."""
         return ((key, chunk) for key, chunk in self.chunks.items() if chunk.dirty)
 
     def read(self, series: int, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
-        """Rows (STEP_SCHEMA) of one series with start_s ≤ start < end_s (multiples of the tier's step), open cells included."""
-        wanted = (pl.col("series") == series) & pl.col("start").is_between(start_s, end_s - 1)
-        chunks = [
-            chunk.rows
-            for (name, start), chunk in self.chunks.items()
-            if name == tier.name and start < end_s and start + tier.chunk_s > start_s
-        ]
-        still_open = self.open_rows().filter(pl.col("series") == series).with_columns(sealed_at=pl.lit(0, pl.Int64))
-        steps = _steps_of(still_open, tier, histograms=True).select(STEP_SCHEMA.names())
-        return pl.concat([*chunks, steps]).filter(wanted).group_by(_STEP).agg(_STEP_SUMS).sort(_STEP)
+        """Rows (STEP_SCHEMA) of one series with start_s ≤ start < end_s, steps of the tier, open cells included."""
+        rows = self._settled()
+        parts = [_steps_of(rows.where(of_series(rows.key, series)), tier, histograms=True)]
+        for (name, start), chunk in self.chunks.items():
+            if name == tier.name and start < end_s and start + tier.chunk_s > start_s:
+                parts.append(chunk.rows.where(of_series(chunk.rows.key, series)))
+        steps = Steps.concat(*parts).summed()
+        starts = starts_of(steps.key)
+        return steps.where((starts >= start_s) & (starts < end_s)).frame()
 
     def sealed_to_ms(self) -> int:
         """Event time up to which the slices of every source partition heard of are sealed; 0 before any."""
         return max(0, (min(self.frontiers.values(), default=0) - LATENESS_MS) // SLICE_MS * SLICE_MS)
 
-    def _advance(self, records: Sequence[Heading]) -> None:
-        for record in records:
-            for source, applied, _ in record.sources:
-                self._heads.append((record.offset, source, applied, self.frontiers.get(source, 0)))
-            for source, _, frontier in record.sources:
-                if frontier is not None and frontier > self.frontiers.get(source, 0):
-                    self.frontiers[source] = frontier
-                    self._steps.setdefault(source, []).append((frontier, record.offset))
-            self.applied = record.offset
+    def _advance(self, record: Heading) -> None:
+        for source, applied, _ in record.sources:
+            self._heads.append((record.offset, source, applied, self.frontiers.get(source, 0)))
+        for source, _, frontier in record.sources:
+            if frontier is not None and frontier > self.frontiers.get(source, 0):
+                self.frontiers[source] = frontier
+                self._steps.setdefault(source, []).append((frontier, record.offset))
+        self.applied = record.offset
 
-    def _catch_up(self) -> None:
-        """Put pending rows into their slots, but for cells that had been sealed before their record."""
+    def _settled(self) -> OpenCells:
+        """The open cells with all that is pending: its rows, but those of cells sealed before their record."""
         if self._pending:
             schema = {"offset": pl.Int64, "source": pl.Int32, "applied": pl.Int64, "before": pl.Int64}
             heads = pl.DataFrame(self._heads, schema=schema, orient="row")
-            rows = pl.concat(self._pending).join(heads, on=["offset", "source"])
-            for key, part in by_slot(rows.filter(_seal_ms() > pl.col("before")).select(OPEN_SCHEMA.names())):
-                self._slots.setdefault(key, []).append(part)
-                self._loose.add(key)
+            known = pl.concat(self._pending).join(heads, on=["offset", "source"])
+            fresh = OpenCells.from_frame(known)
+            kept = fresh.where(seal_ms(starts_of(fresh.key), fresh.late) > known["before"].to_numpy())
+            self._open = OpenCells.concat(self._open, kept).latest()
             self._pending.clear()
         self._heads.clear()
+        return self._open
 
-    def _compact(self, key: int) -> pl.DataFrame:
-        if key in self._loose:
-            self._slots[key] = [_latest(pl.concat(self._slots[key]))]
-            self._loose.discard(key)
-        return self._slots[key][0]
+    def _sealing_offsets(self, source: int, limits: Longs) -> Longs:
+        """For each limit the offset of the record whose frontier reached it, among those since the last seal."""
+        steps = np.array([*self._steps.get(source, ()), (np.iinfo(np.int64).max, self.applied)], dtype=np.int64)
+        offsets: Longs = steps[np.searchsorted(steps[:, 0], limits, side="left"), 1]
+        return offsets
 
-    def _sealed_part(self, key: int) -> Iterator[pl.DataFrame]:
-        limit = _slot_seal_ms(key)
-        sealed = {source: self._sealing_offset(source, limit) for source, at in self.frontiers.items() if at >= limit}
-        if not sealed:
-            return
-        rows = self._compact(key)
-        where = pl.col("source").is_in(list(sealed))
-        part = rows.filter(where)
-        if part.is_empty():
-            return
-        rest = rows.filter(~where)
-        if rest.is_empty():
-            del self._slots[key]
-        else:
-            self._slots[key] = [rest]
-        offsets = pl.DataFrame(list(sealed.items()), schema={"source": pl.Int32, "sealed_at": pl.Int64}, orient="row")
-        yield part.join(offsets, on="source")
-
-    def _sealing_offset(self, source: int, limit: int) -> int:
-        """Offset of the record whose frontier sealed a cell, among those folded since the last seal."""
-        return next((offset for frontier, offset in self._steps.get(source, ()) if frontier >= limit), self.applied)
-
-    def _add(self, tier: Tier, rows: pl.DataFrame) -> None:
+    def _add(self, tier: Tier, rows: OpenCells, sealed_at: Longs) -> None:
         steps = _steps_of(rows, tier, histograms=tier is not HOURS or self._hour_histograms)
-        chunked = steps.with_columns(_chunk=pl.col("start") // tier.chunk_s * tier.chunk_s)
-        for (start,), part in chunked.partition_by("_chunk", as_dict=True, include_key=False).items():
-            key = (tier.name, int(start))  # type: ignore[call-overload]
-            if self._is_expired(key):
+        chunk_starts = starts_of(steps.key) // tier.chunk_s * tier.chunk_s
+        for start in np.unique(chunk_starts).tolist():
+            key = (tier.name, start)
+            if self._is_expired(key, tier):
                 continue
-            chunk = self.chunks.setdefault(key, Chunk())
-            fresh = part.filter(pl.col("sealed_at") > chunk.applied).select(STEP_SCHEMA.names())
-            if fresh.is_empty():
-                continue
-            chunk.rows = pl.concat([chunk.rows, fresh]).group_by(_STEP).agg(_STEP_SUMS).select(STEP_SCHEMA.names())
-            chunk.applied = self.applied
-            chunk.dirty = True
-
-    def _is_expired(self, key: ChunkKey) -> bool:
-        tier = next(tier for tier in TIERS if tier.name == key[0])
-        now_s = max(self.frontiers.values(), default=0) // 1000
-        return key[1] + tier.chunk_s + tier.keep_s < now_s
+            chunk = self.chunks.get(key) or Chunk()
+            # After a crash a chunk may be ahead of the open cells: what was sealed until then is in it already.
+            fresh = steps.where((chunk_starts == start) & (sealed_at > chunk.applied))
+            if len(fresh.key):
+                chunk.rows = Steps.concat(chunk.rows, fresh).summed()
+                chunk.applied, chunk.dirty = self.applied, True
+                self.chunks[key] = chunk
 
     def _expire(self) -> None:
-        for key in [key for key in self.chunks if self._is_expired(key)]:
+        tiers = {tier.name: tier for tier in TIERS}
+        for key in [key for key in self.chunks if self._is_expired(key, tiers[key[0]])]:
             del self.chunks[key]
             self.expired.add(key)
 
-
-def _latest(rows: pl.DataFrame) -> pl.DataFrame:
-    """Of each cell the row set with the greatest applied offset; a replayed flush has the same, then the later record's."""
-    for version in ("applied", "offset"):
-        rows = rows.filter(pl.col(version) == pl.col(version).max().over(CELL))
-    return rows
+    def _is_expired(self, key: ChunkKey, tier: Tier) -> bool:
+        return key[1] + tier.chunk_s + tier.keep_s < max(self.frontiers.values(), default=0) // 1000
 
 
-def _steps_of(rows: pl.DataFrame, tier: Tier, *, histograms: bool) -> pl.DataFrame:
-    """Cells as steps of a tier, summed; keeps `sealed_at` as a further key."""
-    bucket = pl.col("bucket") if histograms else pl.lit(-1, pl.Int16)
-    late_n = pl.when(pl.col("late") != ON_TIME).then(pl.col("n")).otherwise(0)
-    steps = rows.with_columns(start=pl.col("slice") // tier.step_s * tier.step_s, bucket=bucket, late_n=late_n)
-    return steps.group_by([*_STEP, "sealed_at"]).agg(_STEP_SUMS)
-
-
-def _seal_ms() -> pl.Expr:
-    on_time = (pl.col("slice") + 1) * SLICE_MS + LATENESS_MS
-    return pl.when(pl.col("late") == ON_TIME).then(on_time).otherwise((pl.col("late") + 1) * SLICE_MS)
-
-
-def _slot_seal_ms(key: int) -> int:
-    return (key + 1) * SLICE_MS + LATENESS_MS if key >= 0 else (-key - 1) * SLICE_MS
+def _steps_of(rows: OpenCells, tier: Tier, *, histograms: bool) -> Steps:
+    """One step for each row, not yet summed."""
+    start = starts_of(rows.key) // tier.step_s * tier.step_s
+    late_n = np.where(rows.late == ON_TIME, 0, rows.n)
+    return Steps(restarted(rows.key, start, histograms=histograms), rows.n, late_n, rows.sum_us, rows.max_us)

@@ -15,8 +15,9 @@ import faust
 import polars as pl
 from faust.types import EventT
 
+from streams.core.rows import OPEN_SCHEMA, STEP_SCHEMA, Steps
 from streams.core.series import SeriesIndex
-from streams.core.table import OPEN_SCHEMA, STEP_SCHEMA, Chunk, ChunkKey, SloTable
+from streams.core.table import Chunk, ChunkKey, SloTable
 from streams.engine.frames import FrameError, pack, unpack
 
 FORMAT = 1
@@ -59,7 +60,7 @@ def write_open(table: SloTable, topic_id: str, index: SeriesIndex) -> bytes:
 
 def write_chunk(chunk: Chunk, index: SeriesIndex) -> bytes:
     """The page of one chunk."""
-    return _write({"applied": chunk.applied}, chunk.rows, index)
+    return _write({"applied": chunk.applied}, chunk.rows.frame(), index)
 
 
 def read_page(key: bytes, value: bytes) -> Page:
@@ -86,7 +87,7 @@ def load(table: SloTable, pages: Iterable[Page], index: SeriesIndex) -> None:
         else:
             tier, start = page.part.split(":")
             rows = index.localize(unpack(page.body, STEP_SCHEMA), names)
-            table.chunks[tier, int(start)] = Chunk(rows, page.applied)
+            table.chunks[tier, int(start)] = Chunk(Steps.from_frame(rows), page.applied)
 
 
 def _write(header: dict[str, Any], rows: pl.DataFrame, index: SeriesIndex) -> bytes:
@@ -125,7 +126,7 @@ class PartPages:
         return (page for name, page in self.best.items() if name[0] == family and self.keys.get(name))
 
 
-class PageTable(faust.Table):
+class PageTable(faust.Table):  # type: ignore[type-arg]  # Faust's table takes no type arguments at run time
     """A Faust table whose changelog holds pages. Faust recovers it; the processors write it and read `pages`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's signature
@@ -136,4 +137,4 @@ class PageTable(faust.Table):
         """Faust read these records of the changelog."""
         for event in batch:
             message = event.message
-            self.pages.setdefault(message.partition, PartPages()).apply(message.key, message.value)
+            self.pages.setdefault(message.partition, PartPages()).apply(message.key or b"", message.value)

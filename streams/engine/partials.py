@@ -41,7 +41,7 @@ def read_partial(value: bytes | None, index: SeriesIndex) -> tuple[SloPartial, p
         raise FrameError(message)
     rows = unpack(record.cells, CELL_ROWS)
     if rows.height and int(rows["series"].max() or 0) >= len(record.series):  # type: ignore[arg-type]
-        message = f"a row names series {rows['series'].max()} of {len(record.series)}"
+        message = f"a row names series {rows['series'].max()!r} of {len(record.series)}"
         raise FrameError(message)
     return record, index.localize(rows, record.series)
 

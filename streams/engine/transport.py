@@ -9,6 +9,7 @@ and keeps nothing. The commit's metadata carries a number of the processor's own
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
+from aiokafka.errors import CommitFailedError
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
 from aiokafka.structs import TopicPartition as KafkaTP
 from faust.transport.drivers import aiokafka as driver
@@ -69,7 +70,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         }
         try:
             await self._ensure_consumer().commit(wanted)
-        except driver.CommitFailedError as error:
+        except CommitFailedError as error:
             self.log.warning("commit refused, the group has rebalanced: %s", error)
             return False
         except Exception as error:
@@ -132,7 +133,7 @@ class Consumer(driver.Consumer):
         self.committed = await cast("ConsumerThread", self._thread).committed_points()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Super waits for the batch in hand and commits; then everything is sought back, so all state of rollups goes."""
+        """Super waits for the batch in hand and commits. Then all partitions are sought back, so rollups start anew."""
         await super().on_partitions_revoked(revoked)
         self.resume_points.clear()
         self.app.on_lost()  # type: ignore[attr-defined]

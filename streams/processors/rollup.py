@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import structlog
 from aiokafka.structs import ConsumerRecord
@@ -69,7 +70,7 @@ class RollupProcessor:
         self._drained = asyncio.Event()
         self._published: dict[int, int] = {}
         self._told_s = [0.0] * partitions
-        self._owners = np.zeros(0, dtype=np.int64)
+        self._owners: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 
     def lose_all(self) -> None:
         """A rebalance seeks every partition back to its commit: what was counted since would count twice."""
@@ -172,11 +173,12 @@ class RollupProcessor:
         metrics.PARTIAL_BYTES.inc(sum(len(value) for _, value in outgoing))
         return outgoing
 
-    def _owners_of(self, series: pl.Series) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _owners_of(self, series: pl.Series) -> npt.NDArray[np.int64]:
         new = self._index.names[len(self._owners) :]
         owners = [partition_of(owner_key(name), self._partitions) for name in new]
         self._owners = np.concatenate((self._owners, np.array(owners, dtype=np.int64)))
-        return self._owners[series.to_numpy()]
+        owned: npt.NDArray[np.int64] = self._owners[series.to_numpy()]
+        return owned
 
     async def _send(self, topic: str, key: bytes | None, value: bytes, partition: int | None) -> Any:  # noqa: ANN401 - Faust's future
         return await self._app.producer.send(topic, key, value, partition, None, None)

@@ -9,7 +9,7 @@ from streams.core.objectives import Objective
 from streams.core.slices import MINUTES
 from streams.core.windows import Window
 from streams.engine.app import App
-from streams.views.queries import NotHereError, Standing, TableQueries
+from streams.processors.queries import NotHereError, Standing, TableQueries
 
 TOPIC = "slo-status"
 # How far back minutes are compared with what was published; late events change older minutes only in the tables.

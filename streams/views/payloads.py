@@ -6,7 +6,7 @@ import polars as pl
 
 from streams.core.objectives import Objective, budget, seconds_to_exhaustion
 from streams.core.windows import PERMILLES, Window
-from streams.views.queries import Completeness, Slices, Standing
+from streams.processors.queries import Completeness, Slices, Standing
 
 _COUNTS = ("total", "good", "late", "sum_us", "max_us")
 
@@ -57,8 +57,8 @@ def slices_payload(slices: Slices, fresh: Completeness) -> dict[str, Any]:
 
 
 def _window_payload(window: Window, summary: pl.DataFrame, objective: Objective) -> dict[str, Any]:
-    row = summary.row(0, named=True) if summary.height else dict.fromkeys((*_COUNTS, *PERMILLES))
-    counts = {name: row[name] or 0 for name in _COUNTS}
+    row: dict[str, Any] = summary.row(0, named=True) if summary.height else {}
+    counts = {name: row.get(name, 0) for name in _COUNTS}
     standing = budget(counts["total"], counts["good"], objective.target)
     return {
         "window_s": window.window_s,
@@ -68,7 +68,7 @@ def _window_payload(window: Window, summary: pl.DataFrame, objective: Objective)
         "attainment": standing.attainment,
         "burn_rate": standing.burn_rate,
         "budget_left": standing.budget_left,
-        **{name: None if row[name] is None else round(row[name], 1) for name in PERMILLES},
+        **{name: round(row[name], 1) if row else None for name in PERMILLES},
     }
 
 

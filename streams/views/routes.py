@@ -10,8 +10,8 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from schemas.catalog import load_catalog
+from streams.processors.queries import NotHereError, Queries
 from streams.views.payloads import objective_payload, slices_payload, standing_payload
-from streams.views.queries import NotHereError, Queries
 from streams.views.registry import registry_routes
 
 MAX_SLICES_MS = 3_600_000

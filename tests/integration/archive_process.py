@@ -71,7 +71,7 @@ def main(brokers: str, folder: str, point: str, nth: str, table: str) -> int:
     configure_logs()
     if point == "unverified":
         Ingest.verify = lambda *_: {}  # type: ignore[method-assign]
-    options = ArchiveOptions(brokers, store=Path(folder), listen="127.0.0.1:0", metrics="127.0.0.1:0", ready_lag=0)
+    options = ArchiveOptions(brokers, store=Path(folder), listen="127.0.0.1:0", metrics="127.0.0.1:0", ready_lag=1_000)
     with EmbeddedStore(Path(folder), memory_cap_bytes=2 << 30) as store:
         return run_with(options, Store(lambda: Dying(store.client(), point, int(nth), table), store))
 

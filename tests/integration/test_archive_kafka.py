@@ -76,7 +76,7 @@ class Archive:
                 return answer.code, answer.read().decode()
 
     def await_ready(self) -> None:
-        """Ready means verified, and no lag at all (the process is told so)."""
+        """Every last plan is verified, and nearly nothing waits."""
 
         def ready() -> bool:
             return self.status("/-/ready")[0] == 200
@@ -143,7 +143,7 @@ class Traffic(threading.Thread):
                 await asyncio.gather(*acks)
                 self.sent[topic] += len(records)
             number += 100
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.1)
         await producer.stop()
 
 
@@ -188,20 +188,31 @@ def census(archive: Archive, table: str) -> tuple[int, int]:
     return int(rows), int(offsets)
 
 
+def await_each_once(archive: Archive, table: str, sent: int) -> None:
+    """All of `sent` records, and none twice."""
+    wait_for(lambda: census(archive, table)[1] >= sent, f"{sent} different rows in {table}")
+    assert census(archive, table) == (sent, sent)
+
+
 @pytest.mark.parametrize(
-    ("point", "found"),
-    [("before-insert", "completed"), ("half-insert", "completed"), ("after-insert", "complete")],
+    ("point", "found", "at_least"),
+    [
+        ("before-insert", "completed", PARTITIONS),
+        ("half-insert", "completed", 1),
+        ("after-insert", "complete", PARTITIONS),
+    ],
 )
-def test_killed_at_an_insert(traffic: Traffic, archive: Callable[..., Archive], point: str, found: str) -> None:
+def test_killed_at_an_insert(
+    traffic: Traffic, archive: Callable[..., Archive], point: str, found: str, at_least: int
+) -> None:
     archive(point, 3).await_death()
     again = archive()
     again.await_ready()
-    assert outcomes(again).get(found) == PARTITIONS
+    assert outcomes(again).get(found, 0) >= at_least
     traffic.end()
-    again.await_ready()
     for topic, table in (("probe-results", "probe_results"), ("heartbeats", "heartbeats")):
         sent = traffic.sent[topic]
-        assert wait_for(lambda: census(again, table) == (sent, sent), f"{sent} rows"), topic  # noqa: B023 - called at once
+        await_each_once(again, table, sent)
     assert again.stop() == 0
 
 
@@ -218,7 +229,7 @@ def test_killed_at_random(traffic: Traffic, archive: Callable[..., Archive]) -> 
     last.await_ready()
     traffic.end()
     sent = traffic.sent["probe-results"]
-    wait_for(lambda: census(last, "probe_results") == (sent, sent), f"{sent} rows, each once")
+    await_each_once(last, "probe_results", sent)
     assert last.stop() == 0
 
 
@@ -227,8 +238,11 @@ def test_without_verification_a_kill_loses_records(traffic: Traffic, archive: Ca
     archive("before-insert", 3).await_death()
     again = archive("unverified")
     traffic.end()
-    again.await_ready()
-    assert 0 < census(again, "probe_results")[0] < traffic.sent["probe-results"]
+    sent = traffic.sent["probe-results"]
+    ends = "SELECT sum(end) FROM (SELECT max(kafka_offset) + 1 AS end FROM probe_results GROUP BY kafka_partition)"
+    wait_for(lambda: again.sql(ends) == [(str(sent),)], "last records")
+    rows, offsets = census(again, "probe_results")
+    assert rows == offsets < sent
 
 
 def test_a_clean_stop_and_start_goes_on(broker: LocalKafka, traffic: Traffic, archive: Callable[..., Archive]) -> None:
@@ -239,7 +253,7 @@ def test_a_clean_stop_and_start_goes_on(broker: LocalKafka, traffic: Traffic, ar
     second = archive()
     second.await_ready()
     sent = traffic.sent["probe-results"]
-    wait_for(lambda: census(second, "probe_results") == (sent, sent), f"{sent} rows, each once")
+    await_each_once(second, "probe_results", sent)
     assert second.stop() == 0
     assert sum(asyncio.run(committed(broker.bootstrap, "probe-results"))) == sent
 

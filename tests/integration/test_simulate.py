@@ -212,6 +212,7 @@ def test_after_kill_9_the_ledger_has_all_that_kafka_has(topics: Callable[[int], 
     assert set(ids[ledger.results_acknowledged].tolist()) <= set(in_kafka)
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(
     fresh_kafka: LocalKafka, tmp_path: Path
 ) -> None:

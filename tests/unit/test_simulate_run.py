@@ -1,12 +1,19 @@
 """`fleetbeat simulate` before it meets Kafka: options, the first moment, what it says."""
 
+import asyncio
+import json
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
+from aiokafka.errors import MessageSizeTooLargeError
 
+from agents.simulate import run
 from agents.simulate.config import load_script
+from agents.simulate.ledger import read_ledger
 from agents.simulate.options import SimulateOptions, check, first_moment_ms, plan_of
 from agents.simulate.progress import Figures
+from agents.simulate.rows import Chunk
 from agents.simulate.run import node_names, node_zones, run_simulate
 
 NOW_MS = 1_800_000_000_000
@@ -75,3 +82,72 @@ def test_the_progress_line_says_all_that_matters() -> None:
     assert figures.line(1_234.5) == (
         "1,234 events/s  sent 2,010  in flight 7  held 3  nodes up 8, cut off 1, down 2  behind 0.2 s"
     )
+
+
+class MemoryKafka:
+    """Stands where the Emitter stands; acknowledges chunks late and refuses the one of number `refuse`."""
+
+    folder: Path = Path()
+    refuse: int | None = None
+
+    def __init__(self, *_: object) -> None:
+        self.events = 0
+        self.chunks = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def send(self, chunk: Chunk) -> list[asyncio.Future[Any]]:
+        self.events += chunk.events
+        ledger = read_ledger(self.folder)
+        assert len(ledger.heartbeats) + len(ledger.results) == self.events, "sent before it was in the ledger"
+        loop = asyncio.get_running_loop()
+        ack: asyncio.Future[Any] = loop.create_future()
+        outcome = (ack.set_exception, MessageSizeTooLargeError()) if self.chunks == self.refuse else (ack.set_result, 1)
+        loop.call_later(0.01, *outcome)
+        self.chunks += 1
+        return [ack]
+
+
+@pytest.fixture
+def memory_kafka(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[MemoryKafka]:
+    monkeypatch.setattr(run, "Emitter", MemoryKafka)
+    monkeypatch.setattr(MemoryKafka, "folder", tmp_path / "sent")
+    return MemoryKafka
+
+
+def unpaced(folder: Path) -> SimulateOptions:
+    return SimulateOptions(
+        "memory:1", nodes=10, unpaced=True, rate=10_000.0, events=30_000, seed=3, ledger=folder / "sent"
+    )
+
+
+@pytest.mark.usefixtures("memory_kafka")
+def test_every_event_is_in_the_ledger_before_it_is_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_simulate(unpaced(tmp_path)) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["events"] == summary["heartbeats"] + summary["results"] == 30_000
+    assert summary["seed"] == 3
+    ledger = read_ledger(tmp_path / "sent")
+    assert ledger.finished
+    assert ledger.results_acknowledged.all()
+    assert len(ledger.results) == summary["results"]
+
+
+def test_a_refused_batch_ends_the_run_with_1_and_without_a_finished_ledger(
+    memory_kafka: type[MemoryKafka],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(memory_kafka, "refuse", 1)
+    assert run_simulate(unpaced(tmp_path)) == 1
+    said = capsys.readouterr()
+    assert "memory:1 did not take a batch: MessageSizeTooLargeError" in said.err
+    assert said.out == ""
+    ledger = read_ledger(tmp_path / "sent")
+    assert not ledger.finished
+    assert 0 < ledger.results_acknowledged.sum() < len(ledger.results)

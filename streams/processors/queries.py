@@ -1,4 +1,4 @@
-"""What the views ask of the tables."""
+"""The reading side of the tables: what the views and the status publisher ask."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

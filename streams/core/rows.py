@@ -1,0 +1,178 @@
+"""Columnar rows of the objectives table, in numpy: small enough steps that calling a query engine would cost more.
+
+A row's *key* packs (start or slice: 32 bits | series: 20 | bucket: 11 | good: 1), so rows are grouped by sorting one
+array, and `key >> 12` is the cell.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from streams.core.rollup import CELL_ROWS
+from streams.core.series import SERIES_BITS
+
+Longs = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
+
+NO_BUCKET = -1  # counts without a histogram
+_BUCKET_BITS = 11
+_NO_BUCKET_BITS = (1 << _BUCKET_BITS) - 1
+_LOW_BITS = SERIES_BITS + _BUCKET_BITS + 1
+CELL_SHIFT = np.uint64(_BUCKET_BITS + 1)
+_LOW_MASK = np.uint64((1 << _LOW_BITS) - 1)
+
+OPEN_SCHEMA = pl.Schema([*CELL_ROWS.items(), ("applied", pl.Int64()), ("offset", pl.Int64())])
+STEP_SCHEMA = pl.Schema(
+    {
+        "start": pl.Int64(),
+        "series": pl.UInt32(),
+        "bucket": pl.Int16(),
+        "good": pl.Boolean(),
+        "n": pl.Int64(),
+        "late_n": pl.Int64(),
+        "sum_us": pl.Int64(),
+        "max_us": pl.Int64(),
+    }
+)
+
+
+def pack_keys(start: Longs, rows: pl.DataFrame) -> Keys:
+    """The keys of rows with columns series, bucket, good."""
+    series = rows["series"].to_numpy().astype(np.uint64)
+    bucket = rows["bucket"].to_numpy().astype(np.int64).astype(np.uint64) & np.uint64(_NO_BUCKET_BITS)
+    good = rows["good"].to_numpy().astype(np.uint64)
+    low = (series << CELL_SHIFT) | (bucket << np.uint64(1)) | good
+    keys: Keys = (start.astype(np.uint64) << np.uint64(_LOW_BITS)) | low
+    return keys
+
+
+def starts_of(keys: Keys) -> Longs:
+    """The start (or slice) of each key, in seconds."""
+    return (keys >> np.uint64(_LOW_BITS)).astype(np.int64)
+
+
+def restarted(keys: Keys, start: Longs, *, histograms: bool) -> Keys:
+    """The keys with another start and, without histograms, without a bucket."""
+    low = keys & _LOW_MASK
+    if not histograms:
+        low |= np.uint64(_NO_BUCKET_BITS << 1)
+    return (start.astype(np.uint64) << np.uint64(_LOW_BITS)) | low
+
+
+def of_series(keys: Keys, series: int) -> Mask:
+    """Which keys belong to a series."""
+    mask: Mask = ((keys & _LOW_MASK) >> CELL_SHIFT) == np.uint64(series)
+    return mask
+
+
+def _unpack(keys: Keys, start: str) -> dict[str, npt.NDArray[np.generic]]:
+    bucket = ((keys >> np.uint64(1)) & np.uint64(_NO_BUCKET_BITS)).astype(np.int16)
+    return {
+        start: starts_of(keys),
+        "series": ((keys & _LOW_MASK) >> CELL_SHIFT).astype(np.uint32),
+        "bucket": np.where(bucket == _NO_BUCKET_BITS, np.int16(NO_BUCKET), bucket),
+        "good": (keys & np.uint64(1)).astype(np.bool_),
+    }
+
+
+class _Columns:
+    """A frozen dataclass of arrays of one length."""
+
+    def where(self, mask: Mask) -> Self:
+        """The rows that `mask` selects."""
+        return type(self)(*(getattr(self, column.name)[mask] for column in fields(self)))  # type: ignore[arg-type]
+
+    @classmethod
+    def concat(cls, *parts: Self) -> Self:
+        """All rows of all parts."""
+        return cls(*(np.concatenate([getattr(p, column.name) for p in parts]) for column in fields(cls)))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Steps(_Columns):
+    """Rows of a tier: unique ascending keys with sums; merging adds."""
+
+    key: Keys
+    n: Longs
+    late_n: Longs
+    sum_us: Longs
+    max_us: Longs
+
+    @classmethod
+    def empty(cls) -> Self:
+        """No rows."""
+        nothing = np.zeros(0, np.int64)
+        return cls(np.zeros(0, np.uint64), nothing, nothing, nothing, nothing)
+
+    def summed(self) -> "Steps":
+        """Rows of equal key added up, in key order."""
+        if not len(self.key):
+            return self
+        order = np.argsort(self.key, kind="stable")
+        keys = self.key[order]
+        first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+        n, late_n, sum_us = (np.add.reduceat(column[order], first) for column in (self.n, self.late_n, self.sum_us))
+        return Steps(keys[first], n, late_n, sum_us, np.maximum.reduceat(self.max_us[order], first))
+
+    def frame(self) -> pl.DataFrame:
+        """The rows as STEP_SCHEMA."""
+        counts = {"n": self.n, "late_n": self.late_n, "sum_us": self.sum_us, "max_us": self.max_us}
+        return pl.DataFrame({**_unpack(self.key, "start"), **counts}, schema=STEP_SCHEMA)
+
+    @classmethod
+    def from_frame(cls, rows: pl.DataFrame) -> "Steps":
+        """Of rows as STEP_SCHEMA."""
+        keys = pack_keys(rows["start"].to_numpy(), rows)
+        return Steps(keys, *(rows[name].to_numpy() for name in ("n", "late_n", "sum_us", "max_us"))).summed()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCells(_Columns):
+    """Rows of cells by source partition; `applied` and `offset` are the version of the cell they belong to."""
+
+    source: npt.NDArray[np.int32]
+    late: Longs
+    key: Keys
+    n: Longs
+    sum_us: Longs
+    max_us: Longs
+    applied: Longs
+    offset: Longs
+
+    @classmethod
+    def from_frame(cls, rows: pl.DataFrame) -> Self:
+        """Of rows as OPEN_SCHEMA."""
+        keys = pack_keys(rows["slice"].to_numpy(), rows)
+        source, late = rows["source"].to_numpy(), rows["late"].to_numpy()
+        return cls(
+            source, late, keys, *(rows[name].to_numpy() for name in ("n", "sum_us", "max_us", "applied", "offset"))
+        )
+
+    def frame(self) -> pl.DataFrame:
+        """The rows as OPEN_SCHEMA."""
+        columns = {**_unpack(self.key, "slice"), "source": self.source, "late": self.late}
+        columns |= {name: getattr(self, name) for name in ("n", "sum_us", "max_us", "applied", "offset")}
+        return pl.DataFrame({name: columns[name] for name in OPEN_SCHEMA}, schema=OPEN_SCHEMA)
+
+    def latest(self) -> "OpenCells":
+        """Of each cell the rows with the greatest applied offset; where a replay repeats it, the later record's."""
+        rows = self
+        for version in ("applied", "offset"):
+            cells = rows.key >> CELL_SHIFT
+            order = np.lexsort((cells, rows.late, rows.source))
+            rows = rows.where(order)  # type: ignore[arg-type]
+            cells = cells[order]
+            if not len(cells):
+                return rows
+            changes = (
+                (cells[1:] != cells[:-1]) | (rows.late[1:] != rows.late[:-1]) | (rows.source[1:] != rows.source[:-1])
+            )
+            first = np.flatnonzero(np.concatenate(([True], changes)))
+            versions = getattr(rows, version)
+            greatest = np.repeat(np.maximum.reduceat(versions, first), np.diff(np.append(first, len(cells))))
+            rows = rows.where(versions == greatest)
+        return rows
