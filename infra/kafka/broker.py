@@ -23,6 +23,11 @@ PREFERRED_PORT = 19092
 _GRACE_S = 15.0
 _POLL_S = 0.1
 _LOG_LINES = 15
+_PORT_TRIES = 3
+
+
+class _PortLostError(InfraError):
+    """The broker could not listen on the port that was free a moment before."""
 
 
 class LocalKafka:
@@ -73,6 +78,16 @@ class LocalKafka:
         """Returns when the broker answers. Raises InfraError: a tool, a port or the folder is not there, or it died."""
         if self._process is not None and self._process.poll() is None:
             raise RuntimeError("this broker runs already")
+        may_move = self._asked_port is None and self._port is None
+        for tries_left in reversed(range(_PORT_TRIES if may_move else 1)):
+            try:
+                return self._start_once()
+            except _PortLostError:  # another program was faster between our look and the broker's bind
+                if not tries_left:
+                    raise
+                self._port = None
+
+    def _start_once(self) -> None:
         java, jars = find_java(), ensure_jars(self._progress)
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = self._take_folder()
@@ -190,7 +205,8 @@ class LocalKafka:
             late = f"did not answer within {self.start_timeout_s:.0f} s"
             what = late if code is None else f"ended with status {code} while starting"
             said = "\n  ".join(self.last_log_lines())
-            raise InfraError(f"Kafka on {self.bootstrap} {what}; the end of {self.log_path}:\n  {said}")
+            error = _PortLostError if "Address already in use" in said else InfraError
+            raise error(f"Kafka on {self.bootstrap} {what}; the end of {self.log_path}:\n  {said}")
 
 
 def _cluster_id(data: Path) -> str:

@@ -112,3 +112,16 @@ def test_a_port_asked_for_and_taken_is_told_before_anything_starts(tmp_path: Pat
         with pytest.raises(PortTaken, match=f"port {port} on 127.0.0.1, asked for Kafka, is taken"):
             LocalKafka(tmp_path, port=port).start()
     assert not (tmp_path / "kafka" / "data").exists()
+
+
+def test_a_port_lost_between_the_look_and_the_bind_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as faster:
+        lost = [faster.getsockname()[1]]
+
+        def pick(preferred: int | None, explicit: int | None, used_for: str) -> int:
+            return lost.pop() if used_for == "Kafka" and lost else pick_port(None, explicit, used_for)
+
+        monkeypatch.setattr("infra.kafka.broker.pick_port", pick)
+        broker = LocalKafka(tmp_path, heap_mb=256)
+        with broker:
+            assert broker.port != faster.getsockname()[1]
