@@ -8,6 +8,8 @@ PYTHON ?= python3
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
+# A poisoned record makes polars panic; it is caught, and 70 lines of backtrace for each would tell nobody anything.
+export RUST_BACKTRACE := 0
 
 # `exec` leaves no shell between make and the program, so a signal that make passes on reaches the program itself.
 # On Ctrl-C the terminal signals both and make waits; on SIGTERM make signals its child and waits.
@@ -26,7 +28,7 @@ up: setup ## Start Kafka, worker, archive and a simulated fleet on this machine;
 
 .PHONY: unit
 unit: setup ## Tests that need no broker, in seconds
-	@exec $(BIN)/python -m pytest tests/unit tests/contract
+	@exec $(BIN)/python -m pytest -n auto -m "not slow" tests/unit tests/contract
 
 .PHONY: test
 test: setup ## All tests, with a real Kafka

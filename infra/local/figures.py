@@ -1,5 +1,6 @@
 """The few figures of a running stack that its status line shows, read from views and /metrics."""
 
+import json
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ ARCHIVE_LAG = "fleetbeat_archive_lag_records"
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Totals since the processes started; lags are records not yet read or stored."""
+    """Totals since the start; lags are records not yet read or stored; `kept` of `slos` attain their target."""
 
     at_s: float
+    slos: int
+    kept: int
     events: int
     worker_lag: int
     stored: int
@@ -29,10 +32,13 @@ def read_figures(where: Addresses) -> Figures | None:
     """None while one of the processes does not answer."""
     try:
         worker, archive = (_get(f"{base}/metrics") for base in (where.views, where.archive_metrics))
+        slos = json.loads(_get(f"{where.views}/api/v1/slos"))["slos"]
     except OSError:
         return None
     return Figures(
         at_s=time.monotonic(),
+        slos=len(slos),
+        kept=sum((slo.get("attainment") or 0.0) >= slo["target"] for slo in slos),
         events=total(worker, EVENTS),
         worker_lag=total(worker, WORKER_LAG),
         stored=total(archive, STORED),
@@ -47,17 +53,20 @@ def total(exposition: str, name: str) -> int:
 
 
 def status_line(before: Figures | None, now: Figures | None) -> str:
-    """Rates since `before`, and how far behind the log the worker and the archive are."""
+    """How many SLOs are kept, rates since `before`, and how far behind the log the worker and the archive are."""
     if now is None:
         return "the worker or the archive does not answer at the moment"
-    if before is None:
-        return f"{now.events:,} probe results counted, {now.stored:,} rows stored"
-    seconds = now.at_s - before.at_s
-    counted, stored = ((now.events - before.events) / seconds, (now.stored - before.stored) / seconds)
+    seconds = now.at_s - before.at_s if before is not None else 0.0
+    counted = _rate("probe results", now.events, before.events if before else 0, seconds)
+    stored = _rate("rows", now.stored, before.stored if before else 0, seconds)
     return (
-        f"{counted:,.0f} probe results/s counted ({now.worker_lag:,} behind), "
-        f"{stored:,.0f} rows/s stored ({now.archive_lag:,} behind)  ·  Ctrl-C stops everything"
+        f"{now.kept} of {now.slos} SLOs kept · {counted} counted (lag {now.worker_lag:,}) · "
+        f"{stored} stored (lag {now.archive_lag:,})"
     )
+
+
+def _rate(what: str, now: int, before: int, seconds: float) -> str:
+    return f"{(now - before) / seconds:,.0f} {what}/s" if seconds > 0 else f"{now:,} {what}"
 
 
 def _get(url: str) -> str:

@@ -18,6 +18,7 @@ WORKER_PORT = 8080
 SQL_PORT = 8123
 TOPICS_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 120.0
+HEARTBEAT_EVERY_S = "5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Stack:
         """Starts the simulated fleet; without a duration it goes on until it is stopped."""
         options = self._options
         arguments: list[str | Path] = ["--nodes", str(options.nodes), "--rate", str(options.results_per_s)]
-        arguments += ["--script", demo_file("script.yaml")]
+        arguments += ["--interval", HEARTBEAT_EVERY_S, "--script", demo_file("script.yaml")]
         for name, value in (
             ("--seed", options.seed),
             ("--duration", duration_s),
@@ -179,7 +180,7 @@ class Stack:
         self._board.mark(name, "starting", *words)
         try:
             yield shown
-        except BaseException:
+        except Exception:
             self._board.mark(name, "failed")
             raise
         self._board.mark(name, end, " ".join([*shown, f"in {time.monotonic() - begun:.1f} s"]))

@@ -48,12 +48,14 @@ def run_up(options: UpOptions) -> int:
 
 
 def _await_first_events(stack: Stack, fleet: Child, board: Board) -> None:
-    """Until the views count something, so that what is printed next has something to show."""
+    """Until views and SQL have something, so that the commands printed next have something to show."""
 
     def reason() -> str | None:
         stack.raise_failure()
         figures = read_figures(stack.addresses)
-        return None if figures is not None and figures.events > 0 else "the views have counted nothing yet"
+        if figures is None or figures.events == 0:
+            return "the views have counted nothing yet"
+        return None if figures.stored > 0 else "SQL has no row yet"
 
     fleet.await_ready(reason, FIRST_EVENTS_TIMEOUT_S)
     board.mark(fleet.name, "ready")

@@ -128,6 +128,7 @@ async def _serve(options: ArchiveOptions, store: Store) -> None:
     metrics = ArchiveMetrics()
     archive = Archive(options.brokers, options.group, store.connect, metrics, shared=store.embedded is None)
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(archive.close)
         address = await _listen(stack, _status(archive, metrics, options.ready_lag), options.metrics or "127.0.0.1:0")
         _log.info("status-served", address=address)
         if not await _migrate(store, stop):

@@ -60,6 +60,11 @@ class Chunk:
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
 
+    @property
+    def value_bytes(self) -> int:
+        """The size of all values."""
+        return sum(map(len, filter(None, self.values)))
+
 
 @dataclass(frozen=True, slots=True)
 class Rejected:

@@ -10,7 +10,7 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.archive.blocks import KEPT_DAYS, Rejected, Route
+from streams.archive.blocks import KEPT_DAYS, Chunk, Rejected, Route
 from streams.archive.consumer import Bounds, GivenUpError, Records, Source, UnsuitableTopicError, chunk_of
 from streams.archive.letters import DeadLetters
 from streams.archive.metrics import ArchiveMetrics
@@ -58,7 +58,7 @@ class Lane:
         self._wanted: set[int] = set()
         self._expected: dict[int, int] = {}
         self._gaps: dict[int, int] = {}
-        self._waiting: deque[tuple[int, Records]] = deque()
+        self._waiting: deque[Chunk] = deque()
         self._records = 0
         self._bytes = 0
         self._since = 0.0
@@ -95,7 +95,7 @@ class Lane:
         return [TopicPartition(self.topic, partition) for partition in self._expected]
 
     def offer(self, partition: int, records: Records) -> None:
-        """Takes polled records, without an await in between. Raises UnsuitableTopicError when the log went back."""
+        """Takes polled records, without an await in between. Raises UnsuitableTopicError."""
         expected = self._expected.get(partition)
         if expected is None:
             return
@@ -107,9 +107,11 @@ class Lane:
         self._expected[partition] = records[-1].offset + 1
         if not self._waiting:
             self._since = time.monotonic()
-        self._waiting.append((partition, records))
+        # as lists at once: aiokafka's record objects are several times the size of what they carry
+        chunk = chunk_of(partition, records)
+        self._waiting.append(chunk)
         self._records += len(records)
-        self._bytes += sum(max(record.serialized_value_size, 0) for record in records)
+        self._bytes += chunk.value_bytes
         self._show_waiting()
         self._changed.set()
 
@@ -155,7 +157,7 @@ class Lane:
             return 0
         return self._since + self._limits.wait_s - time.monotonic()
 
-    def _take_waiting(self) -> list[tuple[int, Records]]:
+    def _take_waiting(self) -> list[Chunk]:
         taken = list(self._waiting)
         self._waiting.clear()
         self._records = self._bytes = 0
@@ -170,15 +172,15 @@ class Lane:
         return term == self._term and (self._ends_at is None or time.monotonic() < self._ends_at)
 
     async def _store_waiting(self, term: int) -> None:
-        taken = sorted(self._take_waiting(), key=lambda entry: entry[0])  # stable: offsets stay in order
-        shaped, letters = await self._storing.shape(lambda: [chunk_of(*entry) for entry in taken])
+        taken = sorted(self._take_waiting(), key=lambda chunk: chunk.partition)  # stable: offsets stay in order
+        shaped, letters = await self._storing.shape(taken)
         # before the plan: once a batch is planned and stored nobody looks at its records again
         await self._letters.send(letters, lambda: self._still(term))
         await self._storing.store(shaped, lambda: self._still(term))
         if term != self._term:
             return
         self.next.update({plan.partition: plan.last + 1 for plan in shaped.plans})
-        self._metrics.records.labels(self.topic).inc(sum(len(records) for _, records in taken))
+        self._metrics.records.labels(self.topic).inc(sum(len(chunk.offsets) for chunk in taken))
         self._metrics.rows.labels(self.topic).inc(shaped.frame.height)
         self._metrics.batches.labels(self.topic).inc()
         self._count_rejected(shaped.rejected)
@@ -259,7 +261,7 @@ class Lane:
         )
         inserted = 0
         if chunk is not None:
-            shaped, _ = await self._storing.shape(lambda: [chunk])
+            shaped, _ = await self._storing.shape([chunk])
             inserted = await self._storing.settle(replace(shaped, plans=(plan,)), lambda: self._still(term))
         if self._route.replacing:
             return "rewritten"

@@ -60,22 +60,23 @@ class Archive:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Archives until `stop`, then stores what waits. Raises UnsuitableTopicError or an error in the program."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                starting = tasks.create_task(self._source.start(self._take_on, self._give_back))
-                lanes = [tasks.create_task(lane.run()) for lane in self._lanes.values()]
-                ticking = tasks.create_task(self._tick(starting))
-                await self._poll(starting, stop)
-                for lane in self._lanes.values():
-                    lane.end(_LAST_WORDS_S)
-                await asyncio.wait(lanes)
-                ticking.cancel()
-                await self._commit()
-        finally:
+        async with asyncio.TaskGroup() as tasks:
+            starting = tasks.create_task(self._source.start(self._take_on, self._give_back))
+            lanes = [tasks.create_task(lane.run()) for lane in self._lanes.values()]
+            ticking = tasks.create_task(self._tick(starting))
+            await self._poll(starting, stop)
             for lane in self._lanes.values():
-                await lane.close()
-            await self._letters.close()
-            await self._source.stop()
+                lane.end(_LAST_WORDS_S)
+            await asyncio.wait(lanes)
+            ticking.cancel()
+            await self._commit()
+
+    async def close(self) -> None:
+        """Ends clients, threads and connections, also when `run` was never called or raised."""
+        for lane in self._lanes.values():
+            await lane.close()
+        await self._letters.close()
+        await self._source.stop()
 
     def _take_on(self, partitions: Partitions) -> None:
         self._assigned = True
@@ -111,7 +112,7 @@ class Archive:
 
     async def _tick(self, starting: asyncio.Task[None]) -> None:
         await asyncio.wait([starting])
-        while True:
+        while not starting.cancelled():
             with contextlib.suppress(KafkaError):
                 await self._measure_lag()
             await self._commit()

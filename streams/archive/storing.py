@@ -40,11 +40,11 @@ class Storing:
         self._client: StoreClient | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"archive-{route.topic}")
 
-    async def shape(self, chunks: Callable[[], Sequence[Chunk]]) -> tuple[Shaped, list[Letter]]:
-        """Rows and dead letters of the chunks, which are made in the thread too."""
+    async def shape(self, chunks: Sequence[Chunk]) -> tuple[Shaped, list[Letter]]:
+        """Rows and dead letters of the chunks."""
 
         def work() -> tuple[Shaped, list[Letter]]:
-            shaped = self._shaper.shape(chunks())
+            shaped = self._shaper.shape(chunks)
             return shaped, letters_of(self._route.topic, shaped.rejected) if self._route.letters else []
 
         return await self._in_thread(work)

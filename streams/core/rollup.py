@@ -33,6 +33,7 @@ CELL_ROWS = pl.Schema(
         "max_us": pl.Int64,
     }
 )
+_NO_ROWS = pl.DataFrame(schema=CELL_ROWS)  # to make one takes longer than to fill it
 _ROW = [*CELL, "bucket", "good"]
 _SUMS = (pl.col("n", "sum_us").sum(), pl.col("max_us").max())
 
@@ -72,8 +73,8 @@ class _Slot:
 
     seal_ms: int
     since: dict[int, tuple[int, int]] = field(default_factory=dict)
-    plain: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CELL_ROWS))
-    objectives: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CELL_ROWS))
+    plain: pl.DataFrame = field(default_factory=lambda: _NO_ROWS)
+    objectives: pl.DataFrame = field(default_factory=lambda: _NO_ROWS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,7 @@ class Rollup:
             events, rows = events.filter(pl.Series(fresh)), rows[fresh]
         progress = {batch.partition: self.progress[batch.partition] for batch in batches}
         if not len(rows):
-            nothing = pl.DataFrame(schema=CELL_ROWS)
-            return Flush(nothing, nothing, progress)
+            return Flush(_NO_ROWS, _NO_ROWS, progress)
         grouped = self._group(events, columns, rows)
         plain = grouped.rename({"success": "good"}).group_by(_ROW).agg(_SUMS)
         judged = self._judge.objective_rows(grouped).group_by(_ROW).agg(_SUMS)
@@ -206,7 +206,7 @@ class Rollup:
                 merged = both.group_by(_ROW).agg(_SUMS).select(CELL_ROWS.names())
                 touched.append(merged.join(part.select(CELL).unique(), on=CELL, how="semi"))
             setattr(slot, family, merged)
-        return pl.concat(touched) if touched else pl.DataFrame(schema=CELL_ROWS)
+        return pl.concat(touched) if touched else _NO_ROWS
 
 
 def slot_keys(slices: Longs, late: Longs) -> Longs:

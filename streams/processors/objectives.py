@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ class ObjectivesProcessor:
         self._app = app
         self._pages = pages
         self._thread = ThreadPoolExecutor(1, "objectives")
-        self._pending: list[Records] = []
+        self._pending: deque[Records] = deque()  # filled by the event loop, emptied by the thread
         self._letters: list[tuple[bytes | None, bytes]] = []
         self._judged = np.zeros(0, dtype=np.bool_)
         self._owner = ""
@@ -95,7 +96,7 @@ class ObjectivesProcessor:
         """A rebalance has begun: nothing is answered, and nothing saved, until recovery is complete."""
         self._epoch += 1
         self.recovered = False
-        self._pending = []
+        self._pending.clear()
 
     async def recover(self, owned: Iterable[int]) -> None:
         """Recovery is complete: build the tables of newly owned partitions from their pages, drop the others."""
@@ -170,9 +171,9 @@ class ObjectivesProcessor:
         return part
 
     def _fold_pending(self) -> None:
-        polls, self._pending = self._pending, []
         by_partition: dict[int, Records] = {}
-        for records in polls:
+        while self._pending:
+            records = self._pending.popleft()
             by_partition.setdefault(records[0].partition, []).extend(records)
         for partition, records in by_partition.items():
             if partition in self.parts:  # else it was lost meanwhile, and its new owner reads these

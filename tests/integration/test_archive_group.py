@@ -53,12 +53,14 @@ async def produce(brokers: str, ending: asyncio.Event) -> int:
 async def archive(brokers: str, connect: Callable[[], Any]) -> AsyncIterator[ArchiveMetrics]:
     metrics, stop = ArchiveMetrics(), asyncio.Event()
     limits = Limits(enough_records=300, wait_s=0.1, records=1_000)
-    running = asyncio.create_task(Archive(brokers, "shared", connect, metrics, shared=True, limits=limits).run(stop))
+    member = Archive(brokers, "shared", connect, metrics, shared=True, limits=limits)
+    running = asyncio.create_task(member.run(stop))
     try:
         yield metrics
     finally:
         stop.set()
         await running
+        await member.close()
 
 
 async def wait_for(what: Callable[[], bool]) -> None:

@@ -220,7 +220,7 @@ def test_killed_at_random(traffic: Traffic, archive: Callable[..., Archive]) -> 
     seed = random.randrange(1 << 32)
     print("seed", seed)
     draw = random.Random(seed)
-    for _ in range(4):
+    for _ in range(3):
         doomed = archive()
         doomed.address("sql-served")
         time.sleep(draw.uniform(0.0, 2.0))

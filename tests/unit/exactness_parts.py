@@ -1,0 +1,148 @@
+"""The two kinds of workers around the real core and pages, without Kafka: who counts, and who owns the tables."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from streams.core.objectives import Objective, Selector
+from streams.core.rollup import CELL_ROWS, Flush, Rollup, SourceBatch
+from streams.core.series import LABELS, Judge, SeriesIndex
+from streams.core.slices import HOURS, TIERS
+from streams.core.table import Heading, SloTable
+from streams.engine.pages import OPEN, PartPages, chunk_part, load, page_key, write_chunk, write_open
+from streams.engine.partials import heading, read_partial
+from tests.unit.exactness import LEVELS, NO_BUCKET, PROMISES, Log, Logged, Rows
+
+FAMILIES = ("objectives", "series")
+FOREVER_S = 1 << 32
+OBJECTIVES = tuple(Objective(p.id, "", "", Selector(*p.where), p.latency_us_le, 0.99, 60) for p in PROMISES)
+
+Write = tuple[bytes, bytes | None]
+Poll = tuple[int, int, int]  # partition, first offset, offset after the last
+
+
+class StateLostError(AssertionError):
+    """The commit of a partition is ahead of its pages."""
+
+
+def source_batch(partition: int, first_offset: int, records: Sequence[Logged]) -> SourceBatch:
+    """Consecutive records as the rollup takes them."""
+    offsets = np.arange(first_offset, first_offset + len(records), dtype=np.int64)
+    return SourceBatch(partition, offsets, np.array([record.append_ms for record in records], dtype=np.int64))
+
+
+def events_frame(records: Sequence[Logged]) -> pl.DataFrame:
+    """The readable ones of the records of a step, as the block reader gives them."""
+    rows = [
+        (row, *record.event.labels, record.event.ts, record.event.success, record.event.latency_us)
+        for row, record in enumerate(records)
+        if record.event is not None
+    ]
+    kinds = {"ts": pl.Int64, "success": pl.Boolean, "latency_us": pl.Int64}
+    return pl.DataFrame(rows, schema={"_row": pl.UInt32, **dict.fromkeys(LABELS, pl.String), **kinds}, orient="row")
+
+
+def rows_of(table: SloTable, index: SeriesIndex, frontier_ms: int) -> Rows:
+    """What a table answers, for every series and tier, of the steps that are still kept."""
+    rows: Rows = {}
+    for number, name in enumerate(list(index.names)):
+        series = name.rpartition("@")[0] if name.startswith("slo:") else name
+        for tier in TIERS:
+            for start, _, bucket, good, *sums in table.read(number, tier, 0, FOREVER_S).rows():
+                if LEVELS[tier.name].holds(start, frontier_ms):
+                    # Open cells still have buckets where sealed ones keep counts only.
+                    counted = NO_BUCKET if tier is HOURS and series == name else bucket
+                    row = (tier.name, series, start, counted, good)
+                    n, late, sum_us, max_us = rows.get(row, (0, 0, 0, 0))
+                    rows[row] = (n + sums[0], late + sums[1], sum_us + sums[2], max(max_us, sums[3]))
+    return rows
+
+
+class Counter:
+    """A process that counts some source partitions, from their commits on."""
+
+    def __init__(self, rollup: type[Rollup], commits: dict[int, tuple[int, int]], mine: Iterable[int]) -> None:
+        self.index = SeriesIndex()
+        self.rollup = rollup(Judge(OBJECTIVES, self.index))
+        self.first = {partition: commits[partition][0] for partition in mine}
+        self.next = dict(self.first)
+        for partition in self.first:
+            self.rollup.open(partition, commits[partition][1])
+
+    def count(self, log: Log, polls: Sequence[Poll]) -> Flush:
+        """One step over some polls."""
+        records = [record for partition, begin, end in polls for record in log[partition][begin:end]]
+        batches = [source_batch(partition, begin, log[partition][begin:end]) for partition, begin, end in polls]
+        for partition, _, end in polls:
+            self.next[partition] = max(end, self.next[partition])
+        return self.rollup.step(batches, events_frame(records))
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """Pages in the order in which they are written, and what may be committed and deleted after them."""
+
+    applied: int
+    pages: list[Write] = field(default_factory=list)
+    tombstones: list[bytes] = field(default_factory=list)
+
+
+class Owner:
+    """A process that owns one partition of the partials."""
+
+    def __init__(self, name: str, table: type[SloTable], pages: PartPages, committed: int, junk: int) -> None:
+        self.name = name
+        self.index = SeriesIndex()
+        for number in range(junk):  # numbers mean nothing outside of a process
+            self.index.number(f"[{number}]")
+        self.tables = {family: table(histograms_in_hours=family == "objectives") for family in FAMILIES}
+        for family, own in self.tables.items():
+            load(own, pages.of(family), self.index)
+        self.keys = {part: set(keys) for part, keys in pages.keys.items()}
+        self.first = self.next = committed
+        if self.applied + 1 < committed:
+            raise StateLostError(f"the pages end at {self.applied}, committed is {committed}")
+
+    @property
+    def applied(self) -> int:
+        return min(table.applied for table in self.tables.values())
+
+    def fold(self, partials: Sequence[bytes], begin: int, end: int) -> None:
+        """One poll; it may begin with records that were polled before."""
+        heads, frames = list[Heading](), [pl.DataFrame(schema={**CELL_ROWS, "offset": pl.Int64})]
+        for offset in range(begin, end):
+            record, rows = read_partial(partials[offset], self.index)
+            heads.append(heading(offset, record))
+            frames.append(rows.with_columns(offset=pl.lit(offset, pl.Int64)))
+        self.next = max(end, self.next)
+        rows = pl.concat(frames)
+        judged = pl.Series([self.index.names[n].startswith("slo:") for n in rows["series"]], dtype=pl.Boolean)
+        self.tables["objectives"].fold(heads, rows.filter(judged))
+        self.tables["series"].fold(heads, rows.filter(~judged))
+
+    def seal(self) -> None:
+        for table in self.tables.values():
+            table.seal()
+
+    def snapshot(self) -> Snapshot:
+        """Seal, and take all pages that must be written: chunks, then what stands for the tables."""
+        self.seal()
+        taken, opens = Snapshot(self.applied), list[Write]()
+        for family, table in self.tables.items():
+            for key, chunk in table.dirty_chunks():
+                taken.pages.append((self._claim(family, chunk_part(key), taken), write_chunk(chunk, self.index)))
+                chunk.dirty = False
+            for key in table.expired:
+                taken.tombstones += self.keys.pop((family, chunk_part(key)), ())
+            table.expired.clear()
+            opens.append((self._claim(family, OPEN, taken), write_open(table, "", self.index)))
+        taken.pages += opens
+        return taken
+
+    def _claim(self, family: str, part: str, taken: Snapshot) -> bytes:
+        key = page_key(family, part, self.name)
+        taken.tombstones += self.keys.get((family, part), set()) - {key}
+        self.keys[family, part] = {key}
+        return key

@@ -1,0 +1,248 @@
+"""A source log, workers that count it, owners of the tables and their pages: all that Kafka holds is a list here.
+
+What a subclass overrides takes out one rule of exactness: the tests' controls. Production code has no such switch.
+"""
+
+from collections.abc import Iterable, Sequence
+from random import Random
+
+import polars as pl
+
+from schemas.records import Source
+from streams.core.rollup import Flush, Rollup
+from streams.core.table import SloTable
+from streams.engine.pages import PartPages
+from streams.engine.partials import write_partials
+from streams.engine.partitioning import partition_of
+from tests.unit.exactness import PROMISES, Log, Rows, difference, frontier_of, recompute
+from tests.unit.exactness_parts import Counter, Owner, Poll, StateLostError, Write, rows_of
+
+
+class World:
+    """Source log → counters → partials → owners → pages."""
+
+    rollup: type[Rollup] = Rollup
+    table: type[SloTable] = SloTable
+    part_pages: type[PartPages] = PartPages
+
+    def __init__(self, log: Log, targets: int = 1, junk: int = 0) -> None:
+        self.log = log
+        self.story: list[str] = []
+        self.commits = dict.fromkeys(range(len(log)), (0, 0))
+        self.partials: list[list[bytes]] = [[] for _ in range(targets)]
+        self.pages: list[list[Write]] = [[] for _ in range(targets)]
+        self.page_commits = [0] * targets
+        self._junk = junk
+        self._names = 0
+        self.counters = [self.new_counter(range(len(log)))]
+        self.owners = [self.new_owner(target) for target in range(targets)]
+
+    # The rules that controls take out.
+
+    def name_owner(self) -> str:
+        self._names += 1
+        return f"owner{self._names}"
+
+    def may_settle(self, *, everyone: bool) -> bool:
+        """Cells are done with when every owner has heard of the frontiers that seal them."""
+        return everyone
+
+    def commit_of(self, counter: Counter, partition: int) -> tuple[int, int]:
+        return counter.rollup.resume_point(partition)
+
+    def in_order(self, pages: list[Write]) -> list[Write]:
+        """Chunks before what stands for the tables."""
+        return pages
+
+    def loaded(self, owner: Owner) -> Owner:
+        return owner
+
+    # What counters do.
+
+    def new_counter(self, mine: Iterable[int]) -> Counter:
+        return Counter(self.rollup, self.commits, mine)
+
+    def restart_counters(self, *shares: Sequence[int]) -> list[Counter]:
+        """All state is dropped; the new ones begin at the commits. The old ones are returned: they may linger."""
+        self.story.append(f"counters restart from {self.commits}")
+        old, self.counters = self.counters, [self.new_counter(mine) for mine in shares or [range(len(self.log))]]
+        return old
+
+    def count(
+        self, counter: Counter, *polls: Poll, everyone: bool = True, sends: int | None = None, commit: bool = True
+    ) -> None:
+        """Count, publish, settle, commit; one that dies after some `sends` does no more than those."""
+        flush = counter.count(self.log, polls)
+        values = list(self._partials(counter, flush, everyone=everyone))
+        for target, value in values[:sends]:
+            self.partials[target].append(value)
+        if sends is not None:
+            return
+        if self.may_settle(everyone=everyone):
+            counter.rollup.settle(flush)
+        if commit and counter in self.counters:
+            for partition in flush.progress:
+                self.commits[partition] = self.commit_of(counter, partition)
+
+    def _partials(self, counter: Counter, flush: Flush, *, everyone: bool) -> Iterable[tuple[int, bytes]]:
+        rows = pl.concat([flush.plain, flush.objectives])
+        targets = [self.target_of(counter.index.names[number]) for number in rows["series"]]
+        sources = [Source(p, progress.applied_offset, progress.frontier) for p, progress in flush.progress.items()]
+        for target in range(len(self.partials)):
+            cells = rows.filter(pl.Series([own == target for own in targets], dtype=pl.Boolean))
+            if everyone or cells.height:
+                for value in write_partials("probe-results", "", sources, cells, counter.index):
+                    yield target, value
+
+    def target_of(self, series: str) -> int:
+        return partition_of(series.encode(), len(self.partials))
+
+    # What owners do.
+
+    def new_owner(self, target: int) -> Owner:
+        """From the pages and the commit."""
+        pages = self.part_pages()
+        for key, value in self.pages[target]:
+            pages.apply(key, value)
+        owner = Owner(self.name_owner(), self.table, pages, self.page_commits[target], self._junk)
+        self.story.append(f"{owner.name} has {target} from {owner.applied + 1}, reads from {owner.next}")
+        return self.loaded(owner)
+
+    def replace_owner(self, target: int = 0) -> Owner:
+        """The old one is returned: it may linger."""
+        old, self.owners[target] = self.owners[target], self.new_owner(target)
+        return old
+
+    def fold(self, target: int = 0, owner: Owner | None = None, *, to: int | None = None) -> None:
+        """Everything that has been published, or up to an offset, in one poll."""
+        owner = owner or self.owners[target]
+        owner.fold(self.partials[target], owner.next, len(self.partials[target]) if to is None else to)
+
+    def save(self, target: int = 0, owner: Owner | None = None, *, acked: int | None = None) -> list[Write]:
+        """Write pages, commit, delete; one that dies after some pages are `acked` does no more. Returns the others."""
+        owner = owner or self.owners[target]
+        taken = owner.snapshot()
+        pages = self.in_order(taken.pages)
+        self.story.append(f"{owner.name} writes {acked} of {len(pages)} pages at {taken.applied}")
+        self.pages[target] += pages[:acked]
+        if acked is not None:
+            return pages[acked:]
+        if owner is self.owners[target]:
+            self.page_commits[target] = taken.applied + 1
+        self.pages[target] += [(key, None) for key in taken.tombstones]
+        return []
+
+    def compact(self, target: int = 0, cut: int | None = None) -> None:
+        """Of a stretch from the beginning only the last record of each key stays, and of tombstones nothing."""
+        last = dict(self.pages[target][:cut])
+        self.pages[target][: len(self.pages[target]) if cut is None else cut] = [
+            (key, value) for key, value in last.items() if value is not None
+        ]
+
+    # The end.
+
+    def finish(self) -> str:
+        """Everything is read, by whoever is alive; returns how the tables then differ from the log."""
+        try:
+            for counter in self.counters:
+                polls = [(p, at, len(self.log[p])) for p, at in counter.next.items() if at < len(self.log[p])]
+                if polls:
+                    self.count(counter, *polls)
+            for target, owner in enumerate(self.owners):
+                self.fold(target)
+                owner.seal()
+        except StateLostError as lost:
+            return str(lost)
+        return self.differs()
+
+    def differs(self) -> str:
+        """From what all tables together answer to what the log says."""
+        found: Rows = {}
+        for owner in self.owners:
+            for table in owner.tables.values():
+                found |= rows_of(table, owner.index, frontier_of(self.log))
+        return difference(recompute(self.log, PROMISES), found)
+
+
+class RandomWorld(World):
+    """Everything that may happen, as `rng` has it; `story` tells it."""
+
+    def __init__(self, log: Log, rng: Random) -> None:
+        self.rng = rng
+        self.ghosts: list[Counter] = []
+        self.ghost_owners: list[tuple[int, Owner]] = []
+        self.ghost_pages: list[tuple[int, list[Write]]] = []
+        super().__init__(log, targets=2, junk=rng.randrange(4))
+
+    def act(self) -> None:
+        """One thing."""
+        target = self.rng.randrange(len(self.owners))
+        weights = {"count": 40, "fold": 25, "save": 14, "seal": 3, "restart": 3, "replace": 3, "compact": 3}
+        weights |= {"ghost": 4 * bool(self.ghosts), "ghost owner": 5 * bool(self.ghost_owners)}
+        weights |= {"ghost pages": 5 * bool(self.ghost_pages)}
+        (what,) = self.rng.choices(list(weights), list(weights.values()))
+        match what:
+            case "count":
+                self._count(self.rng.choice(self.counters))
+            case "fold":
+                self._fold(target, self.owners[target])
+            case "save":
+                self._save(target, self.owners[target])
+            case "seal":
+                self.owners[target].seal()
+            case "restart":
+                self._restart()
+            case "replace":
+                self.ghost_owners.append((target, self.replace_owner(target)))
+            case "compact":
+                self.compact(target, self.rng.randrange(len(self.pages[target]) + 1))
+            case "ghost":
+                self._count(self.rng.choice(self.ghosts))
+            case "ghost owner":
+                target, owner = self.rng.choice(self.ghost_owners)
+                self._fold(target, owner)
+                self._save(target, owner)
+            case "ghost pages":
+                target, pages = self.ghost_pages.pop(self.rng.randrange(len(self.ghost_pages)))
+                self.pages[target] += pages
+
+    def _restart(self) -> None:
+        sources = self.rng.sample(sorted(self.commits), len(self.commits))
+        cut = self.rng.randint(1, len(sources))
+        self.ghosts += self.restart_counters(*[mine for mine in (sources[:cut], sources[cut:]) if mine])
+
+    def _count(self, counter: Counter) -> None:
+        """Some polls, some of which begin with records that were polled before; rarely it dies as it publishes."""
+        polls, chosen = list[Poll](), self.rng.sample(sorted(counter.next), self.rng.randint(1, len(counter.next)))
+        for partition in chosen:
+            at = counter.next[partition]
+            for _ in range(self.rng.choice((1, 1, 2))):
+                end = min(at + self.rng.randint(1, 30), len(self.log[partition]))
+                if end > at:
+                    polls.append((partition, max(counter.first[partition], at - self.rng.choice((0, 0, 3))), end))
+                at = end
+        if not polls:
+            return
+        sends = self.rng.randrange(4) if self.rng.random() < 0.04 else None
+        everyone, commit = self.rng.random() < 0.5, self.rng.random() < 0.7
+        self.count(counter, *polls, everyone=everyone, sends=sends, commit=commit)
+        if sends is not None:
+            self.story.append(f"a counter died after {sends} sends")
+            if counter in self.counters:
+                self._restart()
+            self.ghosts = [ghost for ghost in self.ghosts if ghost is not counter]
+
+    def _fold(self, target: int, owner: Owner) -> None:
+        begin = max(owner.first, owner.next - self.rng.choice((0, 0, 2)))
+        owner.fold(self.partials[target], begin, min(owner.next + self.rng.randint(1, 12), len(self.partials[target])))
+
+    def _save(self, target: int, owner: Owner) -> None:
+        """Rarely it dies between two writes, and the other pages arrive at any time later."""
+        acked = self.rng.randrange(20) if self.rng.random() < 0.3 else None
+        rest = self.save(target, owner, acked=acked)
+        if acked is None:
+            return
+        self.ghost_pages.append((target, rest))
+        if owner is self.owners[target]:
+            self.replace_owner(target)
+        self.ghost_owners = [ghost for ghost in self.ghost_owners if ghost[1] is not owner]
