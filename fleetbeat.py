@@ -99,7 +99,7 @@ def worker(
     *,
     brokers: Brokers = LOCAL_KAFKA,
     objectives: Annotated[Path, _says("The SLOs: an OpenSLO file.")],
-    state: Annotated[Path, _says("Folder for what the worker keeps on disk.")],
+    state: Annotated[Path, _says("Folder for what the worker keeps on disk.")] = Path(".fleetbeat/worker"),
     listen: Annotated[
         str, _says("HOST:PORT of views, health and metrics; port 0 takes a free one.")
     ] = "127.0.0.1:8080",

@@ -57,7 +57,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """The touched cells with all they hold so far (rows as CELL_ROWS), and how far that is."""
+    """The touched cells with all they hold so far (rows as CELL_ROWS), and how far every partition is.
+
+    `progress` names the partitions that brought nothing too: an owner may not have heard of their last frontier yet.
+    """
 
     plain: pl.DataFrame
     objectives: pl.DataFrame
@@ -115,7 +118,7 @@ class Rollup:
         fresh = columns.fresh[rows]
         if not fresh.all():
             events, rows = events.filter(pl.Series(fresh)), rows[fresh]
-        progress = {batch.partition: self.progress[batch.partition] for batch in batches}
+        progress = {p: progress for p, progress in self.progress.items() if progress.applied_offset >= 0}
         if not len(rows):
             return Flush(_NO_ROWS, _NO_ROWS, progress)
         grouped = self._group(events, columns, rows)
@@ -124,7 +127,10 @@ class Rollup:
         return Flush(self._merge(plain, "plain"), self._merge(judged, "objectives"), progress)
 
     def settle(self, flush: Flush) -> None:
-        """The broker has acknowledged `flush`: cells that its frontiers seal are done with."""
+        """Every owner has been told of the frontiers of `flush`, acknowledged: cells that they seal are done with.
+
+        An owner that had not heard would take what a restart rebuilds of such a cell, from the middle on, for newer.
+        """
         for key, slot in list(self._slots.items()):
             done = [p for p in slot.since if p in flush.progress and slot.seal_ms <= flush.progress[p].frontier]
             if not done:

@@ -1,6 +1,7 @@
 """Series by name and number, and which objectives judge them."""
 
 import json
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,22 +15,29 @@ LABELS = ("service", "endpoint", "region", "kind")
 
 
 class SeriesIndex:
-    """Numbers series names for the life of a process; numbers mean nothing outside of it."""
+    """Numbers series names for the life of a process; numbers mean nothing outside of it. Safe to share by threads."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self._numbers: dict[str, int] = {}
+        self._adding = threading.Lock()
 
     def number(self, name: str) -> int:
         """The number of a name, new or known."""
         found = self._numbers.get(name)
-        if found is None:
-            if len(self.names) >> SERIES_BITS:
+        return self._add(name) if found is None else found
+
+    def _add(self, name: str) -> int:
+        with self._adding:
+            if name in self._numbers:  # another thread was first
+                return self._numbers[name]
+            found = len(self.names)
+            if found >> SERIES_BITS:
                 message = f"more than {1 << SERIES_BITS} series in one process; the last was {name[:200]!r}"
                 raise OverflowError(message)
-            found = self._numbers[name] = len(self.names)
             self.names.append(name)
-        return found
+            self._numbers[name] = found
+            return found
 
     def localize(self, rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         """`rows` whose `series` are indices into `names`, with our numbers instead."""

@@ -1,15 +1,19 @@
 """Sums of slices over windows: totals, good events, latencies."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from streams.core.histogram import BOUNDS, value_of
 from streams.core.slices import HOURS, MINUTES, SECONDS, Tier
 
+Longs = npt.NDArray[np.int64]
+
+PERMILLES = (500, 900, 990)
 _VALUES = np.array([value_of(bucket) for bucket in range(len(BOUNDS))])
-PERMILLES = {"p50_us": 500, "p90_us": 900, "p99_us": 990}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,21 @@ class Window:
     tier: Tier
     start_s: int
     end_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Events that begin at `start_s`; quantiles are nearest-rank in µs, within 1 %, and None without events."""
+
+    start_s: int
+    total: int = 0
+    good: int = 0
+    late: int = 0
+    sum_us: int = 0
+    max_us: int = 0
+    p50_us: float | None = None
+    p90_us: float | None = None
+    p99_us: float | None = None
 
 
 def tier_for(window_s: int) -> Tier:
@@ -35,27 +54,31 @@ def sliding(window_s: int, now_ms: int) -> Window:
     return Window(window_s, tier, start, end)
 
 
-def summarize(rows: pl.DataFrame) -> pl.DataFrame:
-    """One row a `start`: total, good, late, sum_us, max_us and the nearest-rank P50, P90, P99 (µs, within 1 %).
+def summarize(rows: pl.DataFrame) -> Iterator[Summary]:
+    """One summary for each `start`; `rows` as SloTable.read gives them: one series, sorted by start."""
+    starts = rows["start"].to_numpy()
+    first = np.flatnonzero(np.diff(starts, prepend=starts[:1] - 1))
+    for begin, end in zip(first, np.append(first[1:], len(starts)), strict=True):
+        yield summarize_all(rows[int(begin) : int(end)], int(starts[begin]))
 
-    `rows` as SloTable.read gives them: sorted by start and bucket, one series.
-    """
-    by_bucket = rows.group_by("start", "bucket").agg(pl.col("n").sum()).sort("start", "bucket")
-    ranked = by_bucket.with_columns(seen=pl.col("n").cum_sum().over("start"), all=pl.col("n").sum().over("start"))
-    quantiles = [
-        pl.col("bucket").filter(pl.col("seen") * 1000 >= pl.col("all") * permille).first().alias(name)
-        for name, permille in PERMILLES.items()
-    ]
-    buckets = ranked.group_by("start").agg(quantiles)
-    values = pl.Series(_VALUES)
-    latencies = buckets.select(
-        "start", *(values.gather(buckets[name].clip(0).cast(pl.UInt32)).alias(name) for name in PERMILLES)
+
+def summarize_all(rows: pl.DataFrame, start_s: int) -> Summary:
+    """All rows as one; `start_s` is the window's."""
+    if rows.is_empty():
+        return Summary(start_s)
+    n = rows["n"].to_numpy()
+    by_bucket = np.bincount(rows["bucket"].to_numpy(), weights=n, minlength=1).astype(np.int64)
+    seen = np.cumsum(by_bucket)
+    ranks = [-(-int(seen[-1]) * permille // 1000) for permille in PERMILLES]
+    p50, p90, p99 = _VALUES[np.searchsorted(seen, ranks, side="left")].tolist()
+    return Summary(
+        start_s,
+        total=int(n.sum()),
+        good=int(n[rows["good"].to_numpy()].sum()),
+        late=int(rows["late_n"].to_numpy().sum()),
+        sum_us=int(rows["sum_us"].to_numpy().sum()),
+        max_us=int(rows["max_us"].to_numpy().max()),
+        p50_us=p50,
+        p90_us=p90,
+        p99_us=p99,
     )
-    sums = rows.group_by("start").agg(
-        pl.col("n").sum().alias("total"),
-        pl.col("n").filter(pl.col("good")).sum().alias("good"),
-        pl.col("late_n").sum().alias("late"),
-        pl.col("sum_us").sum(),
-        pl.col("max_us").max(),
-    )
-    return sums.join(latencies, on="start").sort("start")

@@ -4,6 +4,8 @@ import io
 
 import polars as pl
 
+_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # of an Arrow stream; polars reads a cut one up to the cut without a word
+
 
 class FrameError(ValueError):
     """Bytes that are not a frame of the expected columns."""
@@ -17,7 +19,10 @@ def pack(rows: pl.DataFrame) -> bytes:
 
 
 def unpack(data: bytes, schema: pl.Schema) -> pl.DataFrame:
-    """The rows of `pack`. Raises FrameError unless they have exactly the columns of `schema`."""
+    """The rows of `pack`. Raises FrameError unless they are whole, with exactly the columns of `schema` and no nulls."""
+    if not data.endswith(_END):
+        message = f"{len(data)} bytes that end with {data[-8:].hex() or 'nothing'}; expected the end of an Arrow stream"
+        raise FrameError(message)
     try:
         rows = pl.read_ipc_stream(io.BytesIO(data))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as cause:
@@ -25,5 +30,8 @@ def unpack(data: bytes, schema: pl.Schema) -> pl.DataFrame:
         raise FrameError(message) from cause
     if rows.schema != schema:
         message = f"columns {dict(rows.schema)}; expected {dict(schema)}"
+        raise FrameError(message)
+    if empty := [column.name for column in rows if column.null_count()]:
+        message = f"nulls in {empty}; expected a value in every row"
         raise FrameError(message)
     return rows

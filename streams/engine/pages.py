@@ -17,6 +17,7 @@ from faust.types import EventT
 
 from streams.core.rows import OPEN_SCHEMA, STEP_SCHEMA, Steps
 from streams.core.series import SeriesIndex
+from streams.core.slices import TIERS
 from streams.core.table import Chunk, ChunkKey, SloTable
 from streams.engine.frames import FrameError, pack, unpack
 
@@ -71,23 +72,37 @@ def read_page(key: bytes, value: bytes) -> Page:
         header = json.loads(value[_LENGTH.size : _LENGTH.size + length])
         if header["format"] != FORMAT:
             raise FrameError(f"page format {header['format']}; expected {FORMAT}")
+        _ = header["series"], header["frontiers"].items() if part == OPEN else _chunk_key(part)
         return Page(family, part, epoch, int(header["applied"]), header, value[_LENGTH.size + length :])
-    except (ValueError, KeyError, TypeError, struct.error) as cause:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error) as cause:
         message = f"page {key!r} of {len(value)} bytes cannot be read: {cause}"
         raise FrameError(message) from cause
 
 
 def load(table: SloTable, pages: Iterable[Page], index: SeriesIndex) -> None:
-    """Fill an empty table from the best page of each part."""
+    """Fill an empty table from the best page of each part. Raises FrameError for a page whose rows cannot be read."""
     for page in pages:
-        names = page.header["series"]
         if page.part == OPEN:
-            rows = index.localize(unpack(page.body, OPEN_SCHEMA), names)
+            rows = _rows(page, OPEN_SCHEMA, index)
             table.restore(page.applied, {int(key): at for key, at in page.header["frontiers"].items()}, rows)
         else:
-            tier, start = page.part.split(":")
-            rows = index.localize(unpack(page.body, STEP_SCHEMA), names)
-            table.chunks[tier, int(start)] = Chunk(Steps.from_frame(rows), page.applied)
+            rows = _rows(page, STEP_SCHEMA, index)
+            table.chunks[_chunk_key(page.part)] = Chunk(Steps.from_frame(rows), page.applied)
+
+
+def _chunk_key(part: str) -> ChunkKey:
+    tier, start = part.split(":")
+    if tier not in {tier.name for tier in TIERS}:
+        raise ValueError(f"part {part!r}; expected {OPEN!r} or tier:start")
+    return tier, int(start)
+
+
+def _rows(page: Page, schema: pl.Schema, index: SeriesIndex) -> pl.DataFrame:
+    try:
+        return index.localize(unpack(page.body, schema), page.header["series"])
+    except (FrameError, pl.exceptions.OutOfBoundsError) as cause:
+        message = f"page {page.key!r} at offset {page.applied} cannot be read: {cause}"
+        raise FrameError(message) from cause
 
 
 def _write(header: dict[str, Any], rows: pl.DataFrame, index: SeriesIndex) -> bytes:

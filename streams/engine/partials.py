@@ -6,7 +6,7 @@ import polars as pl
 
 from schemas.codec import decode, encode
 from schemas.records import SloPartial, Source
-from streams.core.rollup import CELL_ROWS
+from streams.core.rollup import CELL, CELL_ROWS
 from streams.core.series import SeriesIndex
 from streams.core.table import Heading
 from streams.engine.frames import FrameError, pack, unpack
@@ -22,15 +22,27 @@ def write_partials(
 
     A cell is never spread over two records, or the later one would replace the earlier.
     """
-    local, names = index.externalize(rows)
-    cells = pack(local.sort("series", "source", "slice", "bucket"))
-    if len(cells) > MAX_RECORD_BYTES and len(names) > 1:
-        middle = rows["series"].unique().sort().gather([len(names) // 2]).item()
-        silent = [Source(source.partition, source.applied_offset) for source in sources]
-        yield from write_partials(topic, topic_id, silent, rows.filter(pl.col("series") < middle), index)
-        yield from write_partials(topic, topic_id, sources, rows.filter(pl.col("series") >= middle), index)
-        return
-    yield encode(SloPartial(topic, topic_id, tuple(sources), tuple(names), cells))
+    ordered = rows.sort("series", "source", "slice", "late", "bucket")
+
+    def parts(tellers: tuple[Source, ...], cells: pl.DataFrame) -> Iterator[bytes]:
+        local, names = index.externalize(cells)
+        value = encode(SloPartial(topic, topic_id, tellers, tuple(names), pack(local)))
+        middle = _between_cells(cells) if len(value) > MAX_RECORD_BYTES else 0
+        if not middle:
+            yield value
+            return
+        yield from parts(silent, cells[:middle])
+        yield from parts(tellers, cells[middle:])
+
+    silent = tuple(Source(source.partition, source.applied_offset) for source in sources)
+    yield from parts(tuple(sources), ordered)
+
+
+def _between_cells(ordered: pl.DataFrame) -> int:
+    """A row near the middle with which a cell begins; 0 when there is only one cell."""
+    cells = ordered.select(pl.struct(CELL).rle_id()).to_series()
+    middle = int(cells.search_sorted(cells[len(cells) // 2], side="left"))
+    return middle or int(cells.search_sorted(0, side="right")) % len(cells)
 
 
 def read_partial(value: bytes | None, index: SeriesIndex) -> tuple[SloPartial, pl.DataFrame]:

@@ -61,10 +61,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # Only what differs from Faust's: the metadata, and no crash when the group has moved on.
+        # Offset and metadata must be of one point: it may have moved since Faust asked for the offset, and a frontier
+        # newer than its offset would make late what is read again.
         points = cast("Consumer", self.consumer).resume_points
         assigned = self.assignment()
         wanted = {
-            KafkaTP(tp.topic, tp.partition): OffsetAndMetadata(offset, _metadata(points.get(tp)))
+            KafkaTP(tp.topic, tp.partition): _with_metadata(points.get(tp), offset)
             for tp, offset in offsets.items()
             if tp in assigned
         }
@@ -156,8 +158,8 @@ def require_append_time(records: list[ConsumerRecord[bytes, bytes]]) -> None:
         raise NotAppendTimeError(message)
 
 
-def _metadata(point: ResumePoint | None) -> str:
-    return "" if point is None else str(point.frontier)
+def _with_metadata(point: ResumePoint | None, offset: int) -> OffsetAndMetadata:
+    return OffsetAndMetadata(offset, "") if point is None else OffsetAndMetadata(point.offset, str(point.frontier))
 
 
 def topic_partitions(tps: Iterable[TP], topic: str) -> set[int]:

@@ -4,12 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-import polars as pl
-
 from streams.core.objectives import Objective
 from streams.core.slices import SECONDS, Tier
 from streams.core.table import SloTable
-from streams.core.windows import Window, sliding, summarize, tier_for
+from streams.core.windows import Summary, Window, sliding, summarize, summarize_all, tier_for
 from streams.engine.partitioning import partition_of
 from streams.processors.objectives import ObjectivesProcessor
 
@@ -35,7 +33,7 @@ class Standing:
     """One objective: a summary for each window, and what they rest on."""
 
     objective: Objective
-    windows: tuple[tuple[Window, pl.DataFrame], ...]
+    windows: tuple[tuple[Window, Summary], ...]
     partition: int
     applied_offset: int
     sealed_to_ms: int
@@ -46,7 +44,7 @@ class Slices:
     """Seconds of one objective that have events, summarized; those before `sealed_to_ms` only change by late events."""
 
     objective: Objective
-    rows: pl.DataFrame
+    steps: tuple[Summary, ...]
     partition: int
     applied_offset: int
     sealed_to_ms: int
@@ -106,7 +104,9 @@ class TableQueries:
 
         def read(objective: Objective, table: SloTable) -> Slices:
             rows = table.read(self._series(objective), tier, -(-from_ms // 1000), -(-to_ms // 1000))
-            return Slices(objective, summarize(rows), self.partition(objective), table.applied, table.sealed_to_ms())
+            return Slices(
+                objective, tuple(summarize(rows)), self.partition(objective), table.applied, table.sealed_to_ms()
+            )
 
         return await self._read(objective_id, read)
 
@@ -129,5 +129,5 @@ class TableQueries:
         for length in lengths:
             window = sliding(length, now_ms)
             rows = table.read(self._series(objective), tier_for(length), window.start_s, window.end_s)
-            windows.append((window, summarize(rows.with_columns(start=pl.lit(window.start_s, pl.Int64)))))
+            windows.append((window, summarize_all(rows, window.start_s)))
         return Standing(objective, tuple(windows), self.partition(objective), table.applied, table.sealed_to_ms())

@@ -7,7 +7,7 @@ from schemas.codec import encode
 from schemas.records import SloStatus, SloWindow
 from streams.core.objectives import Objective
 from streams.core.slices import MINUTES
-from streams.core.windows import Window
+from streams.core.windows import Summary, Window
 from streams.engine.app import App
 from streams.processors.queries import NotHereError, Standing, TableQueries
 
@@ -40,7 +40,7 @@ class StatusPublisher:
 
     async def _publish_one(self, objective: Objective, now_ms: int) -> list[Any]:
         standing = await self._queries.standing(objective.id)
-        windows = [_window(w, row) for w, summary in standing.windows for row in summary.iter_rows(named=True)]
+        windows = [_window(window, summary) for window, summary in standing.windows]
         partition = self._queries.partition(objective)
         acks = [await self._send(objective.id, self._status(standing, now_ms, windows), partition)]
         for minute in await self._changed_minutes(objective, now_ms):
@@ -53,13 +53,13 @@ class StatusPublisher:
         start = (now_ms // minute_ms) * minute_ms - LOOK_BACK_S * 1000
         slices = await self._queries.slices(objective.id, start, now_ms + minute_ms, MINUTES)
         changed = []
-        for row in slices.rows.iter_rows(named=True):
-            window = Window(MINUTES.step_s, MINUTES, row["start"], row["start"] + MINUTES.step_s)
+        for step in slices.steps:
+            window = Window(MINUTES.step_s, MINUTES, step.start_s, step.start_s + MINUTES.step_s)
             final = window.end_s * 1000 <= slices.sealed_to_ms
-            seen = (row["total"], row["good"], final)
+            seen = (step.total, step.good, final)
             if self._published.get((objective.id, window.start_s)) != seen:
                 self._published[objective.id, window.start_s] = seen
-                changed.append(_window(window, row, final=final))
+                changed.append(_window(window, step, final=final))
         return changed
 
     def _status(self, standing: Standing, now_ms: int, windows: list[SloWindow]) -> SloStatus:
@@ -79,18 +79,18 @@ class StatusPublisher:
         return await self._app.producer.send(TOPIC, key.encode(), encode(status), partition, None, None)
 
 
-def _window(window: Window, row: dict[str, Any], *, final: bool = False) -> SloWindow:
+def _window(window: Window, summary: Summary, *, final: bool = False) -> SloWindow:
     return SloWindow(
         window_s=window.window_s,
         start=window.start_s * 1000,
         end=window.end_s * 1000,
         final=final,
-        total=row["total"],
-        good=row["good"],
-        late=row["late"],
-        sum_us=row["sum_us"],
-        max_us=row["max_us"],
-        p50_us=round(row["p50_us"]),
-        p90_us=round(row["p90_us"]),
-        p99_us=round(row["p99_us"]),
+        total=summary.total,
+        good=summary.good,
+        late=summary.late,
+        sum_us=summary.sum_us,
+        max_us=summary.max_us,
+        p50_us=round(summary.p50_us or 0),
+        p90_us=round(summary.p90_us or 0),
+        p99_us=round(summary.p99_us or 0),
     )

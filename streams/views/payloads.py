@@ -2,13 +2,9 @@
 
 from typing import Any
 
-import polars as pl
-
 from streams.core.objectives import Objective, budget, seconds_to_exhaustion
-from streams.core.windows import PERMILLES, Window
+from streams.core.windows import Summary, Window
 from streams.processors.queries import Completeness, Slices, Standing
-
-_COUNTS = ("total", "good", "late", "sum_us", "max_us")
 
 
 def objective_payload(objective: Objective) -> dict[str, Any]:
@@ -45,31 +41,44 @@ def slices_payload(slices: Slices, fresh: Completeness) -> dict[str, Any]:
     """Second by second; seconds without events are left out."""
     rows = [
         {
-            "start_ms": row["start"] * 1000,
-            **{name: row[name] for name in _COUNTS},
-            **{name: round(row[name], 1) for name in PERMILLES},
-            "sealed": (row["start"] + 1) * 1000 <= slices.sealed_to_ms,
+            "start_ms": step.start_s * 1000,
+            **_summary_payload(step),
+            "sealed": (step.start_s + 1) * 1000 <= slices.sealed_to_ms,
         }
-        for row in slices.rows.iter_rows(named=True)
+        for step in slices.steps
     ]
     basis = _basis(slices.partition, slices.applied_offset, slices.sealed_to_ms, fresh)
     return {"id": slices.objective.id, "step_s": 1, "slices": rows, **basis}
 
 
-def _window_payload(window: Window, summary: pl.DataFrame, objective: Objective) -> dict[str, Any]:
-    row: dict[str, Any] = summary.row(0, named=True) if summary.height else {}
-    counts = {name: row.get(name, 0) for name in _COUNTS}
-    standing = budget(counts["total"], counts["good"], objective.target)
+def _window_payload(window: Window, summary: Summary, objective: Objective) -> dict[str, Any]:
+    standing = budget(summary.total, summary.good, objective.target)
     return {
         "window_s": window.window_s,
         "from_ms": window.start_s * 1000,
         "to_ms": window.end_s * 1000,
-        **counts,
+        **_summary_payload(summary),
         "attainment": standing.attainment,
         "burn_rate": standing.burn_rate,
         "budget_left": standing.budget_left,
-        **{name: round(row[name], 1) if row else None for name in PERMILLES},
     }
+
+
+def _summary_payload(summary: Summary) -> dict[str, Any]:
+    return {
+        "total": summary.total,
+        "good": summary.good,
+        "late": summary.late,
+        "sum_us": summary.sum_us,
+        "max_us": summary.max_us,
+        "p50_us": _rounded(summary.p50_us),
+        "p90_us": _rounded(summary.p90_us),
+        "p99_us": _rounded(summary.p99_us),
+    }
+
+
+def _rounded(value_us: float | None) -> float | None:
+    return None if value_us is None else round(value_us, 1)
 
 
 def _basis(partition: int, applied_offset: int, sealed_to_ms: int, fresh: Completeness) -> dict[str, Any]:

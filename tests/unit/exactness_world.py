@@ -3,7 +3,7 @@
 What a subclass overrides takes out one rule of exactness: the tests' controls. Production code has no such switch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 import polars as pl
@@ -177,34 +177,29 @@ class RandomWorld(World):
     def act(self) -> None:
         """One thing."""
         target = self.rng.randrange(len(self.owners))
-        weights = {"count": 40, "fold": 25, "save": 14, "seal": 3, "restart": 3, "replace": 3, "compact": 3}
-        weights |= {"ghost": 4 * bool(self.ghosts), "ghost owner": 5 * bool(self.ghost_owners)}
-        weights |= {"ghost pages": 5 * bool(self.ghost_pages)}
-        (what,) = self.rng.choices(list(weights), list(weights.values()))
-        match what:
-            case "count":
-                self._count(self.rng.choice(self.counters))
-            case "fold":
-                self._fold(target, self.owners[target])
-            case "save":
-                self._save(target, self.owners[target])
-            case "seal":
-                self.owners[target].seal()
-            case "restart":
-                self._restart()
-            case "replace":
-                self.ghost_owners.append((target, self.replace_owner(target)))
-            case "compact":
-                self.compact(target, self.rng.randrange(len(self.pages[target]) + 1))
-            case "ghost":
-                self._count(self.rng.choice(self.ghosts))
-            case "ghost owner":
-                target, owner = self.rng.choice(self.ghost_owners)
-                self._fold(target, owner)
-                self._save(target, owner)
-            case "ghost pages":
-                target, pages = self.ghost_pages.pop(self.rng.randrange(len(self.ghost_pages)))
-                self.pages[target] += pages
+        choices: list[tuple[int, Callable[[], object]]] = [
+            (40, lambda: self._count(self.rng.choice(self.counters))),
+            (25, lambda: self._fold(target, self.owners[target])),
+            (14, lambda: self._save(target, self.owners[target])),
+            (3, lambda: self.owners[target].seal()),
+            (3, self._restart),
+            (3, lambda: self.ghost_owners.append((target, self.replace_owner(target)))),
+            (3, lambda: self.compact(target, self.rng.randrange(len(self.pages[target]) + 1))),
+            (4 * bool(self.ghosts), lambda: self._count(self.rng.choice(self.ghosts))),
+            (5 * bool(self.ghost_owners), self._ghost_owner),
+            (5 * bool(self.ghost_pages), self._ghost_pages),
+        ]
+        (act,) = self.rng.choices([act for _, act in choices], [weight for weight, _ in choices])
+        act()
+
+    def _ghost_owner(self) -> None:
+        target, owner = self.rng.choice(self.ghost_owners)
+        self._fold(target, owner)
+        self._save(target, owner)
+
+    def _ghost_pages(self) -> None:
+        target, pages = self.ghost_pages.pop(self.rng.randrange(len(self.ghost_pages)))
+        self.pages[target] += pages
 
     def _restart(self) -> None:
         sources = self.rng.sample(sorted(self.commits), len(self.commits))

@@ -1,0 +1,205 @@
+"""README's commands are run against a live stack, and what they answer has the shape that README shows."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.local.check import report
+from infra.local.children import child_environment, fleetbeat
+from infra.oracle.judge import Verdict
+from infra.oracle.ledger import Ledger, Names, Results
+from infra.state import pick_port
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+READY_TIMEOUT_S = 110.0
+ANSWER_TIMEOUT_S = 60.0
+GAP = "…"
+WELCOMED = "Ctrl-C stops everything."
+
+_NO_NUMBERS, _NO_NAMES = np.empty(0, np.int64), Names(np.empty(0, np.int32), ())
+_NO_RESULTS = Results(_NO_NUMBERS, _NO_NUMBERS, np.empty(0, np.bool_), *[_NO_NAMES] * 4)
+NOTHING_SENT = Ledger(frozenset(), frozenset(), _NO_RESULTS, seed=0)
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+@dataclass(frozen=True)
+class Fenced:
+    """A fenced block: what it is, its lines, and the place after it."""
+
+    kind: str
+    text: str
+    end: int
+
+
+def fenced(kind: str, after: str = "") -> list[Fenced]:
+    """README's blocks of a kind, in order, that come after a text."""
+    found = re.finditer(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    begin = README.index(after)
+    return [Fenced(m[1], m[2], m.end()) for m in found if m[1] == kind and m.start() > begin]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A command and what README shows below it."""
+
+    command: str
+    shown: str
+
+
+def sessions() -> list[Session]:
+    blocks = [block.text.partition("\n") for block in fenced("console")]
+    return [Session(command.removeprefix("$ "), shown) for command, _, shown in blocks]
+
+
+CURLS = [session for session in sessions() if session.command.startswith("curl ")]
+
+
+@dataclass(frozen=True)
+class Live:
+    """A running `fleetbeat up`: what it said, and the default addresses with the ones that it has."""
+
+    said: str
+    addresses: dict[str, str]
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        return done.stdout if done.returncode == 0 else f"status {done.returncode}\n{done.stdout}{done.stderr}"
+
+    def here(self, text: str) -> str:
+        for usual, actual in self.addresses.items():
+            text = text.replace(usual, actual)
+        return text
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    folder = tmp_path_factory.mktemp("readme")
+    ports = {name: pick_port(None, None, name) for name in ("kafka", "worker", "sql")}
+    flags = [f"--{name}-port={port}" for name, port in ports.items()]
+    command = fleetbeat("up", "--nodes=300", "--state", folder / "state", *flags)
+    log = folder / "up.log"
+    with log.open("wb") as out:
+        up = subprocess.Popen(command, stdout=out, stderr=out, env=child_environment(), cwd=folder)
+    try:
+        said = until(log.read_text, lambda text: WELCOMED in text or up.poll() is not None, READY_TIMEOUT_S)
+        usual = {"kafka": "127.0.0.1:19092", "worker": "127.0.0.1:8080", "sql": "127.0.0.1:8123"}
+        yield Live(said, {usual[name]: f"127.0.0.1:{port}" for name, port in ports.items()})
+    finally:
+        up.send_signal(signal.SIGINT)
+        assert up.wait(60) == 0, log.read_text()
+
+
+def test_up_says_what_is_shown(live: Live) -> None:
+    (shown, *_) = fenced("text", after="<!-- shown by: make up -->")
+    begun, ready, welcome = shown.text.partition("ready in ")
+    for line in begun.splitlines():  # a terminal shows a table, a log has one line a change
+        name, state, *_ = line.split()
+        assert f"{name}: {state}" in live.said
+    assert like(
+        live.here(ready + welcome), live.said[live.said.index("ready in ") : live.said.index(WELCOMED) + len(WELCOMED)]
+    )
+
+
+def test_there_are_commands_to_try() -> None:
+    assert len(CURLS) == 2
+    assert len(fenced("python")) == 1
+
+
+@pytest.mark.parametrize("session", CURLS, ids=lambda session: session.command[:50])
+def test_a_command_answers_in_the_shape_that_is_shown(live: Live, session: Session) -> None:
+    command = live.here(session.command)
+    until(lambda: live.run("bash", "-c", command), lambda said: like(session.shown, said))
+
+
+def test_counts_of_the_view_are_plausible(live: Live) -> None:
+    command = live.here(CURLS[0].command)
+    answer = json.loads(until(lambda: live.run("bash", "-c", command), lambda said: like(CURLS[0].shown, said)))
+    windows = answer["windows"]
+    assert [window["window_s"] for window in windows] == [60, 300, 3_600, 21_600, 2_419_200]
+    totals = [window["total"] for window in windows]
+    assert totals == sorted(totals)
+    for window in windows:
+        assert 0 < window["good"] <= window["total"]
+        assert 0 <= window["late"] <= window["total"]
+        assert window["attainment"] == window["good"] / window["total"]
+        assert 0 < window["p50_us"] <= window["p90_us"] <= window["p99_us"]
+        assert 0 <= window["to_ms"] - window["from_ms"] - window["window_s"] * 1_000 <= 3_600_000
+
+
+def test_counts_of_sql_are_plausible(live: Live) -> None:
+    command = live.here(CURLS[1].command)
+    table = until(lambda: live.run("bash", "-c", command), lambda said: like(CURLS[1].shown, said))
+    rows = [[int(number) for number in re.findall(r"│ +(\d+)", line)] for line in table.splitlines()[1:-1]]
+    for results, failed, p99_ms in rows:
+        assert 0 <= failed < results
+        assert p99_ms > 0
+
+
+def test_the_python_client_answers_in_the_shape_that_is_shown(live: Live) -> None:
+    (block,) = fenced("python")
+    shown = fenced("text", after=block.text)[0]
+    code = block.text.replace("port=8123", f"port={live.addresses['127.0.0.1:8123'].rpartition(':')[2]}")
+    until(lambda: live.run(sys.executable, "-c", code), lambda said: like(shown.text, said))
+
+
+def test_the_examples_that_ask_get_answers(live: Live) -> None:
+    views, sql = (f"http://{live.addresses[usual]}" for usual in ("127.0.0.1:8080", "127.0.0.1:8123"))
+    told = live.run(sys.executable, "examples/query.py", views, sql)
+    assert re.search(r"^checkout-latency +97\.00% +[\d.]+% +\d+ +-?[\d.]+% +\d+$", told, re.MULTILINE), told
+    assert re.search(r"^  /\w+ +\w\w-1 +P99 +\d+(\.\d+)? ms, \d+ of \d+ failed$", told, re.MULTILINE), told
+    told = live.run("env", f"VIEWS={views}", f"SQL={sql}", "bash", "examples/curl.sh")
+    assert '{"ready": true, "reason": ""}' in told
+    assert "window_start\tfinal\ttotal\tgood\tlate" in told
+    assert re.search(r'^fleetbeat_rollup_events_total\{topic="probe-results"\} [\d.e+]+$', told, re.MULTILINE), told
+
+
+def test_the_line_of_a_check_has_the_fields_that_are_shown() -> None:
+    # tests/integration/test_up.py runs the command; here is what README says about its answer.
+    (session,) = [session for session in sessions() if session.command.endswith("up --check")]
+    *_, line = session.shown.splitlines()
+    shown = json.loads(line)
+    assert list(shown) == list(report(Verdict(), NOTHING_SENT, 0.0))
+    assert shown["agree"] is True
+    assert shown["events"] == shown["heartbeats"] + shown["results"]
+    assert shown["p99_worst_relative_error"] <= 0.01
+    assert shown["differences"] == shown["missing"] + shown["doubled"] + shown["foreign"] == len(shown["mismatches"])
+
+
+@pytest.mark.parametrize("paper", ["README.md", "docs/performance.md"])
+def test_every_make_target_that_is_shown_exists(paper: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"^make (\w+)", (ROOT / paper).read_text(encoding="utf-8"), re.MULTILINE))
+    assert named
+    assert {name for name in named if not re.search(rf"^{name}:", makefile, re.MULTILINE)} == set()
+
+
+def like(shown: str, said: str) -> bool:
+    """Whether both have the same lines but for numbers and the width of columns; a line … stands for any lines."""
+    pattern = [".*" if line == GAP else re.escape(shape(line)) for line in shown.strip("\n").splitlines()]
+    return re.fullmatch("\n".join(pattern), "\n".join(map(shape, said.strip("\n").splitlines())), re.DOTALL) is not None
+
+
+def shape(line: str) -> str:
+    """The line with # for each number or null, and runs of blanks or rules as one."""
+    numberless = re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)?|\bnull\b", "#", line)
+    return re.sub(r"\s+", " ", re.sub(r"─+", "─", numberless)).strip()
+
+
+def until(look: Callable[[], str], is_it: Callable[[str], bool], timeout_s: float = ANSWER_TIMEOUT_S) -> str:
+    """What `look` says once it is as wanted, asked until the deadline."""
+    deadline = time.monotonic() + timeout_s
+    while not is_it(said := look()):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.5)
+    return said

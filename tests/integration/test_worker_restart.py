@@ -1,0 +1,183 @@
+"""Workers that are killed, join, leave, freeze and wake up under load: no event is lost, and none is counted twice."""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from infra.kafka import LocalKafka
+from tests.integration.worker_process import (
+    SOURCE,
+    Counted,
+    Promise,
+    Traffic,
+    WorkerProcess,
+    counted,
+    differences,
+    eventually,
+    expected,
+    letters,
+    now_ms,
+    read_log,
+    write_objectives,
+)
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+PARTITIONS = 4
+KILLS = 6
+SESSION_S = 6
+PROMISES = (
+    Promise("all"),
+    Promise("fast", latency_us_le=60_000),
+    Promise("service-1", {"service": "service-1"}),
+    Promise("service-2", {"service": "service-2", "region": "us-1"}, 100_000),
+    Promise("rare", {"service": "rare"}),
+    Promise("rarely-slow", {"service": "rare"}, 20_000),
+)
+
+Start = Callable[[str], WorkerProcess]
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+def brokers(topics: Callable[[int], LocalKafka]) -> str:
+    return topics(PARTITIONS).bootstrap
+
+
+@pytest.fixture
+def traffic(brokers: str, rng: random.Random) -> Iterator[Traffic]:
+    traffic = Traffic(brokers, rng)
+    traffic.start()
+    yield traffic
+    traffic.end()
+
+
+@pytest.fixture
+def start(brokers: str, tmp_path: Path) -> Iterator[Start]:
+    """`start(name)` makes a worker and starts it."""
+    objectives = write_objectives(tmp_path / "slos.yaml", PROMISES)
+    started: list[WorkerProcess] = []
+
+    def one(name: str) -> WorkerProcess:
+        started.append(WorkerProcess(brokers, tmp_path, objectives, name).start())
+        return started[-1]
+
+    yield one
+    for worker in started:
+        worker.__exit__()
+
+
+def log_of(brokers: str, traffic: Traffic) -> list[Counted]:
+    """The log, of which the ledger is certain to be the sum."""
+    log = read_log(brokers)
+    assert sorted(r.value or b"" for r in log) == sorted([
+        *traffic.sender.events, *(value or b"" for _, value in traffic.sender.corrupt)
+    ])  # fmt: skip
+    return counted(log, traffic.sender.events)
+
+
+def mismatches(log: Sequence[Counted], workers: Sequence[WorkerProcess], from_ms: int) -> list[str]:
+    """How what the owners answer differs from the log, and who does not answer as it should."""
+    found = []
+    for promise in PROMISES:
+        answers = [worker.slices(promise, from_ms // 1_000 * 1_000, now_ms() + 60_000) for worker in workers]
+        owned = [answer for answer in answers if isinstance(answer, dict)]
+        refused = [answer for answer in answers if isinstance(answer, str)]
+        if len(owned) != 1:
+            found.append(f"{promise.id}: {len(owned)} workers answer; {refused}")
+        found += [f"{promise.id}: {answer}" for answer in refused if "kept by another worker" not in answer]
+        for answer in owned:
+            found += [f"{promise.id}: {sentence}" for sentence in differences(expected(promise, log), answer)]
+    return found
+
+
+def agree(log: Sequence[Counted], workers: Sequence[WorkerProcess], from_ms: int, timeout_s: float = 30) -> None:
+    with suppress(AssertionError):  # the line below says what differs
+        eventually(lambda: not mismatches(log, workers, from_ms), "agreement", timeout_s)
+    assert mismatches(log, workers, from_ms) == []
+    for worker in workers:
+        assert worker.metric("fleetbeat_rollup_missing_offsets_total") == 0
+        assert worker.metric("fleetbeat_unreadable_pages_total") == 0
+
+
+def owners(workers: Sequence[WorkerProcess]) -> list[set[str]]:
+    """The objectives that each worker answers for."""
+    return [{p.id for p in PROMISES if worker.get(f"/api/v1/slos/{p.id}")[0] == 200} for worker in workers]
+
+
+def shared(workers: Sequence[WorkerProcess]) -> bool:
+    """Each worker keeps some, and each objective is kept by one."""
+    kept = owners(workers)
+    return all(kept) and sum(map(len, kept)) == len(set().union(*kept)) == len(PROMISES)
+
+
+def await_all_kept_by(worker: WorkerProcess, timeout_s: float = 40) -> None:
+    eventually(lambda: len(owners([worker])[0]) == len(PROMISES), "owner of everything", timeout_s)
+
+
+def dead_letters_cover(brokers: str, traffic: Traffic) -> bool:
+    """Each corrupt record is in dead-letters, once or more, and nothing else is."""
+    corrupt = {value for _, value in traffic.sender.corrupt}
+    wanted = {(SOURCE, r.partition, r.offset, r.value) for r in read_log(brokers) if r.value in corrupt}
+    return {(letter.topic, letter.partition, letter.offset, letter.value) for letter in letters(brokers)} == wanted
+
+
+@pytest.mark.timeout(180)
+def test_kill_minus_nine_at_random_moments(
+    brokers: str, traffic: Traffic, start: Start, rng: random.Random
+) -> None:
+    worker = start("worker")
+    worked = 0
+    for kill in range(KILLS):
+        if kill % 2 == 0:
+            worker.await_ready()
+            time.sleep(rng.uniform(0, 3))
+        else:
+            time.sleep(rng.uniform(1, 9))
+        worked += worker.metric("fleetbeat_rollup_events_total") if worker.get("/metrics")[0] else 0
+        worker.kill()
+        worker.start()
+    worker.await_ready()
+    time.sleep(1)
+    traffic.end()
+    log = log_of(brokers, traffic)
+    agree(log, [worker], traffic.from_ms)
+    worked += worker.metric("fleetbeat_rollup_events_total")
+    print(f"{KILLS} kills, {len(log)} events, {worked / len(log) - 1:.1%} counted again")
+    assert sum(entry.late for entry in log) > 100
+    assert dead_letters_cover(brokers, traffic)
+
+
+@pytest.mark.timeout(240)
+def test_two_workers_of_which_one_is_killed_and_one_freezes(
+    brokers: str, traffic: Traffic, start: Start, rng: random.Random
+) -> None:
+    first, second = start("first").await_ready(), start("second")
+    eventually(lambda: shared([first, second]), "sharing", 40)
+    time.sleep(rng.uniform(0, 2))
+    first.kill()
+    await_all_kept_by(second)
+    first.start()
+    eventually(lambda: shared([first, second]), "sharing again", 40)
+    time.sleep(rng.uniform(0, 2))
+    second.pause()
+    time.sleep(SESSION_S + 1)
+    await_all_kept_by(first)
+    time.sleep(rng.uniform(0, 2))
+    second.resume()
+    eventually(lambda: shared([first, second]), "sharing after the freeze", 40)
+    time.sleep(1)
+    traffic.end()
+    log = log_of(brokers, traffic)
+    agree(log, [first, second], traffic.from_ms)
+    assert dead_letters_cover(brokers, traffic)

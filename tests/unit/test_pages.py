@@ -1,0 +1,156 @@
+"""State pages: the greatest applied offset counts, whoever wrote it and whenever; what is no page is refused."""
+
+import json
+import struct
+from random import Random
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.core.rollup import CELL_ROWS
+from streams.core.rows import OPEN_SCHEMA
+from streams.core.series import SeriesIndex
+from streams.core.slices import TIERS
+from streams.core.table import Heading, SloTable
+from streams.engine.frames import FrameError, pack
+from streams.engine.pages import OPEN, PartPages, chunk_part, load, page_key, read_page, write_chunk, write_open
+
+SECOND = 1_763_000_000
+KEY = page_key("series", OPEN, "e")
+
+
+def table_of(*records: tuple[int, int, int], hours: bool = True) -> SloTable:
+    """A table after records of (slice, n, frontier), all of one series and source."""
+    table = SloTable(histograms_in_hours=hours)
+    rows = [(0, 0, at, -1, 3, True, n, n * 5, 5, offset) for offset, (at, n, _) in enumerate(records)]
+    heads = [Heading(offset, ((0, offset, frontier),)) for offset, (_, _, frontier) in enumerate(records)]
+    table.fold(heads, pl.DataFrame(rows, schema={**CELL_ROWS, "offset": pl.Int64}, orient="row"))
+    table.seal()
+    return table
+
+
+TABLE = table_of((SECOND, 4, 0), (SECOND, 6, 0), (SECOND + 60, 1, (SECOND + 20) * 1_000))
+
+
+def index_of(*names: str) -> SeriesIndex:
+    index = SeriesIndex()
+    for name in names:
+        index.number(name)
+    return index
+
+
+def pages_of(table: SloTable, epoch: str = "e") -> list[tuple[bytes, bytes]]:
+    index = index_of("a")
+    chunks = [
+        (page_key("series", chunk_part(key), epoch), write_chunk(chunk, index)) for key, chunk in table.chunks.items()
+    ]
+    return [*chunks, (page_key("series", OPEN, epoch), write_open(table, "id", index))]
+
+
+def collected(*pages: tuple[bytes, bytes | None]) -> PartPages:
+    found = PartPages()
+    for key, value in pages:
+        found.apply(key, value)
+    return found
+
+
+def loaded(pages: PartPages, index: SeriesIndex) -> SloTable:
+    table = SloTable(histograms_in_hours=True)
+    load(table, pages.of("series"), index)
+    return table
+
+
+def answers(table: SloTable, series: int) -> list[list[tuple[object, ...]]]:
+    return [table.read(series, tier, 0, 1 << 32).drop("series").rows() for tier in TIERS]
+
+
+def test_a_table_comes_back_from_its_pages_under_other_numbers() -> None:
+    index = index_of("x", "y", "a")
+    table = loaded(collected(*pages_of(TABLE)), index)
+    assert answers(table, 2) == answers(TABLE, 0)
+    assert (table.applied, table.frontiers, table.sealed_to_ms()) == (2, TABLE.frontiers, TABLE.sealed_to_ms())
+    assert table.open_rows().drop("series").equals(TABLE.open_rows().drop("series"))
+    assert list(table.dirty_chunks()) == []
+
+
+def test_pages_of_another_family_are_not_loaded() -> None:
+    table = SloTable(histograms_in_hours=True)
+    load(table, collected(*pages_of(TABLE)).of("objectives"), index_of())
+    assert (table.applied, table.chunks) == (-1, {})
+
+
+@given(st.randoms())
+def test_in_any_order_the_newest_pages_count(rng: Random) -> None:
+    tables = [table_of(*[(SECOND, n + 1, 0) for n in range(count)]) for count in (1, 2, 3)]
+    pages = [page for n, table in enumerate(tables) for page in pages_of(table, f"epoch{n}")]
+    rng.shuffle(pages)
+    assert answers(loaded(collected(*pages), index := index_of()), index.number("a")) == answers(tables[2], 0)
+
+
+def test_a_part_whose_pages_are_all_deleted_is_gone_and_one_left_is_enough() -> None:
+    (_, one), (_, two) = pages_of(table_of((SECOND, 1, 0)))[0], pages_of(table_of((SECOND, 2, 0)))[0]
+    keys = [page_key("series", OPEN, epoch) for epoch in "ab"]
+    pages = collected((keys[0], one), (keys[1], two), (keys[0], None))
+    assert [page.applied for page in pages.of("series")] == [0]
+    pages.apply(keys[1], None)
+    assert list(pages.of("series")) == []
+
+
+def page(header: object, body: bytes = b"") -> bytes:
+    head = json.dumps(header).encode()
+    return struct.pack(">I", len(head)) + head + body
+
+
+WHOLE = {"format": 1, "applied": 1, "frontiers": {}, "series": []}
+NOT_PAGES = {
+    "no value": b"",
+    "cut in the length": b"\x00\x00",
+    "cut in the header": page(WHOLE)[:-4],
+    "no JSON": struct.pack(">I", 3) + b"{,}",
+    "no object": page([1]),
+    "no text": struct.pack(">I", 2) + b"\xff\xff",
+    "another format": page({**WHOLE, "format": 2}),
+    "nested without end": struct.pack(">I", 200_000) + b"[" * 200_000,
+    **{f"without {name}": page({key: value for key, value in WHOLE.items() if key != name}) for name in WHOLE},
+    "frontiers of another kind": page({**WHOLE, "frontiers": []}),
+}
+
+
+@pytest.mark.parametrize("value", NOT_PAGES.values(), ids=NOT_PAGES.keys())
+def test_what_is_no_page_is_counted_and_harms_no_other(value: bytes) -> None:
+    with pytest.raises(FrameError):
+        read_page(KEY, value)
+    pages = collected(*pages_of(TABLE), (KEY, value), (b"", value), (b"a/b", value))
+    assert pages.unreadable == 3
+    assert loaded(pages, index_of()).applied == 2
+
+
+@pytest.mark.parametrize("key", [b"", b"series", b"series/open", b"a/b/c/d", b"series/1s/e", b"series/1s:x/e",
+                                 b"series/2s:5/e", b"\xff/open/e"])  # fmt: skip
+def test_foreign_keys_are_no_pages(key: bytes) -> None:
+    with pytest.raises(FrameError, match="cannot be read"):
+        read_page(key, page(WHOLE))
+
+
+def test_a_page_says_its_format_when_it_is_another() -> None:
+    with pytest.raises(
+        FrameError, match=r"page b'series/open/e' of \d+ bytes cannot be read: page format 2; expected 1"
+    ):
+        read_page(KEY, NOT_PAGES["another format"])
+
+
+@pytest.mark.parametrize(
+    "body", [b"", pack(pl.DataFrame(schema=CELL_ROWS)), pack(TABLE.open_rows()), pack(TABLE.open_rows())[:-8]]
+)
+def test_rows_that_cannot_be_read_are_told_by_the_pages_key(body: bytes) -> None:
+    """The third body is whole, but it names a series that the header does not."""
+    pages = collected((KEY, page(WHOLE, body)))
+    with pytest.raises(FrameError, match="page b'series/open/e' at offset 1 cannot be read"):
+        loaded(pages, index_of())
+
+
+def test_an_empty_open_page_is_a_page() -> None:
+    table = loaded(collected((KEY, page(WHOLE, pack(pl.DataFrame(schema=OPEN_SCHEMA))))), index_of())
+    assert (table.applied, table.open_rows().height) == (1, 0)
