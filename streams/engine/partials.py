@@ -39,7 +39,9 @@ def write_partials(
 
 
 def _between_cells(ordered: pl.DataFrame) -> int:
-    """A row near the middle with which a cell begins; 0 when there is only one cell."""
+    """A row near the middle with which a cell begins; 0 when there is no more than one cell."""
+    if ordered.is_empty():
+        return 0
     cells = ordered.select(pl.struct(CELL).rle_id()).to_series()
     middle = int(cells.search_sorted(cells[len(cells) // 2], side="left"))
     return middle or int(cells.search_sorted(0, side="right")) % len(cells)

@@ -36,8 +36,9 @@ ResultT = TypeVar("ResultT")
 
 SOURCE = "probe-results"
 PARTIALS = "slo-partials"
-# A partition without cells of a flush still hears of the frontier this often, or its slices would never be sealed.
-FRONTIER_EVERY_S = 1.0
+# This often a flush goes to every owner, with or without cells for it. Only then are cells that its frontiers seal done
+# with: an owner that has not heard of the frontier would take what a restart rebuilds of such a cell for newer.
+TELL_ALL_EVERY_S = 1.0
 # Polls wait while this many records are not yet counted.
 MAX_PENDING = 60_000
 
@@ -50,6 +51,7 @@ class _Outcome:
 
     flush: Flush
     partials: list[tuple[int, bytes]]
+    told_all: bool
     letters: list[tuple[bytes | None, bytes]] = field(default_factory=list)
 
 
@@ -69,7 +71,7 @@ class RollupProcessor:
         self._pending_count = 0
         self._drained = asyncio.Event()
         self._published: dict[int, int] = {}
-        self._told_s = [0.0] * partitions
+        self._told_all_s = 0.0
         self._owners: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 
     def lose_all(self) -> None:
@@ -107,7 +109,8 @@ class RollupProcessor:
             await asyncio.gather(*acks)
         if epoch != self._epoch:
             return
-        await self._in_thread(rollup.settle, outcome.flush)
+        if outcome.told_all:
+            await self._in_thread(rollup.settle, outcome.flush)
         if epoch != self._epoch:
             return
         for partition, progress in outcome.flush.progress.items():
@@ -148,28 +151,29 @@ class RollupProcessor:
         metrics.LATE.labels(SOURCE).inc(rollup.late - seen[1])
         metrics.CLAMPED.labels(SOURCE).inc(rollup.clamped - seen[2])
         rejects = [r for r in block.rejects if records[r.row].offset > applied[records[r.row].partition]]
-        return _Outcome(flush, self._partials(flush), self._letters(records, rejects))
+        tell_all = time.monotonic() - self._told_all_s >= TELL_ALL_EVERY_S
+        if tell_all:
+            self._told_all_s = time.monotonic()
+        partials = self._partials(flush, tell_all=tell_all)
+        return _Outcome(flush, partials, tell_all, self._letters(records, rejects))
 
     def _letters(self, records: Records, rejects: list[Reject]) -> list[tuple[bytes | None, bytes]]:
         for reject in rejects:
             metrics.REJECTED.labels(SOURCE, reject.reason).inc()
         return dead_letters(records, rejects, "worker")
 
-    def _partials(self, flush: Flush) -> list[tuple[int, bytes]]:
-        """(partition, framed record) for every owner of a touched cell, and now and then for the others."""
+    def _partials(self, flush: Flush, *, tell_all: bool) -> list[tuple[int, bytes]]:
+        """(partition, framed record) for every owner of a touched cell, or for all."""
         sources = [Source(p, progress.applied_offset, progress.frontier) for p, progress in flush.progress.items()]
         rows = pl.concat([flush.plain, flush.objectives])
         targets = pl.Series("_target", self._owners_of(rows["series"]))
         by_target = rows.with_columns(targets).partition_by("_target", as_dict=True, include_key=False)
         outgoing = []
-        now_s = time.monotonic()
         for target in range(self._partitions):
             cells = by_target.get((target,))
-            if cells is None and now_s - self._told_s[target] < FRONTIER_EVERY_S:
-                continue
-            self._told_s[target] = now_s
-            values = write_partials(SOURCE, "", sources, rows.clear() if cells is None else cells, self._index)
-            outgoing += [(target, value) for value in values]
+            if cells is not None or tell_all:
+                values = write_partials(SOURCE, "", sources, rows.clear() if cells is None else cells, self._index)
+                outgoing += [(target, value) for value in values]
         metrics.PARTIAL_BYTES.inc(sum(len(value) for _, value in outgoing))
         return outgoing
 

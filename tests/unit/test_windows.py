@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.core.histogram import buckets_of, value_of
-from streams.core.rows import NO_BUCKET, STEP_SCHEMA
+from streams.core.rows import STEP_SCHEMA
 from streams.core.slices import HOURS, MINUTES, SECONDS, Tier
-from streams.core.windows import Window, sliding, summarize, tier_for
+from streams.core.windows import Summary, Window, sliding, summarize, summarize_all, tier_for
 
 NOW_S = 1_763_000_045  # :05:45 past an hour
 
@@ -66,22 +66,24 @@ def steps(*rows: tuple[int, int, bool, int, int, int, int]) -> pl.DataFrame:
 
 
 def test_a_summary_of_two_seconds() -> None:
-    rows = steps((5, 37, False, 1, 0, 2, 2), (5, 37, True, 2, 1, 4, 2), (5, 234, True, 1, 0, 100, 100),
-                 (7, 0, True, 1, 1, 0, 0))  # fmt: skip
-    names = ["start", "total", "good", "late", "sum_us", "max_us"]
-    found = summarize(rows)
-    assert found.select(names).rows() == [(5, 4, 3, 1, 106, 100), (7, 1, 1, 1, 0, 0)]
-    assert found["p50_us"].to_list() == [value_of(37), 0.0]
-    assert found["p90_us"].to_list() == found["p99_us"].to_list() == [value_of(234), 0.0]
+    rows = steps(
+        (5, 37, False, 1, 0, 2, 2), (5, 37, True, 2, 1, 4, 2), (5, 234, True, 1, 0, 100, 100), (7, 0, True, 1, 1, 0, 0)
+    )  # fmt: skip
+    two, hundred = value_of(37), value_of(234)
+    assert list(summarize(rows)) == [
+        Summary(5, 4, 3, 1, 106, 100, two, hundred, hundred),
+        Summary(7, 1, 1, 1, 0, 0, 0.0, 0.0, 0.0),
+    ]
 
 
-def test_counts_without_a_histogram_are_summed_all_the_same() -> None:
-    found = summarize(steps((3_600, NO_BUCKET, True, 4, 0, 40, 10), (3_600, NO_BUCKET, False, 1, 0, 5, 5)))
-    assert found.select("total", "good", "sum_us", "max_us").rows() == [(5, 4, 45, 10)]
+def test_all_steps_of_a_window_are_one_summary() -> None:
+    rows = steps((5, 37, True, 1, 0, 2, 2), (7, 0, False, 2, 1, 0, 0))
+    assert summarize_all(rows, 1) == Summary(1, 3, 1, 1, 2, 2, 0.0, value_of(37), value_of(37))
 
 
-def test_the_summary_of_nothing_is_nothing() -> None:
-    assert summarize(steps()).is_empty()
+def test_of_nothing_there_are_no_steps_and_an_empty_window() -> None:
+    assert list(summarize(steps())) == []
+    assert summarize_all(steps(), 60) == Summary(60)
 
 
 @settings(deadline=None, max_examples=40)
@@ -89,8 +91,11 @@ def test_the_summary_of_nothing_is_nothing() -> None:
 def test_quantiles_of_a_summary_are_those_of_all_its_events(events: list[tuple[int, int, bool]]) -> None:
     bucket = buckets_of(np.array([latency for _, latency, _ in events], dtype=np.int64)).tolist()
     rows = [(start, b, good, 1, 0, us, us) for (start, us, good), b in zip(events, bucket, strict=True)]
-    found = summarize(steps(*sorted(rows)))
-    for start, *quantiles in found.select("start", "p50_us", "p90_us", "p99_us").rows():
-        latencies = sorted(us for at, us, _ in events if at == start)
+    found = list(summarize(steps(*sorted(rows))))
+    assert [each.start_s for each in found] == sorted({start for start, *_ in events})
+    assert sum(each.total for each in found) == len(events)
+    assert sum(each.good for each in found) == sum(good for *_, good in events)
+    for each in found:
+        latencies = sorted(us for at, us, _ in events if at == each.start_s)
         exact = [latencies[-(-len(latencies) * permille // 1_000) - 1] for permille in (500, 900, 990)]
-        assert quantiles == pytest.approx(exact, rel=0.01)
+        assert [each.p50_us, each.p90_us, each.p99_us] == pytest.approx(exact, rel=0.01)

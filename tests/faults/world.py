@@ -1,0 +1,186 @@
+"""A world without brokers, clocks or luck: logs as lists, workers whose every send may be their last.
+
+The processors of the worker run as they are; only Faust's app is replaced: what they send is appended to logs, what
+they commit is kept, and a worker can be dropped at any of its sends, or wake up after another one has taken over.
+"""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.structs import ConsumerRecord
+from faust.types import TP
+
+from schemas.codec import encode
+from schemas.records import ProbeResult
+from streams.core.objectives import Objective, Selector
+from streams.core.series import Judge, SeriesIndex
+from streams.core.slices import SECONDS
+from streams.engine.pages import PartPages
+from streams.engine.transport import ResumePoint
+from streams.processors import rollup as rollup_module
+from streams.processors.objectives import OBJECTIVES, PARTIALS, ObjectivesProcessor
+from streams.processors.rollup import SOURCE, RollupProcessor
+
+PAGES = "pages"
+BEGIN_MS = 1_767_225_600_000
+
+
+class CrashError(Exception):
+    """The process is gone."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """The brokers' time and everybody else's, in ms."""
+
+    now_ms: int = BEGIN_MS
+
+    def monotonic(self) -> float:
+        return self.now_ms / 1_000
+
+
+@dataclass(slots=True)
+class World:
+    """All that outlives a worker: three topics, by partition, and the group's commits."""
+
+    partitions: int
+    objectives: tuple[Objective, ...]
+    clock: Clock = field(default_factory=Clock)
+    logs: dict[TP, list[ConsumerRecord[bytes, bytes]]] = field(default_factory=lambda: defaultdict(list))
+    commits: dict[TP, ResumePoint] = field(default_factory=dict)
+    dead: list[bytes] = field(default_factory=list)
+
+    def append(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
+        log = self.logs[TP(topic, partition)]
+        record = (topic, partition, len(log), self.clock.now_ms, 1, key, value, None, len(key or b""), len(value or b""))
+        log.append(ConsumerRecord(*record, headers=()))
+
+    def probe(self, partition: int, result: ProbeResult) -> None:
+        self.append(SOURCE, partition, result.node_id.encode(), encode(result))
+
+
+class Producer:
+    """Appends to the world's logs; `lives` is how many more sends it survives."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.lives: float = float("inf")
+
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, partition: int | None, *_: object
+    ) -> "asyncio.Future[None]":
+        if self.lives <= 0:
+            raise CrashError
+        self.lives -= 1
+        if partition is None:
+            self._world.dead.append(value or b"")
+        else:
+            self._world.append(topic, partition, key, value)
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+
+class Worker:
+    """Rollup and objectives of one process that owns everything, from the commits and pages it finds."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.producer = Producer(world)
+        owned = {TP(topic, p) for topic in (SOURCE, PARTIALS) for p in range(world.partitions)}
+        self.consumer = SimpleNamespace(
+            committed=dict(world.commits), resume_points={}, assignment=lambda: owned, highwater=lambda _: None
+        )
+        app: Any = SimpleNamespace(consumer=self.consumer, producer=self.producer, rebalancing=False)
+        index = SeriesIndex()
+        self.rollup = RollupProcessor(app, Judge(world.objectives, index), index, world.partitions)
+        pages: Any = SimpleNamespace(pages={}, changelog_topic_name=PAGES)
+        for partition in range(world.partitions):
+            found = pages.pages.setdefault(partition, PartPages())
+            for record in world.logs[TP(PAGES, partition)]:
+                found.apply(record.key, record.value)
+        self.objectives = ObjectivesProcessor(app, pages, index)
+        self.position = {tp: point.offset for tp, point in world.commits.items()}
+
+    async def recover(self) -> None:
+        await self.objectives.recover(range(self.world.partitions))
+
+    async def count(self, rng: random.Random) -> None:
+        """One step of the rollup over some of what waits in some of the source partitions."""
+        await self.rollup.process(self._polls(SOURCE, rng))
+        await self.rollup.step()
+
+    async def fold(self, rng: random.Random) -> None:
+        """Some of what waits in some of the partitions of partials; pages are written."""
+        await self.objectives.process(self._polls(PARTIALS, rng))
+        await self.objectives.save()
+
+    def commit(self) -> None:
+        """What Faust does every second, unless the group has moved on."""
+        for tp, point in self.consumer.resume_points.items():
+            known = self.world.commits.get(tp)
+            if known is None or point.offset > known.offset:
+                self.world.commits[tp] = point
+
+    async def _polls(self, topic: str, rng: random.Random) -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
+        for partition in rng.sample(range(self.world.partitions), self.world.partitions):
+            tp = TP(topic, partition)
+            at = self.position.get(tp, 0)
+            waiting = self.world.logs[tp][at:]
+            taken = waiting if rng.random() < 0.7 else waiting[: rng.randrange(len(waiting) + 1)]
+            if taken and rng.random() < 0.8:
+                self.position[tp] = at + len(taken)
+                yield taken
+
+    def behind(self) -> bool:
+        return any(
+            self.position.get(tp, 0) < len(log) for tp, log in self.world.logs.items() if tp.topic in (SOURCE, PARTIALS)
+        )
+
+    def slices(self, objective: Objective) -> dict[int, tuple[int, int, int, int]]:
+        """(total, good, late, sum_us) of every second of an objective, over all partitions' tables."""
+        found: dict[int, tuple[int, int, int, int]] = {}
+        for part in self.objectives.parts.values():
+            rows = part.tables[OBJECTIVES].read(self.objectives.index.number(objective.series), SECONDS, 0, 1 << 31)
+            for start, good, n, late, total_us in rows.select("start", "good", "n", "late_n", "sum_us").iter_rows():
+                total, fine, lates, sum_us = found.get(start, (0, 0, 0, 0))
+                found[start] = (total + n, fine + n * good, lates + late, sum_us + total_us)
+        return found
+
+
+def expected(world: World, objective: Objective, events: dict[bytes, ProbeResult]) -> dict[int, tuple[int, int, int, int]]:
+    """The same from the log itself."""
+    found: dict[int, tuple[int, int, int, int]] = {}
+    for tp, log in world.logs.items():
+        if tp.topic != SOURCE:
+            continue
+        frontier = 0
+        for record in log:
+            frontier = max(frontier, record.timestamp)
+            event = events.get(record.value)
+            if event is None or not objective.selector.matches(event.service, event.endpoint, event.region, event.kind):
+                continue
+            start = event.ts // 1_000
+            late = start * 1_000 + 11_000 <= frontier
+            good = event.success and event.latency_us <= (objective.latency_us_le or 1 << 62)
+            total, fine, lates, sum_us = found.get(start, (0, 0, 0, 0))
+            found[start] = (total + 1, fine + good, lates + late, sum_us + event.latency_us)
+    return found
+
+
+def objective(name: str, limit: int | None = None, **where: str) -> Objective:
+    return Objective(name, "test", name, Selector(**where), limit, 0.99, 3_600)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    """The time of the rollup's processor."""
+    clock = Clock()
+    monkeypatch.setattr(rollup_module, "time", clock)
+    yield clock
