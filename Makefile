@@ -34,6 +34,10 @@ unit: setup ## Tests that need no broker, in seconds
 test: setup ## All tests, with a real Kafka
 	@exec $(BIN)/python -m pytest
 
+.PHONY: examples
+examples: setup ## What README and examples/ show, against a running stack
+	@exec $(BIN)/python -m pytest tests/architecture/test_papers.py tests/integration/test_readme.py tests/integration/test_registry.py
+
 .PHONY: lint
 lint: setup ## Formatting, ruff, mypy and the import contracts
 	$(BIN)/ruff format --check

@@ -19,7 +19,7 @@ def pack(rows: pl.DataFrame) -> bytes:
 
 
 def unpack(data: bytes, schema: pl.Schema) -> pl.DataFrame:
-    """The rows of `pack`. Raises FrameError unless they are whole, with exactly the columns of `schema` and no nulls."""
+    """The rows of `pack`. Raises FrameError unless whole, with exactly the columns of `schema` and no nulls."""
     if not data.endswith(_END):
         message = f"{len(data)} bytes that end with {data[-8:].hex() or 'nothing'}; expected the end of an Arrow stream"
         raise FrameError(message)

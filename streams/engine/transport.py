@@ -70,6 +70,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             for tp, offset in offsets.items()
             if tp in assigned
         }
+        if not wanted:
+            return False
         try:
             await self._ensure_consumer().commit(wanted)
         except CommitFailedError as error:
@@ -112,6 +114,13 @@ class Consumer(driver.Consumer):
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ANN401, ASYNC109 - Faust's signature
         polled = await super()._getmany(active_partitions, timeout)
         return {tp: [Batch(records)] if records and self._batched(tp) else records for tp, records in polled.items()}
+
+    def highwater(self, tp: TP) -> int | None:  # type: ignore[override]  # Faust's own is None before the first fetch
+        """The end of a partition's log as last heard; None for one that is not, or no longer, assigned to us."""
+        try:
+            return super().highwater(tp)
+        except AssertionError:  # aiokafka's answer; asking first would be no use, as its thread may lose the partition
+            return None
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         if not self._batched(tp):

@@ -51,6 +51,10 @@ class StateLostError(RuntimeError):
         )
 
 
+class NotKeptError(LookupError):
+    """A partition of `slo-partials` is not one of ours."""
+
+
 @dataclass(slots=True)
 class Part:
     """The tables of one owned partition, and the changelog keys of their pages by (family, part)."""
@@ -122,7 +126,7 @@ class ObjectivesProcessor:
         async for records in stream:
             epoch = self._epoch
             self._pending.append(records)
-            while len(self._pending) > MAX_PENDING and epoch == self._epoch:
+            while len(self._pending) > MAX_PENDING and epoch == self._epoch and not self._app.rebalancing:
                 await (self.in_thread(self._fold_pending) if self.recovered else asyncio.sleep(0.01))
 
     async def save(self) -> None:
@@ -144,11 +148,14 @@ class ObjectivesProcessor:
         await self._write([(s.partition, key, None) for s in snapshots for key in s.tombstones])
 
     async def read(self, partition: int, step: Callable[[SloTable], ResultT]) -> ResultT:
-        """Run `step` on the objectives' table of a partition, everything that was received folded. Raises KeyError."""
+        """Run `step` on the objectives' table of a partition, with all that was received. Raises NotKeptError."""
 
         def run() -> ResultT:
             self._fold_pending()
-            return step(self.parts[partition].tables[OBJECTIVES])
+            part = self.parts.get(partition)
+            if part is None:
+                raise NotKeptError(partition)
+            return step(part.tables[OBJECTIVES])
 
         return await self.in_thread(run)
 

@@ -9,7 +9,7 @@ from streams.core.slices import SECONDS, Tier
 from streams.core.table import SloTable
 from streams.core.windows import Summary, Window, sliding, summarize, summarize_all, tier_for
 from streams.engine.partitioning import partition_of
-from streams.processors.objectives import ObjectivesProcessor
+from streams.processors.objectives import NotKeptError, ObjectivesProcessor
 
 AnswerT = TypeVar("AnswerT")
 
@@ -115,9 +115,10 @@ class TableQueries:
         if not self._processor.recovered:
             raise NotHereError("the worker is recovering its tables; try again in a few seconds")
         partition = self.partition(objective)
-        if partition not in self._processor.parts:
-            raise NotHereError(f"partition {partition} of slo-partials is kept by another worker")
-        return await self._processor.read(partition, lambda table: step(objective, table))
+        try:
+            return await self._processor.read(partition, lambda table: step(objective, table))
+        except NotKeptError:
+            raise NotHereError(f"partition {partition} of slo-partials is kept by another worker") from None
 
     def _series(self, objective: Objective) -> int:
         return self._processor.index.number(objective.series)

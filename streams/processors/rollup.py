@@ -41,6 +41,7 @@ PARTIALS = "slo-partials"
 TELL_ALL_EVERY_S = 1.0
 # Polls wait while this many records are not yet counted.
 MAX_PENDING = 60_000
+PENDING_POLL_S = 0.01
 
 log = structlog.get_logger("fleetbeat.rollup")
 
@@ -69,7 +70,6 @@ class RollupProcessor:
         self._epoch = 0
         self._pending: list[Records] = []
         self._pending_count = 0
-        self._drained = asyncio.Event()
         self._published: dict[int, int] = {}
         self._told_all_s = 0.0
         self._owners: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
@@ -84,12 +84,13 @@ class RollupProcessor:
     async def process(self, stream: AsyncIterable[Records]) -> None:
         """Faust's entry: each event is what one poll brought for one partition."""
         async for records in stream:
-            while self._pending_count > MAX_PENDING and not self._app.rebalancing:
-                self._drained.clear()
-                await self._drained.wait()
+            epoch = self._epoch
             self._pending.append(records)
             self._pending_count += len(records)
             metrics.PENDING.set(self._pending_count)
+            # A rebalance waits until this poll is let go of, and nothing is counted meanwhile.
+            while self._pending_count > MAX_PENDING and epoch == self._epoch and not self._app.rebalancing:  # noqa: ASYNC110 - of three events, one of them Faust's
+                await asyncio.sleep(PENDING_POLL_S)
 
     async def step(self) -> None:
         """Count what is pending, publish it and, once all of it is acknowledged, move the commit."""
@@ -126,7 +127,6 @@ class RollupProcessor:
     def _clear_pending(self) -> None:
         self._pending = []
         self._pending_count = 0
-        self._drained.set()
 
     def _open(self, rollup: Rollup, partition: int, first_offset: int) -> None:
         if partition in rollup.progress:

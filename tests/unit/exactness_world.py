@@ -181,7 +181,7 @@ class RandomWorld(World):
             (40, lambda: self._count(self.rng.choice(self.counters))),
             (25, lambda: self._fold(target, self.owners[target])),
             (14, lambda: self._save(target, self.owners[target])),
-            (3, lambda: self.owners[target].seal()),
+            (3, self.owners[target].seal),
             (3, self._restart),
             (3, lambda: self.ghost_owners.append((target, self.replace_owner(target)))),
             (3, lambda: self.compact(target, self.rng.randrange(len(self.pages[target]) + 1))),

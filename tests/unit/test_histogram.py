@@ -45,7 +45,7 @@ def test_bounds_ascend_and_reach_the_greatest_latency() -> None:
 
 @given(st.lists(LATENCIES), st.lists(LATENCIES))
 def test_the_histogram_of_two_lots_is_their_sum(some: list[int], others: list[int]) -> None:
-    def histogram(latencies: list[int]) -> np.ndarray:  # type: ignore[type-arg]
+    def histogram(latencies: list[int]) -> np.ndarray:
         return np.bincount(buckets_of(np.array(latencies, dtype=np.int64)), minlength=len(BOUNDS))
 
     assert (histogram(some) + histogram(others) == histogram(some + others)).all()

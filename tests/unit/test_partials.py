@@ -65,10 +65,10 @@ def test_long_names_count_too() -> None:
 
 def test_one_series_of_many_cells_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
     """After an outage one objective may have a cell for every second of every source."""
-    monkeypatch.setattr(partials, "MAX_RECORD_BYTES", 30_000)
+    monkeypatch.setattr(partials, "MAX_RECORD_BYTES", 10_000)
     values = written(cell_rows(3_000, 5), index_of("slo:all@1"))
     assert len(values) > 1
-    assert max(map(len, values)) <= 30_000
+    assert max(map(len, values)) <= 10_000
 
 
 def test_frontiers_without_cells_are_a_record_too() -> None:
