@@ -61,11 +61,15 @@ def up(  # noqa: PLR0913 - one argument an option
         bool, _flag("Compare views and SQL with what was sent: one JSON line, 0 only if all agree.")
     ] = False,
     nodes: Annotated[int, _says("Size of the simulated fleet.")] = 1_000,
-    rate: Annotated[int | None, _says("Probe results per second of the whole fleet; without it one a node.")] = None,
+    rate: Annotated[
+        int | None, _says("Probe results per second of the whole fleet; without it 3 a node, at most 30,000.")
+    ] = None,
     duration: Annotated[float | None, _says("Seconds until the fleet stops sending.")] = None,
     seed: Annotated[int | None, _says("Draw the same fleet again.")] = None,
     objectives: Annotated[Path | None, _says("Your SLOs instead of those of the simulated fleet.")] = None,
-    state: Annotated[Path | None, _says("Folder for data and logs.")] = None,
+    state: Annotated[
+        Path | None, _says("Folder for data and logs; without it .fleetbeat, and an own one with --check.")
+    ] = None,
     brokers: Annotated[str | None, _says("HOST:PORT of a Kafka that already runs, instead of starting one.")] = None,
     kafka_port: Annotated[int | None, _says("Without it 19092, or a free one when that is taken.")] = None,
     worker_port: Annotated[int | None, _says("Of the views; without it 8080, or a free one.")] = None,
@@ -117,8 +121,8 @@ def worker(
 def archive(
     *,
     brokers: Brokers = LOCAL_KAFKA,
-    clickhouse: Annotated[str | None, _says("URL of a server; without it an embedded store is used.")] = None,
-    store: Annotated[Path | None, _says("Folder of the embedded store.")] = None,
+    clickhouse: Annotated[str | None, _says("URL of a server, instead of the embedded store.")] = None,
+    store: Annotated[Path | None, _says("Folder of the embedded store; without it .fleetbeat/store.")] = None,
     listen: Annotated[str, _says("HOST:PORT where the embedded store answers read-only SQL.")] = "127.0.0.1:8123",
     metrics: Annotated[str | None, _says("HOST:PORT of the archive's own health and metrics.")] = None,
 ) -> int:
@@ -128,6 +132,8 @@ def archive(
     """
     with _extra("archive"):
         from streams.archive.app import ArchiveOptions, run_archive
+    if clickhouse is None and store is None:
+        store = Path(".fleetbeat/store")
     return run_archive(
         ArchiveOptions(brokers=brokers, clickhouse=clickhouse, store=store, listen=listen, metrics=metrics)
     )
@@ -200,7 +206,7 @@ def topics_check(*, brokers: Brokers = LOCAL_KAFKA, partitions: Partitions = 12,
 
 
 @app.command
-def check(files: Annotated[tuple[Path, ...], Parameter(name="FILE", negative=())], /) -> int:
+def check(files: Annotated[tuple[Path, ...], Parameter(name="FILE", help="One or more files.", negative=())], /) -> int:
     """Validate objectives files and simulate scripts; print every problem with file, line and column.
 
     Example: `fleetbeat check slos.yaml storm.yaml`
@@ -242,7 +248,7 @@ def bench(
 ) -> int:
     """Run a benchmark of a checkout, `tests/bench/NAME.py`.
 
-    Example: `fleetbeat bench decode --json`
+    Example: `fleetbeat bench simulate --json`
     """
     root = Path(__file__).parent
     if not (root / "pyproject.toml").is_file():

@@ -20,12 +20,12 @@ from streams.core.series import Judge, SeriesIndex
 from streams.engine.app import App, EngineSettings, create_app, page_table, raw_schema
 from streams.engine.brokers import find_partitions
 from streams.engine.transport import topic_partitions
+from streams.listen import ListenAddress, parse_listen
 from streams.logs import configure_logs
 from streams.processors.objectives import PARTIALS, ObjectivesProcessor
 from streams.processors.queries import Completeness, TableQueries
 from streams.processors.rollup import SOURCE, RollupProcessor
 from streams.processors.status import StatusPublisher
-from streams.views.listen import ListenAddress, parse_listen
 from streams.views.routes import Health, create_views
 
 STEP_EVERY_S = 0.25
@@ -73,7 +73,7 @@ class Worker:
         known: dict[int, int] = {}
         for part in self._objectives.parts.values():
             for table in part.tables.values():
-                for source, frontier in table.frontiers.items():
+                for source, frontier in table.frontiers.copy().items():  # the fold thread adds to it
                     known[source] = min(known.get(source, frontier), frontier)
         complete = [now_ms if self._caught_up(p) else known.get(p, 0) for p in range(self._partitions)]
         lowest = min(complete, default=0)

@@ -6,7 +6,9 @@ EVENTS = Counter("fleetbeat_rollup_events_total", "Events counted into cells", [
 LATE = Counter("fleetbeat_rollup_late_events_total", "Events whose slice was sealed when they came", ["topic"])
 CLAMPED = Counter("fleetbeat_rollup_clamped_events_total", "Events whose time was not believable", ["topic"])
 REJECTED = Counter("fleetbeat_rejected_records_total", "Records sent to dead-letters", ["topic", "reason"])
-HOLES = Counter("fleetbeat_rollup_missing_offsets_total", "Committed offsets that retention had deleted", ["topic"])
+HOLES = Counter(
+    "fleetbeat_missing_offsets_total", "Offsets that retention had deleted before they were read", ["topic"]
+)
 PENDING = Gauge("fleetbeat_rollup_pending_records", "Records read and not yet counted")
 OPEN_ROWS = Gauge("fleetbeat_rollup_open_rows", "Rows held for open cells")
 BATCH_SECONDS = Histogram("fleetbeat_batch_seconds", "Block work of one batch", ["processor"])

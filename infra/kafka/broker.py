@@ -81,11 +81,13 @@ class LocalKafka:
         may_move = self._asked_port is None and self._port is None
         for tries_left in reversed(range(_PORT_TRIES if may_move else 1)):
             try:
-                return self._start_once()
+                self._start_once()
             except _PortLostError:  # another program was faster between our look and the broker's bind
                 if not tries_left:
                     raise
                 self._port = None
+            else:
+                return
 
     def _start_once(self) -> None:
         java, jars = find_java(), ensure_jars(self._progress)

@@ -6,6 +6,12 @@ from pathlib import Path
 
 from infra.state import DEFAULT_FOLDER
 
+LAST_PORT = 65_535
+
+
+class UpOptionsError(ValueError):
+    """An option cannot be; the message names it and says what was expected."""
+
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
@@ -26,6 +32,15 @@ class UpOptions:
     worker_port: int | None = None
     sql_port: int | None = None
     brokers: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UpOptionsError."""
+        for name, value in (("nodes", self.nodes), ("rate", self.rate), ("duration", self.duration_s)):
+            if value is not None and value <= 0:
+                raise UpOptionsError(f"--{name}: value {value}; expected more than 0")
+        for name, port in (("kafka", self.kafka_port), ("worker", self.worker_port), ("sql", self.sql_port)):
+            if port is not None and not 0 < port <= LAST_PORT:
+                raise UpOptionsError(f"--{name}-port: value {port}; expected 1 to {LAST_PORT}")
 
     @property
     def state_folder(self) -> Path:

@@ -3,14 +3,15 @@
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.kafka import LocalKafka
-from infra.local.children import Child, ChildFailedError, fleetbeat, unready
-from infra.local.options import UpOptions, demo_file
+from infra.local.children import Child, ChildFailedError, child_environment, fleetbeat, unready
+from infra.local.options import UpOptions, UpOptionsError, demo_file
 from infra.progress import Board
 from infra.state import LOOPBACK, pick_port
 
@@ -50,7 +51,9 @@ class Stack:
         return self._addresses
 
     def start(self) -> None:
-        """Broker, topics, worker and archive; returns when all are ready. Raises InfraError."""
+        """Broker, topics, worker and archive; returns when all are ready. Raises InfraError, UpOptionsError."""
+        if self._options.objectives is not None:
+            _refuse_bad_file(self._options.objectives)
         self._addresses = where = self._choose_addresses(self._start_broker())
         self._apply_topics(where.kafka)
         views, sql, metrics = (url.removeprefix("http://") for url in (where.views, where.sql, where.archive_metrics))
@@ -64,6 +67,7 @@ class Stack:
         ]
         archive: list[str | Path] = ["--store", self.folder / "store", "--listen", sql, "--metrics", metrics]
         # Both at once: each spends its first seconds on imports.
+        begun = time.monotonic()
         children = [
             self._spawn("worker", "worker", "--brokers", where.kafka, *worker),
             self._spawn("archive", "archive", "--brokers", where.kafka, *archive),
@@ -71,7 +75,7 @@ class Stack:
         for child, health, shown in zip(
             children, (where.views, where.archive_metrics), (where.views, where.sql), strict=True
         ):
-            with self._marked(child.name, shown):
+            with self._marked(child.name, shown, begun=begun):
                 self._await_ready(child, f"{health}/-/ready")
 
     def start_fleet(self, *, duration_s: float | None, ledger: Path | None) -> Child:
@@ -173,9 +177,9 @@ class Stack:
         child.await_ready(reason, READY_TIMEOUT_S)
 
     @contextlib.contextmanager
-    def _marked(self, name: str, *words: str, end: str = "ready") -> Iterator[list[str]]:
+    def _marked(self, name: str, *words: str, end: str = "ready", begun: float | None = None) -> Iterator[list[str]]:
         """Shows a process as starting, then as `end` with how long that took, or as failed; yields its words."""
-        begun = time.monotonic()
+        begun = time.monotonic() if begun is None else begun
         shown = list(words)
         self._board.mark(name, "starting", *words)
         try:
@@ -184,3 +188,11 @@ class Stack:
             self._board.mark(name, "failed")
             raise
         self._board.mark(name, end, " ".join([*shown, f"in {time.monotonic() - begun:.1f} s"]))
+
+
+def _refuse_bad_file(objectives: Path) -> None:
+    """The worker would say the same, but only when the broker runs. Raises UpOptionsError."""
+    command = fleetbeat("check", objectives)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=child_environment())
+    if done.returncode != 0:
+        raise UpOptionsError(done.stderr.strip())

@@ -13,7 +13,7 @@ from infra.local.welcome import welcome
 from infra.progress import Board
 from infra.state import StateFolder
 
-STATUS_EVERY_S = 1.0
+STATUS_EVERY_S = 2.0
 FIRST_EVENTS_TIMEOUT_S = 60.0
 
 

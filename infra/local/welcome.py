@@ -33,7 +33,7 @@ def welcome(where: Addresses, state: Path) -> str:
 def things_to_try(where: Addresses) -> tuple[tuple[str, str], ...]:
     """Three (what it shows, shell command)."""
     return (
-        ("is each service keeping its promise now?", f"curl -s {where.views}/api/v1/slos"),
+        ("is each service keeping its promise now?", f"curl -s {where.views}/api/v1/slos | python3 -m json.tool"),
         ("ask every raw result", f"curl -s {where.sql}/ --data-binary '{BY_SERVICE}'"),
         _on_kafka(where),
     )

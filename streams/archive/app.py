@@ -20,6 +20,7 @@ from streams.archive.ingest import StoreClient
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.service import Archive
 from streams.archive.storing import STORE_ERRORS
+from streams.listen import parse_listen
 from streams.logs import configure_logs
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class CannotStartError(RuntimeError):
 def run_archive(options: ArchiveOptions) -> int:
     """Archives until SIGTERM or SIGINT; returns the exit status.
 
-    Raises OptionsError, CannotStartError, or StoreInUseError when another process has the store.
+    Raises OptionsError, ListenError, CannotStartError, or StoreInUseError when another process has the store.
     """
     configure_logs()
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
@@ -71,6 +72,7 @@ def run_archive(options: ArchiveOptions) -> int:
         if options.store is not None:
             raise OptionsError(f"--store {options.store} beside --clickhouse: expected one of them")
         return run_with(options, Store(server(options.clickhouse)))
+    parse_listen(options.listen)  # before a store is made
     if options.store is None:
         raise OptionsError("no store: expected --store FOLDER for an embedded one, or --clickhouse URL")
     from streams.archive.embedded import EmbeddedStore  # noqa: PLC0415 - a server needs no chdb
@@ -146,8 +148,6 @@ async def _serve_sql(stack: AsyncExitStack, store: "EmbeddedStore", listen: str,
         gateway = Gateway(store, listen=listen, registry=metrics.registry)
         stack.push_async_callback(gateway.close)
         return await gateway.start()
-    except ValueError as error:
-        raise OptionsError(f"--{error}") from error
     except OSError as error:
         raise CannotStartError(f"--listen {listen}: {error.strerror or error}") from error
 
@@ -193,13 +193,11 @@ def _status(archive: Archive, metrics: ArchiveMetrics, ready_lag: int) -> web.Ap
 
 
 async def _listen(stack: AsyncExitStack, app: web.Application, address: str) -> str:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise OptionsError(f"--metrics {address}: expected HOST:PORT")
+    where = parse_listen(address, "--metrics")
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, host.strip("[]"), int(port))
+    site = web.TCPSite(runner, where.host, where.port)
     try:
         await site.start()
     except OSError as error:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 import re
 import time
@@ -19,6 +18,7 @@ from streams.archive import wire
 from streams.archive.embedded import Answer, EmbeddedStore, Handle, SqlError
 from streams.archive.gate import ErrorCode, Gate, RefusedError
 from streams.archive.sql_http import Limits, Query, read_query, write_answer
+from streams.listen import ListenAddress, parse_listen
 
 _log = structlog.get_logger(__name__)
 
@@ -42,9 +42,9 @@ class Gateway:
         limits: Limits | None = None,
         registry: CollectorRegistry = REGISTRY,
     ) -> None:
-        """`listen` is HOST:PORT, port 0 for any. Raises ValueError for a host that is not loopback."""
+        """`listen` is HOST:PORT, port 0 for any. Raises ListenError for a host that is not loopback."""
         self._store = store
-        self._host, self._port = _loopback(listen)
+        self._address = parse_listen(listen)
         self._limits = limits or Limits()
         self._queries = Counter(
             "fleetbeat_sql_queries", "Queries by outcome: ok, refused, failed, busy.", ["outcome"], registry=registry
@@ -65,7 +65,7 @@ class Gateway:
     def application(self) -> web.Application:
         """The routes, to be served by somebody else; `start` serves them here."""
         application = web.Application(
-            client_max_size=self._limits.query_bytes, middlewares=[_only_for(_LOCAL_NAMES | {self._host})]
+            client_max_size=self._limits.query_bytes, middlewares=[_only_for(_LOCAL_NAMES | {self._address.host})]
         )
         application.router.add_get("/ping", _ok)
         application.router.add_get("/replicas_status", _ok)
@@ -77,9 +77,9 @@ class Gateway:
         """Listens; returns HOST:PORT. Raises OSError when the port is taken."""
         self._runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=5.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
-        self._port = self._runner.addresses[0][1]
-        return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
+        await web.TCPSite(self._runner, self._address.host, self._address.port).start()
+        self._address = ListenAddress(self._address.host, self._runner.addresses[0][1])
+        return str(self._address)
 
     async def close(self) -> None:
         """Stops listening and ends running queries; call it before the store is closed."""
@@ -194,18 +194,6 @@ def _only_for(hosts: frozenset[str]) -> Middleware:
         return await handler(request)
 
     return guard
-
-
-def _loopback(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    host = host.strip("[]")
-    with contextlib.suppress(ValueError):
-        if port.isdigit() and (host == "localhost" or ipaddress.ip_address(host).is_loopback):
-            return host, int(port)
-    raise ValueError(
-        f"listen {listen}: expected 127.0.0.1:PORT, [::1]:PORT or localhost:PORT, because nobody logs in to the "
-        "embedded store; for other machines write to a ClickHouse server (--clickhouse)"
-    )
 
 
 def _host_of(header: str) -> str:

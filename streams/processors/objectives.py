@@ -189,6 +189,10 @@ class ObjectivesProcessor:
 
     def _fold(self, part: Part, records: Records) -> None:
         require_append_time(records)
+        missing = records[0].offset - part.applied - 1
+        if missing > 0 and part.applied >= 0:
+            metrics.HOLES.labels(PARTIALS).inc(missing)
+            log.error("records deleted before they were read", topic=PARTIALS, missing=missing, after=part.applied)
         heads: list[Heading] = []
         frames = [pl.DataFrame(schema={**CELL_ROWS, "offset": pl.Int64})]
         for row, record in enumerate(records):

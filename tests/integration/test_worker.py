@@ -233,7 +233,7 @@ def test_metrics_count_what_was_read(served: Served) -> None:
         entry.ts != entry.event.ts for entry in served.events
     )
     assert worker.metric("fleetbeat_rejected_records_total") == len(served.log) - len(served.events)
-    assert worker.metric("fleetbeat_rollup_missing_offsets_total") == 0
+    assert worker.metric("fleetbeat_missing_offsets_total") == 0
     eventually(lambda: worker.metric("fleetbeat_consumer_lag_records") == 0, "lag of 0", 10)
     eventually(lambda: worker.metric("fleetbeat_worker_ready") == 1, "ready in the metrics", 10)
 

@@ -13,6 +13,7 @@ from tests.integration.worker_process import (
     SOURCE,
     Counted,
     Promise,
+    Sender,
     Traffic,
     WorkerProcess,
     counted,
@@ -21,6 +22,7 @@ from tests.integration.worker_process import (
     expected,
     letters,
     now_ms,
+    probe_result,
     read_log,
     write_objectives,
 )
@@ -29,6 +31,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 PARTITIONS = 4
 KILLS = 6
+BACKLOG = 600_000
 SESSION_S = 6
 PROMISES = (
     Promise("all"),
@@ -106,7 +109,7 @@ def agree(log: Sequence[Counted], workers: Sequence[WorkerProcess], from_ms: int
         eventually(lambda: not mismatches(log, workers, from_ms), "agreement", timeout_s)
     assert mismatches(log, workers, from_ms) == []
     for worker in workers:
-        assert worker.metric("fleetbeat_rollup_missing_offsets_total") == 0
+        assert worker.metric("fleetbeat_missing_offsets_total") == 0
         assert worker.metric("fleetbeat_unreadable_pages_total") == 0
 
 
@@ -181,3 +184,20 @@ def test_two_workers_of_which_one_is_killed_and_one_freezes(
     log = log_of(brokers, traffic)
     agree(log, [first, second], traffic.from_ms)
     assert dead_letters_cover(brokers, traffic)
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_joins_while_the_other_is_far_behind(brokers: str, start: Start) -> None:
+    """A rebalance must not wait for records that nobody counts during a rebalance."""
+    sender = Sender(brokers)
+    from_ms = now_ms() - 5_000
+    for seq in range(5_000):
+        sender.send(probe_result(node_id=f"node-{seq % 40}", seq=seq, service=f"service-{seq % 6}", ts=from_ms + seq))
+    for _ in range(BACKLOG // 5_000):
+        sender.send_again(sender.events)
+    sender.flush()
+    first = start("first")
+    eventually(lambda: first.get("/metrics")[0] and first.metric("fleetbeat_rollup_events_total"), "first count", 30)
+    second = start("second")
+    eventually(lambda: shared([first, second]), "sharing", 40)
+    agree(counted(read_log(brokers), sender.events), [first, second], from_ms)

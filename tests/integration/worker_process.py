@@ -228,11 +228,20 @@ class Sender:
         self.corrupt.append((key, value))
         self._produce(key, value, partition)
 
+    def send_again(self, values: Iterable[bytes]) -> None:
+        """Copies of what was sent: events of their own to everyone who counts."""
+        for value in values:
+            self._produce(self.events[value].node_id.encode(), value, -1)
+
     def flush(self) -> None:
-        assert self._producer.flush(30) == 0
+        assert self._producer.flush(60) == 0
 
     def _produce(self, key: bytes | None, value: bytes | None, partition: int) -> None:
-        self._producer.produce(SOURCE, key=key, value=value, partition=partition)
+        try:
+            self._producer.produce(SOURCE, key=key, value=value, partition=partition)
+        except BufferError:  # its queue is full
+            self._producer.poll(0.2)
+            return self._produce(key, value, partition)
         self._producer.poll(0)
 
 

@@ -172,7 +172,7 @@ class RandomWorld(World):
         self.ghosts: list[Counter] = []
         self.ghost_owners: list[tuple[int, Owner]] = []
         self.ghost_pages: list[tuple[int, list[Write]]] = []
-        super().__init__(log, targets=2, junk=rng.randrange(4))
+        super().__init__(log, targets=3, junk=rng.randrange(4))
 
     def act(self) -> None:
         """One thing."""
@@ -182,7 +182,7 @@ class RandomWorld(World):
             (25, lambda: self._fold(target, self.owners[target])),
             (14, lambda: self._save(target, self.owners[target])),
             (3, self.owners[target].seal),
-            (3, self._restart),
+            (5, self._restart),
             (3, lambda: self.ghost_owners.append((target, self.replace_owner(target)))),
             (3, lambda: self.compact(target, self.rng.randrange(len(self.pages[target]) + 1))),
             (4 * bool(self.ghosts), lambda: self._count(self.rng.choice(self.ghosts))),
@@ -191,6 +191,19 @@ class RandomWorld(World):
         ]
         (act,) = self.rng.choices([act for _, act in choices], [weight for weight, _ in choices])
         act()
+
+    def finish(self) -> str:
+        """Then every stuck page arrives, and all owners begin anew from what compaction has left."""
+        differs = super().finish()
+        for target in range(len(self.owners)):
+            self._save(target, self.owners[target])
+        while self.ghost_pages:
+            self._ghost_pages()
+        for target, owner in enumerate(self.owners):
+            self.story.append(f"in the end {owner.name} is at {owner.applied}")
+            self.compact(target)
+            self.replace_owner(target)
+        return differs or super().finish()
 
     def _ghost_owner(self) -> None:
         target, owner = self.rng.choice(self.ghost_owners)
@@ -219,7 +232,7 @@ class RandomWorld(World):
         if not polls:
             return
         sends = self.rng.randrange(4) if self.rng.random() < 0.04 else None
-        everyone, commit = self.rng.random() < 0.5, self.rng.random() < 0.7
+        everyone, commit = self.rng.random() < 0.3, self.rng.random() < 0.8
         self.count(counter, *polls, everyone=everyone, sends=sends, commit=commit)
         if sends is not None:
             self.story.append(f"a counter died after {sends} sends")

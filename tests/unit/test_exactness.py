@@ -203,24 +203,26 @@ def test_they_do_not_without_the_rule(script: Script, without: type[World]) -> N
     assert play(script, without) != ""
 
 
-def run(seed: int, kind: type[RandomWorld], acts: int) -> str:
+def run(seed: int, kind: type[RandomWorld], acts: int) -> tuple[str, str]:
+    """What differs in the end, and the story that led there."""
     rng = Random(seed)
     with mock.patch.object(partials, "MAX_RECORD_BYTES", 3_000):
         world = kind(draw_log(rng, 3, 40), rng)
         try:
             for _ in range(acts):
                 world.act()
-            return world.finish()
+            differs = world.finish()
         except StateLostError as lost:
-            return str(lost)
-        finally:
-            note("\n".join(world.story))
+            differs = str(lost)
+    return differs, "\n".join(world.story)
 
 
 @settings(max_examples=6, deadline=None, print_blob=True)
 @given(seed=st.integers(0, (1 << 32) - 1))
 def test_whatever_happens(seed: int) -> None:
-    assert run(seed, RandomWorld, 45) == ""
+    differs, story = run(seed, RandomWorld, 45)
+    note(story)
+    assert differs == ""
 
 
 @pytest.mark.slow
@@ -228,7 +230,9 @@ def test_whatever_happens(seed: int) -> None:
 @settings(max_examples=250, deadline=None, print_blob=True)
 @given(seed=st.integers(0, (1 << 32) - 1), acts=st.integers(10, 120))
 def test_whatever_happens_for_longer(seed: int, acts: int) -> None:
-    assert run(seed, RandomWorld, acts) == ""
+    differs, story = run(seed, RandomWorld, acts)
+    note(story)
+    assert differs == ""
 
 
 RULES = list(dict.fromkeys(without for _, without in SCRIPTS))
@@ -241,4 +245,4 @@ def test_random_worlds_notice_a_missing_rule(without: type[World]) -> None:
     kind = type(f"Random{without.__name__}", (without, RandomWorld), {})
     first = int(np.random.default_rng().integers(1 << 32))
     print(f"seeds from {first}")
-    assert any(run(seed, kind, 60) for seed in range(first, first + 60))
+    assert any(run(seed, kind, 60)[0] for seed in range(first, first + 60))

@@ -5,7 +5,7 @@ from lz4.block import decompress
 
 from streams.archive import wire
 from streams.archive.gate import RefusedError
-from streams.archive.gateway import _host_of, _loopback
+from streams.archive.gateway import _host_of
 from streams.archive.settings import admit_params, admit_settings
 from streams.archive.sql_http import Limits
 
@@ -121,22 +121,6 @@ def test_codes_have_their_status(code: int, status: int) -> None:
 )
 def test_content_types(output_format: str, kind: str) -> None:
     assert wire.content_type(output_format) == kind
-
-
-@pytest.mark.parametrize(
-    ("listen", "address"),
-    [("127.0.0.1:8123", ("127.0.0.1", 8123)), ("[::1]:0", ("::1", 0)), ("localhost:1", ("localhost", 1))],
-)
-def test_loopback_addresses(listen: str, address: tuple[str, int]) -> None:
-    assert _loopback(listen) == address
-
-
-@pytest.mark.parametrize(
-    "listen", ["0.0.0.0:8123", "10.0.0.1:8123", ":8123", "127.0.0.1", "example.org:80", "127.0.0.1:x"]
-)
-def test_others_are_refused_and_told_why(listen: str) -> None:
-    with pytest.raises(ValueError, match="nobody logs in"):
-        _loopback(listen)
 
 
 @pytest.mark.parametrize(
