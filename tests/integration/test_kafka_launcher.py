@@ -118,7 +118,7 @@ def test_a_port_lost_between_the_look_and_the_bind_is_replaced(tmp_path: Path, m
     with socket.create_server(("127.0.0.1", 0)) as faster:
         lost = [faster.getsockname()[1]]
 
-        def pick(preferred: int | None, explicit: int | None, used_for: str) -> int:
+        def pick(_preferred: int | None, explicit: int | None, used_for: str) -> int:
             return lost.pop() if used_for == "Kafka" and lost else pick_port(None, explicit, used_for)
 
         monkeypatch.setattr("infra.kafka.broker.pick_port", pick)

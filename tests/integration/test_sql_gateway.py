@@ -1,102 +1,19 @@
 """The embedded store behind its SQL gateway, each in a process of its own, asked by real clients over HTTP."""
 
 import json
-import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlencode
-from urllib.request import Request, urlopen
 
-import clickhouse_connect
 import pytest
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 from lz4.block import decompress
 
-ROWS = 50_000
-SERVER = Path(__file__).with_name("sql_gateway_process.py")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-
-
-@dataclass(frozen=True)
-class Reply:
-    status: int
-    code: str | None
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def text(self) -> str:
-        return self.body.decode()
-
-
-class Server:
-    """One gateway process."""
-
-    def __init__(self, folder: Path, **limits: float) -> None:
-        command = [sys.executable, str(SERVER), str(folder / "store"), json.dumps(limits)]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=ENVIRONMENT,
-            cwd=folder,
-        )
-        self.address = str(self._hear())
-
-    def client(self) -> Client:
-        host, port = self.address.split(":")
-        return clickhouse_connect.get_client(host=host, port=int(port), username="anyone", password="anything")  # noqa: S106 - nobody checks it
-
-    def ask(
-        self, sql: str | bytes | None = None, headers: dict[str, str] | None = None, path: str = "/", **asked: str
-    ) -> Reply:
-        data = sql.encode() if isinstance(sql, str) else sql
-        request = Request(f"http://{self.address}{path}?{urlencode(asked)}", data, headers or {})
-        try:
-            with urlopen(request, timeout=60) as found:  # noqa: S310
-                return Reply(found.status, None, dict(found.headers), found.read())
-        except HTTPError as problem:
-            with problem:
-                headers = dict(problem.headers)
-                return Reply(problem.code, headers.get("X-ClickHouse-Exception-Code"), headers, problem.read())
-
-    def tell(self, command: str) -> Any:  # noqa: ANN401 - JSON
-        assert self.process.stdin is not None
-        print(command, file=self.process.stdin, flush=True)
-        return self._hear()
-
-    def stop(self) -> int:
-        if self.process.poll() is None:
-            assert self.process.stdin is not None
-            self.process.stdin.close()
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                pipe.close()
-        return self.process.wait()
-
-    def _hear(self) -> Any:  # noqa: ANN401 - JSON
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            assert self.process.stderr is not None
-            raise AssertionError(f"the server ended: {self.process.stderr.read()[-2000:]}")
-        return json.loads(line)
+from tests.integration.sql_gateway_client import ROWS, Server
 
 
 @pytest.fixture(scope="module")
@@ -106,19 +23,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(folder)
     yield server
     assert server.stop() == 0
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    started: list[Server] = []
-
-    def one(**limits: float) -> Server:
-        started.append(Server(tmp_path, **limits))
-        return started[-1]
-
-    yield one
-    for server in started:
-        server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -403,8 +307,8 @@ class TestLimits:
         reply = server.ask("SELECT getSetting('max_execution_time')", max_execution_time="100000")
         assert reply.text == "30\n"
 
-    def test_too_many_at_once(self, start: Callable[..., Server]) -> None:
-        server = start(running=1, waiting=1, wait_s=0.3)
+    def test_too_many_at_once(self, start_gateway: Callable[..., Server]) -> None:
+        server = start_gateway(running=1, waiting=1, wait_s=0.3)
         slow = "SELECT count() FROM numbers(1e12) WHERE sipHash64(number) = 1"
         with ThreadPoolExecutor(4) as pool:
             replies = list(pool.map(lambda _: server.ask(slow, max_execution_time="2"), range(4)))
@@ -425,8 +329,8 @@ class TestLimits:
             assert list(pool.map(count, range(8))) == [ROWS // 5] * 8
 
 
-def test_queries_run_while_the_same_process_inserts(start: Callable[..., Server]) -> None:
-    server = start()
+def test_queries_run_while_the_same_process_inserts(start_gateway: Callable[..., Server]) -> None:
+    server = start_gateway()
     client = server.client()
     counted, taken_ms = [0], []
     assert server.tell("insert") == "inserting"
@@ -442,42 +346,3 @@ def test_queries_run_while_the_same_process_inserts(start: Callable[..., Server]
     assert len(set(counted)) > 5
     print(f"\n{acknowledged / 3:,.0f} rows/s in beside {len(taken_ms) * 2} queries, median {median(taken_ms):.1f} ms")
     client.close()
-
-
-class TestStore:
-    def test_a_second_process_is_told_who_has_the_folder(self, start: Callable[..., Server], tmp_path: Path) -> None:
-        server = start()
-        second = subprocess.run(
-            [sys.executable, str(SERVER), str(tmp_path / "store")],
-            capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path, env=ENVIRONMENT,
-        )  # fmt: skip
-        assert second.returncode != 0
-        assert f"store {tmp_path / 'store'}: in use by process {server.process.pid}" in second.stderr
-        assert "stop that process, or give another folder" in second.stderr
-
-    def test_rows_outlive_a_kill_and_scratch_does_not(self, start: Callable[..., Server], tmp_path: Path) -> None:
-        server = start()
-        assert server.tell("insert") == "inserting"
-        deadline = time.monotonic() + 20
-        while int(server.ask("SELECT count() FROM inserted").text) < 50_000 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        seen = int(server.ask("SELECT count() FROM inserted").text)
-        server.process.send_signal(signal.SIGKILL)
-        server.process.wait(10)
-        left = tmp_path / "store" / "scratch" / "left-behind"
-        left.write_text("an insert on its way")
-        again = start()
-        assert int(again.ask("SELECT count() FROM inserted").text) >= seen >= 50_000
-        assert not left.exists()
-
-    def test_stopping_does_not_wait_for_a_slow_query(self, start: Callable[..., Server]) -> None:
-        server = start()
-        with ThreadPoolExecutor(1) as pool:
-            slow = pool.submit(server.ask, "SELECT count() FROM numbers(1e12) WHERE sipHash64(number) = 1")
-            deadline = time.monotonic() + 10
-            while server.ask("SELECT count() FROM system.processes").text != "2\n" and time.monotonic() < deadline:
-                time.sleep(0.05)
-            started_s = time.monotonic()
-            assert server.stop() == 0
-            assert time.monotonic() - started_s < 8
-            assert slow.result().code == "394"

@@ -138,7 +138,7 @@ class WorkerProcess:
         return self.child.stop()
 
     def kill(self) -> None:
-        """kill -9, and wait for the end."""
+        """Kill -9, and wait for the end."""
         self.child.kill()
         eventually(lambda: self.child.poll() is not None, "death", 10)
 
@@ -297,8 +297,8 @@ class Traffic(threading.Thread):
 def probe_result(**fields: Any) -> ProbeResult:  # noqa: ANN401 - any of its fields
     """A result of one good probe, changed by `fields`."""
     good: dict[str, Any] = {
-        **{"node_id": "node-0", "boot_id": "boot", "probe": "p", "kind": "http", "service": "service-0"},
-        **{"endpoint": "/", "region": "eu-1", "success": True, "latency_us": 1_000, "ts": now_ms(), "seq": 0},
+        "node_id": "node-0", "boot_id": "boot", "probe": "p", "kind": "http", "service": "service-0",
+        "endpoint": "/", "region": "eu-1", "success": True, "latency_us": 1_000, "ts": now_ms(), "seq": 0,
     }
     return ProbeResult(**{**good, **fields})
 

@@ -222,10 +222,11 @@ class RandomWorld(World):
     def _count(self, counter: Counter) -> None:
         """Some polls, some of which begin with records that were polled before; rarely it dies as it publishes."""
         polls, chosen = list[Poll](), self.rng.sample(sorted(counter.next), self.rng.randint(1, len(counter.next)))
+        most = self.rng.choice((1, 3, 30))
         for partition in chosen:
             at = counter.next[partition]
             for _ in range(self.rng.choice((1, 1, 2))):
-                end = min(at + self.rng.randint(1, 30), len(self.log[partition]))
+                end = min(at + self.rng.randint(1, most), len(self.log[partition]))
                 if end > at:
                     polls.append((partition, max(counter.first[partition], at - self.rng.choice((0, 0, 3))), end))
                 at = end

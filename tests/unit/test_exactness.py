@@ -207,7 +207,7 @@ def run(seed: int, kind: type[RandomWorld], acts: int) -> tuple[str, str]:
     """What differs in the end, and the story that led there."""
     rng = Random(seed)
     with mock.patch.object(partials, "MAX_RECORD_BYTES", 3_000):
-        world = kind(draw_log(rng, 3, 40), rng)
+        world = kind(draw_log(rng, 3, 30), rng)
         try:
             for _ in range(acts):
                 world.act()
@@ -217,10 +217,10 @@ def run(seed: int, kind: type[RandomWorld], acts: int) -> tuple[str, str]:
     return differs, "\n".join(world.story)
 
 
-@settings(max_examples=6, deadline=None, print_blob=True)
+@settings(max_examples=4, deadline=None, print_blob=True)
 @given(seed=st.integers(0, (1 << 32) - 1))
 def test_whatever_happens(seed: int) -> None:
-    differs, story = run(seed, RandomWorld, 45)
+    differs, story = run(seed, RandomWorld, 40)
     note(story)
     assert differs == ""
 
@@ -245,4 +245,4 @@ def test_random_worlds_notice_a_missing_rule(without: type[World]) -> None:
     kind = type(f"Random{without.__name__}", (without, RandomWorld), {})
     first = int(np.random.default_rng().integers(1 << 32))
     print(f"seeds from {first}")
-    assert any(run(seed, kind, 60)[0] for seed in range(first, first + 60))
+    assert any(run(seed, kind, 60)[0] for seed in range(first, first + 200))
