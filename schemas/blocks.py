@@ -76,9 +76,9 @@ class BlockReader:
         return Block(frame, tuple(sorted(rejects, key=lambda reject: reject.row)))
 
     def _by_writer(self, values: Sequence[bytes | None], rejects: list[Reject]) -> Mapping[int, Sequence[int]]:
-        for prefix, schema_id in self._prefixes.items():
-            if all(v is not None and v.startswith(prefix) and len(v) <= MAX_VALUE_BYTES for v in values):
-                return {schema_id: range(len(values))}
+        only = self._only_writer(values)
+        if only is not None:
+            return {only: range(len(values))}
         groups: dict[int, list[int]] = {}
         for row, value in enumerate(values):
             try:
@@ -92,6 +92,14 @@ class BlockReader:
             else:
                 groups.setdefault(schema_id, []).append(row)
         return groups
+
+    def _only_writer(self, values: Sequence[bytes | None]) -> int | None:
+        """The one known schema id that all values carry, none of them empty or too large; else None."""
+        whole = [value for value in values if value is not None]
+        if len(whole) < len(values) or max(map(len, whole), default=0) > MAX_VALUE_BYTES:
+            return None
+        prefixes = {value[:5] for value in whole}
+        return self._prefixes.get(prefixes.pop()) if len(prefixes) == 1 else None
 
     def _read_rows(self, schema_id: int, rows: Sequence[int], batch: _Batch) -> list[pl.DataFrame]:
         whole = self._fast(schema_id, rows, batch)

@@ -28,7 +28,7 @@ def configure_logs(level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for library in ("faust", "mode", "aiokafka"):
+    for library in ("faust", "mode", "aiokafka", "streams.engine"):  # our engine has Faust's services by inheritance
         logging.getLogger(library).setLevel(logging.WARNING)  # a screen of "Starting..." hides what matters
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -34,6 +34,7 @@ CELL_ROWS = pl.Schema(
     }
 )
 _NO_ROWS = pl.DataFrame(schema=CELL_ROWS)  # to make one takes longer than to fill it
+_SOURCE_BITS = 20  # more than Kafka has partitions in a topic, and a slot key needs 32 of the other 43 bits
 _ROW = [*CELL, "bucket", "good"]
 _SUMS = (pl.col("n", "sum_us").sum(), pl.col("max_us").max())
 
@@ -191,7 +192,7 @@ class Rollup:
         keys = slot_keys(slices, late)
         sources = columns.source[rows]
         # The first row of each (slot, source) is its earliest record: batches are in offset order.
-        _, first = np.unique(np.stack((keys, sources)), axis=1, return_index=True)
+        _, first = np.unique((keys << _SOURCE_BITS) | sources, return_index=True)
         seals = seal_ms(slices[first], late[first])
         for position, seal in zip(first.tolist(), seals.tolist(), strict=True):
             slot = self._slots.setdefault(int(keys[position]), _Slot(seal))

@@ -198,10 +198,9 @@ class ObjectivesProcessor:
         for row, record in enumerate(records):
             try:
                 partial, rows = read_partial(record.value, self.index)
-            except DecodeError as error:
-                self._letters += dead_letters(records, [Reject(row, error.reason, error.detail)], "worker")
-            except FrameError as error:
-                self._letters += dead_letters(records, [Reject(row, "bad-cells", str(error))], "worker")
+            except (DecodeError, FrameError) as error:
+                self._letters += dead_letters(records, [_reject(row, error)], "worker")
+                heads.append(Heading(record.offset, ()))
             else:
                 frames.append(rows.with_columns(offset=pl.lit(record.offset, pl.Int64)))
                 heads.append(heading(record.offset, partial))
@@ -257,3 +256,9 @@ class ObjectivesProcessor:
     @property
     def _consumer(self) -> Consumer:
         return self._app.consumer  # type: ignore[return-value]
+
+
+def _reject(row: int, error: DecodeError | FrameError) -> Reject:
+    if isinstance(error, DecodeError):
+        return Reject(row, error.reason, error.detail)
+    return Reject(row, "bad-cells", str(error))

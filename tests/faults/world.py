@@ -58,7 +58,18 @@ class World:
 
     def append(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
         log = self.logs[TP(topic, partition)]
-        record = (topic, partition, len(log), self.clock.now_ms, 1, key, value, None, len(key or b""), len(value or b""))
+        record = (
+            topic,
+            partition,
+            len(log),
+            self.clock.now_ms,
+            1,
+            key,
+            value,
+            None,
+            len(key or b""),
+            len(value or b""),
+        )
         log.append(ConsumerRecord(*record, headers=()))
 
     def probe(self, partition: int, result: ProbeResult) -> None:
@@ -97,7 +108,8 @@ class Worker:
         self.consumer = SimpleNamespace(
             committed=dict(world.commits), resume_points={}, assignment=lambda: owned, highwater=lambda _: None
         )
-        app: Any = SimpleNamespace(consumer=self.consumer, producer=self.producer, rebalancing=False)
+        self.app = SimpleNamespace(consumer=self.consumer, producer=self.producer, rebalancing=False)
+        app: Any = self.app
         index = SeriesIndex()
         self.rollup = RollupProcessor(app, Judge(world.objectives, index), index, world.partitions)
         pages: Any = SimpleNamespace(pages={}, changelog_topic_name=PAGES)
@@ -154,7 +166,9 @@ class Worker:
         return found
 
 
-def expected(world: World, objective: Objective, events: dict[bytes, ProbeResult]) -> dict[int, tuple[int, int, int, int]]:
+def expected(
+    world: World, objective: Objective, events: dict[bytes, ProbeResult]
+) -> dict[int, tuple[int, int, int, int]]:
     """The same from the log itself."""
     found: dict[int, tuple[int, int, int, int]] = {}
     for tp, log in world.logs.items():

@@ -137,9 +137,7 @@ def test_a_port_that_is_taken_is_said_in_a_sentence(
     assert "Traceback" not in said
 
 
-def test_times_of_producers_are_refused(
-    topics: Callable[[int], LocalKafka], tmp_path: Path, objectives: Path
-) -> None:
+def test_times_of_producers_are_refused(topics: Callable[[int], LocalKafka], tmp_path: Path, objectives: Path) -> None:
     brokers = topics(2).bootstrap
     admin = AdminClient({"bootstrap.servers": brokers})
     entry = ConfigEntry("message.timestamp.type", "CreateTime", incremental_operation=AlterConfigOpType.SET)

@@ -124,7 +124,9 @@ class WorkerProcess:
             connection.request("GET", path)
             answer = connection.getresponse()
             body = answer.read()
-            return answer.status, json.loads(body) if "json" in (answer.headers["Content-Type"] or "") else body.decode()
+            return answer.status, json.loads(body) if "json" in (
+                answer.headers["Content-Type"] or ""
+            ) else body.decode()
         except (OSError, http.client.HTTPException):
             return 0, None
         finally:
@@ -228,20 +230,11 @@ class Sender:
         self.corrupt.append((key, value))
         self._produce(key, value, partition)
 
-    def send_again(self, values: Iterable[bytes]) -> None:
-        """Copies of what was sent: events of their own to everyone who counts."""
-        for value in values:
-            self._produce(self.events[value].node_id.encode(), value, -1)
-
     def flush(self) -> None:
         assert self._producer.flush(60) == 0
 
     def _produce(self, key: bytes | None, value: bytes | None, partition: int) -> None:
-        try:
-            self._producer.produce(SOURCE, key=key, value=value, partition=partition)
-        except BufferError:  # its queue is full
-            self._producer.poll(0.2)
-            return self._produce(key, value, partition)
+        self._producer.produce(SOURCE, key=key, value=value, partition=partition)
         self._producer.poll(0)
 
 
@@ -297,8 +290,17 @@ class Traffic(threading.Thread):
 def probe_result(**fields: Any) -> ProbeResult:  # noqa: ANN401 - any of its fields
     """A result of one good probe, changed by `fields`."""
     good: dict[str, Any] = {
-        "node_id": "node-0", "boot_id": "boot", "probe": "p", "kind": "http", "service": "service-0",
-        "endpoint": "/", "region": "eu-1", "success": True, "latency_us": 1_000, "ts": now_ms(), "seq": 0,
+        "node_id": "node-0",
+        "boot_id": "boot",
+        "probe": "p",
+        "kind": "http",
+        "service": "service-0",
+        "endpoint": "/",
+        "region": "eu-1",
+        "success": True,
+        "latency_us": 1_000,
+        "ts": now_ms(),
+        "seq": 0,
     }
     return ProbeResult(**{**good, **fields})
 
