@@ -114,12 +114,14 @@ class Rollup:
         `events`: the readable records, with `_row` (index into the concatenated batches), the four labels, ts (ms),
         success, latency_us. Records at or below a partition's applied offset are skipped, wherever batches were cut.
         """
+        if not batches:
+            return Flush(_NO_ROWS, _NO_ROWS, self._told())
         columns = self._advance(batches)
         rows = events["_row"].to_numpy()
         fresh = columns.fresh[rows]
         if not fresh.all():
             events, rows = events.filter(pl.Series(fresh)), rows[fresh]
-        progress = {p: progress for p, progress in self.progress.items() if progress.applied_offset >= 0}
+        progress = self._told()
         if not len(rows):
             return Flush(_NO_ROWS, _NO_ROWS, progress)
         grouped = self._group(events, columns, rows)
@@ -153,6 +155,9 @@ class Rollup:
     def open_rows(self) -> int:
         """Rows held for open cells: the size of the state."""
         return sum(slot.plain.height + slot.objectives.height for slot in self._slots.values())
+
+    def _told(self) -> dict[int, Progress]:
+        return {p: progress for p, progress in self.progress.items() if progress.applied_offset >= 0}
 
     def _advance(self, batches: Sequence[SourceBatch]) -> _Columns:
         parts = []

@@ -20,6 +20,13 @@ Longs = npt.NDArray[np.int64]
 NEVER = -1
 
 
+class NotCaughtUpError(RuntimeError):
+    """Some chunks were saved later than the open cells: until those have caught up, their sum would count twice."""
+
+    def __init__(self, applied: int, ahead: int) -> None:
+        super().__init__(f"read up to offset {applied} of slo-partials; expected {ahead} before the first answer")
+
+
 @dataclass(frozen=True, slots=True)
 class Heading:
     """A partial record without its cells: its offset, and (partition, applied offset, frontier or None) a source."""
@@ -51,15 +58,20 @@ class SloTable:
         self.expired: set[ChunkKey] = set()
         self._hour_histograms = histograms_in_hours
         self._open = OpenCells.from_frame(pl.DataFrame(schema=OPEN_SCHEMA))
+        self._ahead = NEVER  # the greatest applied offset of restored chunks, until the open cells are there too
         self._pending: list[pl.DataFrame] = []
         self._heads: list[tuple[int, int, int, int]] = []  # offset, source, applied, frontier before
         self._steps: dict[int, list[tuple[int, int]]] = {}  # source → (frontier, offset) since the last seal
 
-    def restore(self, applied: int, frontiers: dict[int, int], open_rows: pl.DataFrame) -> None:
-        """Take the open cells as a page has them. Chunks are put into `chunks` by the caller."""
+    def restore(
+        self, applied: int, frontiers: dict[int, int], open_rows: pl.DataFrame, chunks: dict[ChunkKey, Chunk]
+    ) -> None:
+        """Take the open cells and the chunks as pages have them; after a crash chunks may be ahead."""
         self.applied = applied
         self.frontiers = dict(frontiers)
+        self.chunks = chunks
         self._open = OpenCells.from_frame(open_rows)
+        self._ahead = max((chunk.applied for chunk in chunks.values() if chunk.applied > applied), default=NEVER)
 
     def fold(self, records: Sequence[Heading], rows: pl.DataFrame) -> None:
         """Fold records in log order.
@@ -101,7 +113,15 @@ class SloTable:
         return ((key, chunk) for key, chunk in self.chunks.items() if chunk.dirty)
 
     def read(self, series: int, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
-        """Rows (STEP_SCHEMA) of one series with start_s ≤ start < end_s, steps of the tier, open cells included."""
+        """Rows (STEP_SCHEMA) of one series with start_s ≤ start < end_s, steps of the tier, open cells included.
+
+        Raises NotCaughtUpError soon after a crash.
+        """
+        if self._ahead != NEVER:
+            if self.applied < self._ahead:
+                raise NotCaughtUpError(self.applied, self._ahead)
+            self.seal()  # what the chunks hold already leaves the open cells
+            self._ahead = NEVER
         rows = self._settled()
         parts = [_steps_of(rows.where(of_series(rows.key, series)), tier, histograms=True)]
         for (name, start), chunk in self.chunks.items():

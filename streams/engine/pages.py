@@ -18,7 +18,7 @@ from faust.types import EventT
 from streams.core.rows import OPEN_SCHEMA, STEP_SCHEMA, Steps
 from streams.core.series import SeriesIndex
 from streams.core.slices import TIERS
-from streams.core.table import Chunk, ChunkKey, SloTable
+from streams.core.table import NEVER, Chunk, ChunkKey, SloTable
 from streams.engine.frames import FrameError, pack, unpack
 
 FORMAT = 1
@@ -81,13 +81,16 @@ def read_page(key: bytes, value: bytes) -> Page:
 
 def load(table: SloTable, pages: Iterable[Page], index: SeriesIndex) -> None:
     """Fill an empty table from the best page of each part. Raises FrameError for a page whose rows cannot be read."""
+    applied, frontiers, open_rows = NEVER, {}, pl.DataFrame(schema=OPEN_SCHEMA)
+    chunks: dict[ChunkKey, Chunk] = {}
     for page in pages:
         if page.part == OPEN:
-            rows = _rows(page, OPEN_SCHEMA, index)
-            table.restore(page.applied, {int(key): at for key, at in page.header["frontiers"].items()}, rows)
+            applied, open_rows = page.applied, _rows(page, OPEN_SCHEMA, index)
+            frontiers = {int(source): at for source, at in page.header["frontiers"].items()}
         else:
-            rows = _rows(page, STEP_SCHEMA, index)
-            table.chunks[_chunk_key(page.part)] = Chunk(Steps.from_frame(rows), page.applied)
+            rows = Steps.from_frame(_rows(page, STEP_SCHEMA, index))
+            chunks[_chunk_key(page.part)] = Chunk(rows, page.applied)
+    table.restore(applied, frontiers, open_rows, chunks)
 
 
 def _chunk_key(part: str) -> ChunkKey:

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 
 from streams.core.objectives import Objective
 from streams.core.slices import SECONDS, Tier
-from streams.core.table import SloTable
+from streams.core.table import NotCaughtUpError, SloTable
 from streams.core.windows import Summary, Window, sliding, summarize, summarize_all, tier_for
 from streams.engine.partitioning import partition_of
 from streams.processors.objectives import NotKeptError, ObjectivesProcessor
@@ -117,6 +117,8 @@ class TableQueries:
         partition = self.partition(objective)
         try:
             return await self._processor.read(partition, lambda table: step(objective, table))
+        except NotCaughtUpError as reason:
+            raise NotHereError(f"the worker is recovering its tables: {reason}") from reason
         except NotKeptError:
             raise NotHereError(f"partition {partition} of slo-partials is kept by another worker") from None
 

@@ -72,6 +72,7 @@ class RollupProcessor:
         self._pending_count = 0
         self._published: dict[int, int] = {}
         self._told_all_s = 0.0
+        self._untold = False  # the last flush has not been sent to every owner
         self._owners: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 
     def lose_all(self) -> None:
@@ -79,6 +80,7 @@ class RollupProcessor:
         self._epoch += 1
         self._rollup = Rollup(self._judge)
         self._published = {}
+        self._untold = False
         self._clear_pending()
 
     async def process(self, stream: AsyncIterable[Records]) -> None:
@@ -94,7 +96,7 @@ class RollupProcessor:
 
     async def step(self) -> None:
         """Count what is pending, publish it and, once all of it is acknowledged, move the commit."""
-        if not self._pending:
+        if not self._pending and not (self._untold and self._must_tell_all()):
             return
         epoch, rollup, polls = self._epoch, self._rollup, self._pending
         self._clear_pending()
@@ -124,6 +126,9 @@ class RollupProcessor:
         offset = self._published.get(partition)
         return None if offset is None else offset + 1
 
+    def _must_tell_all(self) -> bool:
+        return time.monotonic() - self._told_all_s >= TELL_ALL_EVERY_S
+
     def _clear_pending(self) -> None:
         self._pending = []
         self._pending_count = 0
@@ -151,7 +156,8 @@ class RollupProcessor:
         metrics.LATE.labels(SOURCE).inc(rollup.late - seen[1])
         metrics.CLAMPED.labels(SOURCE).inc(rollup.clamped - seen[2])
         rejects = [r for r in block.rejects if records[r.row].offset > applied[records[r.row].partition]]
-        tell_all = time.monotonic() - self._told_all_s >= TELL_ALL_EVERY_S
+        tell_all = self._must_tell_all()
+        self._untold = not tell_all
         if tell_all:
             self._told_all_s = time.monotonic()
         partials = self._partials(flush, tell_all=tell_all)

@@ -26,7 +26,7 @@ OBJECTIVES = (
     objective("busy", 500, service="busy"),
     *(objective(f"rare-{n}", service=f"rare-{n}") for n in range(4)),
 )
-LIVES = 60
+ACTS = 120
 
 
 class Scenario:
@@ -38,36 +38,32 @@ class Scenario:
         self.events: dict[bytes, ProbeResult] = {}
         self._numbers = itertools.count()
 
-    async def run(self, acts: int = LIVES) -> None:
-        self._worker = await self._born()
-        zombie: Worker | None = None
-        for _ in range(acts):
+    async def run(self) -> None:
+        """Raises AssertionError, or what a worker raises that finds its state wanting."""
+        worker, zombie = await self._born(), None
+        for _ in range(ACTS):
             self._traffic()
-            actor = zombie if zombie is not None and self.rng.random() < 0.3 else self._worker
+            actor = zombie if zombie is not None and self.rng.random() < 0.2 else worker
             with suppress(CrashError):
-                await self._act(actor)
-            if self._worker.producer.lives <= 0 or self.rng.random() < 0.08:
-                zombie, self._worker = self._worker, await self._born()
-        self.verify(await self._settled())
+                await self.rng.choice([actor.count, actor.count, actor.fold])()
+            if worker.producer.lives <= 0 or self.rng.random() < 0.05:
+                worker.freeze()
+                worker, zombie = await self._born(), worker
+        self._verify(await self._settled())
 
     async def _born(self) -> Worker:
-        worker = Worker(self.world)
+        worker = Worker(self.world, self.rng)
         await worker.recover()
         if self.rng.random() < 0.7:
-            worker.producer.lives = self.rng.randrange(1, 120)
+            worker.producer.lives = self.rng.randrange(1, 200)
         return worker
 
-    async def _act(self, worker: Worker) -> None:
-        await self.rng.choice([worker.count, worker.count, worker.fold])(self.rng)
-        if self.rng.random() < 0.5 and worker is self._worker:  # the group refuses the commits of the others
-            worker.commit()
-
     def _traffic(self) -> None:
-        """Quarter of a second to some seconds go by; most of it busy, some of it quiet."""
+        """Some time goes by, busy or quiet."""
         rng, clock = self.rng, self.world.clock
-        if rng.random() < 0.2:
-            clock.now_ms += rng.choice([0, 300, 5_000, 14_000])
-        for _ in range(rng.choice([0, 1, 5, 30])):
+        if rng.random() < 0.1:
+            clock.now_ms += rng.choice([0, 300, 2_000, 14_000])
+        for _ in range(rng.choice([0, 1, 5, 20])):
             clock.now_ms += rng.randrange(60)
             service = "busy" if rng.random() < 0.9 else f"rare-{rng.randrange(4)}"
             delay_ms = rng.choice([0, 0, 0, 1_000, 5_000, 9_000, 10_500, 11_500, 30_000])
@@ -85,11 +81,11 @@ class Scenario:
         worker = await self._born()
         worker.producer.lives = float("inf")
         while worker.behind():
-            await worker.count(self.rng)
-            await worker.fold(self.rng)
+            await worker.count()
+            await worker.fold()
         return worker
 
-    def verify(self, worker: Worker) -> None:
+    def _verify(self, worker: Worker) -> None:
         for each in OBJECTIVES:
             wanted, found = expected(self.world, each, self.events), worker.slices(each)
             wrong = {
@@ -100,7 +96,7 @@ class Scenario:
             assert not wrong, f"{each.id}: found and expected by second: {wrong}"
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(6))
 def test_every_slice_is_exact(clock: Clock, number: int) -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"scenario {number}: seed {seed}")
@@ -111,7 +107,7 @@ def test_a_rebalance_does_not_wait_for_records_that_nobody_counts_meanwhile(cloc
     """Faust lets a rebalance wait for every poll in hand; the worker does not count while it lasts."""
 
     async def run() -> None:
-        worker = Worker(World(PARTITIONS, OBJECTIVES, clock))
+        worker = Worker(World(PARTITIONS, OBJECTIVES, clock), random.Random(0))
         record = ConsumerRecord(SOURCE, 0, 0, clock.now_ms, 1, b"n", b"", None, 1, 0, ())
 
         async def polls() -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
@@ -129,7 +125,7 @@ def test_a_rebalance_does_not_wait_for_records_that_nobody_counts_meanwhile(cloc
 
 def test_a_poll_of_before_a_rebalance_is_not_counted_after_it(clock: Clock) -> None:
     async def run() -> None:
-        worker = Worker(World(PARTITIONS, OBJECTIVES, clock))
+        worker = Worker(World(PARTITIONS, OBJECTIVES, clock), random.Random(0))
         record = ConsumerRecord(SOURCE, 0, 0, clock.now_ms, 1, b"n", b"", None, 1, 0, ())
 
         async def polls() -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
@@ -148,7 +144,7 @@ def test_a_poll_of_before_a_rebalance_is_not_counted_after_it(clock: Clock) -> N
 def test_a_partial_that_cannot_be_read_is_a_dead_letter_and_not_a_hole(clock: Clock) -> None:
     async def run() -> None:
         world = World(PARTITIONS, OBJECTIVES, clock)
-        worker = Worker(world)
+        worker = Worker(world, random.Random(0))
         await worker.recover()
         holes = metrics.HOLES.labels(PARTIALS)._value.get()
         for value in (b"junk", encode(SloPartial("t", "", (Source(0, 1, 1),), (), b"no frame"))):

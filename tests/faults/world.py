@@ -7,7 +7,7 @@ they commit is kept, and a worker can be dropped at any of its sends, or wake up
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -77,15 +77,17 @@ class World:
 
 
 class Producer:
-    """Appends to the world's logs; `lives` is how many more sends it survives."""
+    """Appends to the world's logs; `lives` is how many more sends it survives, `between` happens before each."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, between: Callable[[], None]) -> None:
         self._world = world
+        self._between = between
         self.lives: float = float("inf")
 
     async def send(
         self, topic: str, key: bytes | None, value: bytes | None, partition: int | None, *_: object
     ) -> "asyncio.Future[None]":
+        self._between()
         if self.lives <= 0:
             raise CrashError
         self.lives -= 1
@@ -99,11 +101,17 @@ class Producer:
 
 
 class Worker:
-    """Rollup and objectives of one process that owns everything, from the commits and pages it finds."""
+    """Rollup and objectives of one process that owns everything, from the commits and pages it finds.
 
-    def __init__(self, world: World) -> None:
+    Faust's commits come whenever they like: before any send. Once frozen, the worker is a zombie: it goes on with what
+    was in the logs then, and its commits are refused.
+    """
+
+    def __init__(self, world: World, rng: random.Random) -> None:
         self.world = world
-        self.producer = Producer(world)
+        self._rng = rng
+        self.producer = Producer(world, lambda: self.commit() if rng.random() < 0.2 else None)
+        self._horizon: dict[TP, int] | None = None
         owned = {TP(topic, p) for topic in (SOURCE, PARTIALS) for p in range(world.partitions)}
         self.consumer = SimpleNamespace(
             committed=dict(world.commits), resume_points={}, assignment=lambda: owned, highwater=lambda _: None
@@ -123,28 +131,33 @@ class Worker:
     async def recover(self) -> None:
         await self.objectives.recover(range(self.world.partitions))
 
-    async def count(self, rng: random.Random) -> None:
+    async def count(self) -> None:
         """One step of the rollup over some of what waits in some of the source partitions."""
-        await self.rollup.process(self._polls(SOURCE, rng))
+        await self.rollup.process(self._polls(SOURCE))
         await self.rollup.step()
 
-    async def fold(self, rng: random.Random) -> None:
+    async def fold(self) -> None:
         """Some of what waits in some of the partitions of partials; pages are written."""
-        await self.objectives.process(self._polls(PARTIALS, rng))
+        await self.objectives.process(self._polls(PARTIALS))
         await self.objectives.save()
 
+    def freeze(self) -> None:
+        self._horizon = {tp: len(log) for tp, log in self.world.logs.items()}
+
     def commit(self) -> None:
-        """What Faust does every second, unless the group has moved on."""
+        if self._horizon is not None or self.producer.lives <= 0:
+            return
         for tp, point in self.consumer.resume_points.items():
             known = self.world.commits.get(tp)
             if known is None or point.offset > known.offset:
                 self.world.commits[tp] = point
 
-    async def _polls(self, topic: str, rng: random.Random) -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
+    async def _polls(self, topic: str) -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
+        rng = self._rng
         for partition in rng.sample(range(self.world.partitions), self.world.partitions):
             tp = TP(topic, partition)
             at = self.position.get(tp, 0)
-            waiting = self.world.logs[tp][at:]
+            waiting = self.world.logs[tp][at : None if self._horizon is None else self._horizon.get(tp, 0)]
             taken = waiting if rng.random() < 0.7 else waiting[: rng.randrange(len(waiting) + 1)]
             if taken and rng.random() < 0.8:
                 self.position[tp] = at + len(taken)
@@ -193,8 +206,8 @@ def objective(name: str, limit: int | None = None, **where: str) -> Objective:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time of the rollup's processor."""
     clock = Clock()
     monkeypatch.setattr(rollup_module, "time", clock)
-    yield clock
+    return clock

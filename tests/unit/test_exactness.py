@@ -168,7 +168,7 @@ def backlog_in_one_step(kind: type[World]) -> str:
 
 
 Script = Callable[[type[World]], str]
-SCRIPTS: tuple[tuple[Script, type[World] | None], ...] = (
+SCRIPTS: tuple[tuple[Script, type[World]], ...] = (
     (last_update_comes_with_the_frontier_that_seals, SealsFirst),
     (versions_of_a_cell_in_one_poll, Adds),
     (polls_overlap, CountsAgain),
@@ -235,7 +235,8 @@ def test_whatever_happens_for_longer(seed: int, acts: int) -> None:
     assert differs == ""
 
 
-RULES = list(dict.fromkeys(without for _, without in SCRIPTS))
+# A quiet owner, a restart and a cell in between meet in one random world of a hundred: the script alone shows that one.
+RULES = [without for without in dict.fromkeys(without for _, without in SCRIPTS) if without is not SettlesUnheard]
 
 
 @pytest.mark.slow
