@@ -1,6 +1,7 @@
 """The rollup's processor without Faust: what it publishes to whom, and when the commit may move."""
 
 import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -94,3 +95,22 @@ def test_the_commit_moves_when_all_have_heard(fake: Fake, monkeypatch: pytest.Mo
     ]
     assert fake.consumer.resume_points[TP(SOURCE, 0)] == (1, START_MS)
     assert own.read_to(0) == 4
+
+
+def test_every_owner_hears_of_the_last_frontier_although_nothing_comes_any_more(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "TELL_ALL_EVERY_S", 3_600.0)
+    own = steps(fake, OPEN)
+    own._told_all_s = time.monotonic()
+    own._pending.append(SEALING)
+    asyncio.run(own.step())
+    told = len(fake.sent)
+    asyncio.run(own.step())
+    assert len(fake.sent) == told  # not yet: it is not an hour ago
+    monkeypatch.setattr(processor, "TELL_ALL_EVERY_S", 0.0)
+    asyncio.run(own.step())
+    asyncio.run(own.step())
+    heard = {owner: sent.sources[0].frontier for owner, sent in fake.sent[told:]}
+    assert heard == dict.fromkeys(range(PARTITIONS), START_MS + 11_500)
+    assert len(fake.sent) == told + PARTITIONS  # once
