@@ -65,7 +65,7 @@ class Scenario:
             clock.now_ms += rng.choice([0, 300, 2_000, 14_000])
         for _ in range(rng.choice([0, 1, 5, 20])):
             clock.now_ms += rng.randrange(60)
-            service = "busy" if rng.random() < 0.9 else f"rare-{rng.randrange(4)}"
+            service = "busy" if rng.random() < 0.8 else f"rare-{rng.randrange(4)}"
             delay_ms = rng.choice([0, 0, 0, 1_000, 5_000, 9_000, 10_500, 11_500, 30_000])
             number = next(self._numbers)
             event = ProbeResult(
@@ -74,7 +74,7 @@ class Scenario:
                 latency_us=rng.randrange(1_000),
             )
             self.events[encode(event)] = event
-            self.world.probe(rng.randrange(PARTITIONS), event)
+            self.world.probe(rng.randrange(2), event)
 
     async def _settled(self) -> Worker:
         """A worker that has read everything."""

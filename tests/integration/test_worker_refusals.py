@@ -1,21 +1,16 @@
 """What a worker does not start with, or does not go on with, and what it says then."""
 
+import asyncio
 import json
 import re
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import (
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    NewTopic,
-    ResourceType,
-)
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from infra.kafka import LocalKafka
 from infra.local.children import child_environment, fleetbeat
@@ -49,6 +44,25 @@ def ended(folder: Path, *options: str | Path, brokers: str = "127.0.0.1:1") -> t
     )
     assert done.stdout == ""
     return done.returncode, done.stderr
+
+
+def administer(brokers: str, step: Callable[[AIOKafkaAdminClient], Awaitable[object]]) -> None:
+    async def run() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
+        await admin.start()
+        try:
+            await step(admin)
+        finally:
+            await admin.close()
+
+    asyncio.run(run())
+
+
+async def delete(admin: AIOKafkaAdminClient, topic: str) -> None:
+    await admin.delete_topics([topic])
+    async with asyncio.timeout(10):
+        while topic in await admin.list_topics():  # noqa: ASYNC110 - the broker tells nobody
+            await asyncio.sleep(0.05)
 
 
 def test_a_bad_objectives_file_is_refused_with_every_place(tmp_path: Path, objectives: Path) -> None:
@@ -87,8 +101,6 @@ def test_brokers_that_do_not_answer_are_named(tmp_path: Path, objectives: Path) 
 
 
 def test_missing_topics_are_named(topics: Callable[[int], LocalKafka], tmp_path: Path, objectives: Path) -> None:
-    import asyncio
-
     brokers = topics(2).bootstrap
     asyncio.run(drop_topics(brokers))
     status, said = ended(tmp_path, "--objectives", objectives, "--listen", "127.0.0.1:0", brokers=brokers)
@@ -104,9 +116,7 @@ def test_each_missing_topic_is_named(
     topics: Callable[[int], LocalKafka], tmp_path: Path, objectives: Path, missing: str
 ) -> None:
     brokers = topics(2).bootstrap
-    admin = AdminClient({"bootstrap.servers": brokers})
-    admin.delete_topics([missing])[missing].result(10)
-    eventually(lambda: missing not in admin.list_topics(timeout=5).topics, "deletion", 10)
+    administer(brokers, lambda admin: delete(admin, missing))
     status, said = ended(tmp_path, "--objectives", objectives, "--listen", "127.0.0.1:0", brokers=brokers)
     assert (status, missing in said) == (1, True), said
 
@@ -115,10 +125,8 @@ def test_different_partition_counts_are_refused(
     topics: Callable[[int], LocalKafka], tmp_path: Path, objectives: Path
 ) -> None:
     brokers = topics(2).bootstrap
-    admin = AdminClient({"bootstrap.servers": brokers})
-    admin.delete_topics(["slo-status"])["slo-status"].result(10)
-    eventually(lambda: "slo-status" not in admin.list_topics(timeout=5).topics, "deletion", 10)
-    admin.create_topics([NewTopic("slo-status", 3)])["slo-status"].result(10)
+    administer(brokers, lambda admin: delete(admin, "slo-status"))
+    administer(brokers, lambda admin: admin.create_topics([NewTopic("slo-status", 3, 1)]))
     status, said = ended(tmp_path, "--objectives", objectives, "--listen", "127.0.0.1:0", brokers=brokers)
     assert status == 1
     assert "'slo-status': 3" in said
@@ -139,10 +147,8 @@ def test_a_port_that_is_taken_is_said_in_a_sentence(
 
 def test_times_of_producers_are_refused(topics: Callable[[int], LocalKafka], tmp_path: Path, objectives: Path) -> None:
     brokers = topics(2).bootstrap
-    admin = AdminClient({"bootstrap.servers": brokers})
-    entry = ConfigEntry("message.timestamp.type", "CreateTime", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, SOURCE, incremental_configs=[entry])
-    admin.incremental_alter_configs([resource])[resource].result(10)
+    without = ConfigResource(ConfigResourceType.TOPIC, SOURCE, {"message.timestamp.type": "CreateTime"})
+    administer(brokers, lambda admin: admin.alter_configs([without]))
     sender = Sender(brokers)
     sender.send(probe_result())
     sender.flush()

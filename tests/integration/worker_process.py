@@ -1,4 +1,4 @@
-"""`fleetbeat worker` as a process of its own, a producer that remembers what it sent, and what the views must then show."""
+"""`fleetbeat worker` as a process of its own, producers that remember what they sent, and what views must then show."""
 
 import asyncio
 import http.client
@@ -81,7 +81,7 @@ def make_topics(brokers: str, partitions: int) -> None:
 
 
 class WorkerProcess:
-    """One worker on a free port; `start` may be called again after `kill` or `stop`. It ends with the test's process."""
+    """One worker on a free port; `start` may be called again after `kill` or `stop`. It ends with the test itself."""
 
     def __init__(
         self, brokers: str, folder: Path, objectives: Path, name: str = "worker", listen: str | None = None
@@ -196,10 +196,10 @@ def read_log(brokers: str, topic: str = SOURCE) -> list[Logged]:
         assert time.monotonic() < deadline, f"{topic} was not read to its end: {waiting}"
         for message in consumer.consume(10_000, 0.2):
             assert message.error() is None, message.error()
-            place = (message.partition(), message.offset())
-            found.append(Logged(*place, message.timestamp()[1], message.key(), message.value()))
-            if message.offset() + 1 >= ends[message.partition()]:
-                waiting.discard(message.partition())
+            partition, offset = message.partition() or 0, message.offset() or 0
+            found.append(Logged(partition, offset, message.timestamp()[1], message.key(), message.value()))
+            if offset + 1 >= ends[partition]:
+                waiting.discard(partition)
     consumer.close()
     return found
 
@@ -239,7 +239,7 @@ class Sender:
 
 
 class Traffic(threading.Thread):
-    """About `rate` events a second until `end`; one in 30 is 1 to 15 s late, one in 500 is followed by a corrupt one."""
+    """About `rate` events a second until `end`: one in 30 comes 1 to 15 s late, one in 500 before a corrupt one."""
 
     def __init__(self, brokers: str, rng: random.Random, rate: int = 2_000, nodes: int = 60) -> None:
         super().__init__()
@@ -268,7 +268,8 @@ class Traffic(threading.Thread):
         for seq in itertools.count():
             while (ahead_s := seq / self._rate - (time.monotonic() - begun)) > 0:
                 if self._ending.wait(min(ahead_s, 0.02)):
-                    return self.sender.flush()
+                    self.sender.flush()
+                    return
             self.sender.send(self._event(seq))
             if self._rng.random() < 0.002:
                 self.sender.send_corrupt(b"node-1", b"\x00\x00\x00\x00\x02not avro %d" % seq)
