@@ -129,7 +129,7 @@ def test_confluents_consumer_reads_through_the_workers_registry_paths(stack: Sta
             }
         )
         consumer.subscribe([SOURCE])
-        found: dict[bytes, Any] = {}
+        found: dict[bytes | None, Any] = {}
 
         def all_read() -> bool:
             message = consumer.poll(1)
@@ -143,7 +143,7 @@ def test_confluents_consumer_reads_through_the_workers_registry_paths(stack: Sta
         finally:
             consumer.close()
     assert found.pop(b"no-one") == CORRUPT
-    assert {key.decode(): record["node_id"] for key, record in found.items()} == {node: node for node in NODES}
+    assert {key: record["node_id"] for key, record in found.items()} == {node.encode(): node for node in NODES}
     assert {record["latency_us"] for record in found.values()} == {48_211}
 
 

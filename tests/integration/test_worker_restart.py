@@ -28,7 +28,7 @@ from tests.integration.worker_process import (
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 PARTITIONS = 4
-KILLS = 6
+KILLS = 5
 SESSION_S = 6
 PROMISES = (
     Promise("all"),
