@@ -28,15 +28,19 @@ up: setup ## Start Kafka, worker, archive and a simulated fleet on this machine;
 
 .PHONY: unit
 unit: setup ## Tests that need no broker, in seconds
-	@exec $(BIN)/python -m pytest -n auto -m "not slow" tests/unit tests/contract
+	@exec $(BIN)/python -m pytest -n auto -m "not slow and not long" tests/unit tests/contract
 
 .PHONY: test
 test: setup ## All tests, with a real Kafka
-	@exec $(BIN)/python -m pytest
+	@exec $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: examples
 examples: setup ## What README and examples/ show, against a running stack
 	@exec $(BIN)/python -m pytest tests/architecture/test_papers.py tests/integration/test_readme.py tests/integration/test_registry.py
+
+.PHONY: long
+long: setup ## Hundreds of random worlds against the exactness rules: minutes
+	@exec $(BIN)/python -m pytest -n auto -m long --timeout 1800
 
 .PHONY: lint
 lint: setup ## Formatting, ruff, mypy and the import contracts

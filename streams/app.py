@@ -17,7 +17,7 @@ from streams import metrics
 from streams.config import load_objectives
 from streams.core.objectives import Objective
 from streams.core.series import Judge, SeriesIndex
-from streams.engine.app import App, EngineSettings, create_app, page_table, raw_schema
+from streams.engine.app import APP_ID, App, EngineSettings, create_app, page_table, raw_schema
 from streams.engine.brokers import find_partitions
 from streams.engine.transport import topic_partitions
 from streams.listen import ListenAddress, parse_listen
@@ -45,6 +45,10 @@ class WorkerOptions:
     objectives: Path
     listen: str = "127.0.0.1:8080"
     state: Path = Path(".fleetbeat/worker")
+
+
+class CannotStartError(RuntimeError):
+    """The machine refuses something that the worker needs, such as a folder or a port."""
 
 
 class Worker:
@@ -198,21 +202,27 @@ def run_worker(options: WorkerOptions) -> int:
     objectives = load_objectives(options.objectives)
     listen = parse_listen(options.listen)
     configure_logs()
-    options.state.mkdir(parents=True, exist_ok=True)
+    try:
+        options.state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotStartError(f"--state {options.state}: {error.strerror or error}") from error
     return asyncio.run(_run(options, objectives, listen))
 
 
 async def _run(options: WorkerOptions, objectives: tuple[Objective, ...], listen: ListenAddress) -> int:
-    partitions = await find_partitions(options.brokers, (SOURCE, PARTIALS, "slo-status", "dead-letters"))
+    topics = (SOURCE, PARTIALS, "slo-status", "dead-letters", f"{APP_ID}-pages-changelog")
+    partitions = await find_partitions(options.brokers, topics)
     worker = Worker(options, objectives, partitions)
     runner = web.AppRunner(worker.views, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, listen.host, listen.port)
     try:
-        await site.start()
-        log.info(
-            "views", address=f"http://{listen.host}:{listen.port}", objectives=len(objectives), partitions=partitions
-        )
+        try:
+            await site.start()
+        except OSError as error:
+            raise CannotStartError(f"--listen {listen}: {error.strerror or error}") from error
+        address = ListenAddress(*runner.addresses[0][:2])
+        log.info("views", address=f"http://{address}", objectives=len(objectives), partitions=partitions)
         return await worker.run()
     finally:
         await runner.cleanup()

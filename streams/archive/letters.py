@@ -8,19 +8,19 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from schemas.codec import encode
+from schemas.dead_letters import TOPIC, Origin, dead_letter
 from schemas.records import DeadLetter
 from streams.archive.blocks import Rejected
 from streams.archive.consumer import GivenUpError
 
-TOPIC = "dead-letters"
-VALUE_LIMIT_BYTES = 262_144
 _RETRY_S = 1.0
 _log = structlog.get_logger(__name__)
 
 
 def letters_of(topic: str, rejected: Iterable[Rejected]) -> list[tuple[bytes | None, bytes]]:
     """Key and framed value of a dead letter for each rejected record of `topic`."""
-    return [(record.key, encode(_letter(topic, record))) for record in rejected]
+    letters = [_letter(topic, record) for record in rejected]
+    return [(letter.key, encode(letter)) for letter in letters]
 
 
 class DeadLetters:
@@ -67,16 +67,5 @@ class DeadLetters:
 
 
 def _letter(topic: str, record: Rejected) -> DeadLetter:
-    value = record.value
-    return DeadLetter(
-        reason=record.reason,
-        detail=record.detail,
-        topic=topic,
-        partition=record.partition,
-        offset=record.offset,
-        append_ts=record.append_ms,
-        detected_by="archive",
-        key=record.key,
-        value=None if value is None else value[:VALUE_LIMIT_BYTES],
-        value_bytes=0 if value is None else len(value),
-    )
+    origin = Origin(topic, record.partition, record.offset, record.append_ms, record.key, record.value)
+    return dead_letter(origin, record.reason, record.detail, "archive")

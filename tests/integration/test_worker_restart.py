@@ -141,9 +141,9 @@ def test_kill_minus_nine_at_random_moments(brokers: str, traffic: Traffic, start
     for kill in range(KILLS):
         if kill % 2 == 0:
             worker.await_ready()
-            time.sleep(rng.uniform(0, 3))
+            time.sleep(rng.uniform(0, 2))
         else:
-            time.sleep(rng.uniform(1, 9))
+            time.sleep(rng.uniform(1, 7))
         worked += worker.metric("fleetbeat_rollup_events_total") if worker.get("/metrics")[0] else 0
         worker.kill()
         worker.start()
@@ -159,25 +159,23 @@ def test_kill_minus_nine_at_random_moments(brokers: str, traffic: Traffic, start
 
 
 @pytest.mark.timeout(240)
-def test_two_workers_of_which_one_is_killed_and_one_freezes(
+def test_two_workers_of_which_one_freezes_and_the_other_is_killed(
     brokers: str, traffic: Traffic, start: Start, rng: random.Random
 ) -> None:
     first, second = start("first").await_ready(), start("second")
     eventually(lambda: shared([first, second]), "sharing", 40)
     time.sleep(rng.uniform(0, 2))
-    first.kill()
-    await_all_kept_by(second)
-    first.start()
-    eventually(lambda: shared([first, second]), "sharing again", 40)
-    time.sleep(rng.uniform(0, 2))
     second.pause()
-    time.sleep(SESSION_S + 1)
+    time.sleep(SESSION_S)
     await_all_kept_by(first)
     time.sleep(rng.uniform(0, 2))
     second.resume()
     eventually(lambda: shared([first, second]), "sharing after the freeze", 40)
+    time.sleep(rng.uniform(0, 2))
+    first.kill()
+    await_all_kept_by(second)
     time.sleep(1)
     traffic.end()
     log = log_of(brokers, traffic)
-    agree(log, [first, second], traffic.from_ms)
+    agree(log, [second], traffic.from_ms)
     assert dead_letters_cover(brokers, traffic)

@@ -225,7 +225,7 @@ def test_whatever_happens(seed: int) -> None:
     assert differs == ""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @settings(max_examples=250, deadline=None, print_blob=True)
 @given(seed=st.integers(0, (1 << 32) - 1), acts=st.integers(10, 120))
@@ -239,7 +239,7 @@ def test_whatever_happens_for_longer(seed: int, acts: int) -> None:
 RULES = [without for without in dict.fromkeys(without for _, without in SCRIPTS) if without is not SettlesUnheard]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("without", RULES, ids=lambda thing: thing.__name__)
 def test_random_worlds_notice_a_missing_rule(without: type[World]) -> None:
