@@ -91,7 +91,7 @@ $(BIN)/uv: | $(BIN)/python
 
 $(VENV)/installed: requirements.lock pyproject.toml | $(BIN)/uv
 	@echo "setup: $$(grep -c '^[a-z].*==' requirements.lock) pinned packages"
-	@$(UV) pip sync $(QUIET) --python $(BIN)/python --require-hashes requirements.lock
+	@$(UV) pip sync $(QUIET) --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -143,6 +143,10 @@ class Consumer(driver.Consumer):
         await super().perform_seek()
         self.committed = await cast("ConsumerThread", self._thread).committed_points()
 
+    async def fetch_committed(self) -> dict[TP, ResumePoint]:
+        """What the group has committed for what is assigned, asked now: `committed` may be of an older assignment."""
+        return await cast("ConsumerThread", self._thread).committed_points()
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Super waits for the batch in hand and commits. Then all partitions are sought back, so rollups start anew."""
         await super().on_partitions_revoked(revoked)

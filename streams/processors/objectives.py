@@ -108,12 +108,14 @@ class ObjectivesProcessor:
         owned = set(owned)
         self._owner = uuid.uuid4().hex[:12]
         started = time.monotonic()
+        points = await self._consumer.fetch_committed()
+        committed = {tp.partition: point.offset for tp, point in points.items() if tp.topic == PARTIALS}
         # A part that another worker has committed past since we held it is out of date.
-        parts = {p: part for p, part in self.parts.items() if p in owned and part.applied + 1 >= self._committed(p)}
+        parts = {p: part for p, part in self.parts.items() if p in owned and part.applied + 1 >= committed.get(p, 0)}
         for partition in owned - parts.keys():
             parts[partition] = await self.in_thread(self._build, partition)
-            if parts[partition].applied + 1 < self._committed(partition):
-                raise StateLostError(PARTIALS, partition, parts[partition].applied, self._committed(partition))
+            if parts[partition].applied + 1 < committed.get(partition, 0):
+                raise StateLostError(PARTIALS, partition, parts[partition].applied, committed[partition])
         if epoch != self._epoch:
             return
         self.parts = parts
@@ -162,10 +164,6 @@ class ObjectivesProcessor:
     async def in_thread(self, step: Callable[..., ResultT], *args: Any) -> ResultT:  # noqa: ANN401 - passed on
         """Run a step between folds: the tables stand still for it."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, step, *args)
-
-    def _committed(self, partition: int) -> int:
-        point = self._consumer.committed.get(TP(PARTIALS, partition))
-        return point.offset if point else 0
 
     def _build(self, partition: int) -> Part:
         pages = self._pages.pages.get(partition, PartPages())

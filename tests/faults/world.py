@@ -113,8 +113,17 @@ class Worker:
         self.producer = Producer(world, lambda: self.commit() if rng.random() < 0.2 else None)
         self._horizon: dict[TP, int] | None = None
         owned = {TP(topic, p) for topic in (SOURCE, PARTIALS) for p in range(world.partitions)}
+        committed = dict(world.commits)
+
+        async def fetch_committed() -> dict[TP, ResumePoint]:
+            return committed
+
         self.consumer = SimpleNamespace(
-            committed=dict(world.commits), resume_points={}, assignment=lambda: owned, highwater=lambda _: None
+            committed=committed,
+            fetch_committed=fetch_committed,
+            resume_points={},
+            assignment=lambda: owned,
+            highwater=lambda _: None,
         )
         self.app = SimpleNamespace(consumer=self.consumer, producer=self.producer, rebalancing=False)
         app: Any = self.app
