@@ -35,7 +35,7 @@ HEAVY = {
     "pyarrow",
     "pydantic",
 }
-START_S = 0.4
+START_S = 0.8
 
 
 def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
