@@ -86,7 +86,6 @@ def create_app(settings: EngineSettings, batch_topics: frozenset[str]) -> App:
         stream_buffer_maxsize=8,
         stream_wait_empty=True,
         stream_recovery_delay=0,
-        table_standby_replicas=0,  # a takeover reads the pages anyway; a standby would only buffer them
         producer_linger=0.01,
         producer_request_timeout=15,
         producer_max_request_size=MAX_MESSAGE_BYTES,

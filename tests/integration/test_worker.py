@@ -1,5 +1,6 @@
 """What one worker answers about a log with on-time, late, wild and unreadable records, before and after a restart."""
 
+import contextlib
 import itertools
 import random
 import time
@@ -277,11 +278,11 @@ def test_nothing_but_the_views_listens_and_only_on_loopback(served: Served) -> N
 
 def listening(pid: int) -> set[tuple[str, int]]:
     """(hexadecimal address, port) of each TCP socket that a process listens on."""
-    inodes = {
-        target.removeprefix("socket:[").removesuffix("]")
-        for link in Path(f"/proc/{pid}/fd").iterdir()
-        if (target := str(link.readlink())).startswith("socket:[")
-    }
+    targets = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            targets.append(str(link.readlink()))
+    inodes = {t.removeprefix("socket:[").removesuffix("]") for t in targets if t.startswith("socket:[")}
     rows = [
         line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()
     ]
