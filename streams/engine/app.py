@@ -1,6 +1,5 @@
 """The Faust application: settings that hold at speed, and nothing of Faust's that loses records."""
 
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,6 @@ class EngineSettings:
     state_dir: Path
     partitions: int
     app_id: str = APP_ID
-    credentials: Any = None
-    tls: ssl.SSLContext | None = None
 
 
 class PassThrough(faust.Schema):  # type: ignore[type-arg]  # nor does its schema
@@ -64,8 +61,6 @@ def create_app(settings: EngineSettings, batch_topics: frozenset[str]) -> App:
     app = App(
         settings.app_id,
         broker=[f"kafka://{broker.strip()}" for broker in settings.brokers.split(",")],
-        broker_credentials=settings.credentials,
-        ssl_context=settings.tls,
         datadir=str(settings.state_dir),
         store="memory://",
         key_serializer="raw",
