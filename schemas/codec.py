@@ -14,6 +14,7 @@ from schemas.records import (
     DeadLetter,
     Heartbeat,
     Label,
+    NodeState,
     ProbeResult,
     Record,
     SloPartial,
@@ -103,6 +104,8 @@ def from_fields(topic: str, fields: dict[str, Any]) -> Record:
             return SloPartial(**{**fields, "sources": sources, "series": tuple(fields["series"])})
         case "slo-status":
             return SloStatus(**{**fields, "windows": tuple(SloWindow(**window) for window in fields["windows"])})
+        case "node-states":
+            return NodeState(**fields)
         case _:
             return DeadLetter(**fields)
 

@@ -32,6 +32,7 @@ class Heartbeat:
     spooled: int = 0
     dropped: int = 0
     labels: tuple[Label, ...] = ()
+    heartbeat_seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,27 @@ class SloStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeState:
+    """What a node (`kind` NODE) is now and since when, or a zone (ZONE)."""
+
+    subject: str
+    kind: str
+    state: str
+    previous: str | None
+    reason: str
+    since: int
+    last_seen: int
+    region: str
+    zone: str
+    boot_ts: int
+    interval_ms: int
+    nodes: int
+    nodes_known: int
+    partition: int
+    applied_offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A record that could not be used, with its reason and where it came from."""
 
@@ -129,12 +151,13 @@ class DeadLetter:
     value_bytes: int
 
 
-Record = Heartbeat | ProbeResult | SloPartial | SloStatus | DeadLetter
+Record = Heartbeat | ProbeResult | SloPartial | SloStatus | NodeState | DeadLetter
 
-RECORD_TYPES: dict[str, type[Heartbeat | ProbeResult | SloPartial | SloStatus | DeadLetter]] = {
+RECORD_TYPES: dict[str, type[Heartbeat | ProbeResult | SloPartial | SloStatus | NodeState | DeadLetter]] = {
     "heartbeats": Heartbeat,
     "probe-results": ProbeResult,
     "slo-partials": SloPartial,
     "slo-status": SloStatus,
+    "node-states": NodeState,
     "dead-letters": DeadLetter,
 }

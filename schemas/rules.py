@@ -26,9 +26,19 @@ def _range(column: str, low: int, high: int) -> Rule:
 
 
 _I64 = (1 << 63) - 1
+_LAST_MS = 253_402_300_799_999  # the end of the year 9999
 
 RULES: dict[str, tuple[Rule, ...]] = {
-    "heartbeats": (_name("node_id"), _name("boot_id"), _range("seq", 0, _I64), _range("interval_ms", 1, 86_400_000)),
+    "heartbeats": (
+        _name("node_id"),
+        _name("boot_id"),
+        _name("region"),
+        _name("zone"),
+        _range("boot_ts", 0, _LAST_MS),
+        _range("seq", 0, _I64),
+        _range("interval_ms", 1, 86_400_000),
+        _range("heartbeat_seq", 0, _I64),
+    ),
     "probe-results": (
         _name("node_id"),
         _name("service"),
@@ -40,6 +50,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "slo-partials": (),
     "slo-status": (),
+    "node-states": (),
     "dead-letters": (),
 }
 

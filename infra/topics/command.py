@@ -27,7 +27,7 @@ class Exit(IntEnum):
     UNREACHABLE = 2
 
 
-def run_apply(brokers: str, partitions: int, local: bool) -> int:  # noqa: FBT001 - named at the call in fleetbeat.py
+def run_apply(brokers: str, partitions: int, local: bool) -> int:  # noqa: FBT001 - named at the call in fleetbeat_commands.py
     """Makes the topics as the contract wants them, or changes nothing and says why; returns an Exit."""
     return _run(apply(brokers, _profile(partitions, local=local)), applied=True)
 

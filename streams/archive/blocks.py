@@ -18,6 +18,8 @@ from streams.archive.plans import Plan
 Ints = npt.NDArray[np.int64]
 
 
+# A letter about one of these would only say that fleetbeat does not understand itself, round and round.
+_SILENT = frozenset({"slo-status", "dead-letters"})
 # The TTL of raw rows, as in infra/clickhouse.
 KEPT_DAYS = 14
 
@@ -38,16 +40,18 @@ class Route:
 
 def routes() -> tuple[Route, ...]:
     """The archived topics; who reports unreadable records is the catalog's `validated_by`."""
-    catalog = load_catalog()
     return (
-        Route(
-            "probe-results", "telemetry.probe_results", letters=catalog.topic("probe-results").validated_by == "archive"
-        ),
-        Route("heartbeats", "telemetry.heartbeats", letters=catalog.topic("heartbeats").validated_by == "archive"),
-        # fleetbeat's own output: a letter about a dead letter would go round in a circle
-        Route("slo-status", "telemetry.slo_windows", replacing=True),
-        Route("dead-letters", "telemetry.dead_letters", replacing=True),
+        _route("probe-results", "probe_results"),
+        _route("heartbeats", "heartbeats"),
+        _route("node-states", "node_states", replacing=True),
+        _route("slo-status", "slo_windows", replacing=True),
+        _route("dead-letters", "dead_letters", replacing=True),
     )
+
+
+def _route(topic: str, table: str, *, replacing: bool = False) -> Route:
+    letters = topic not in _SILENT and load_catalog().topic(topic).validated_by == "archive"
+    return Route(topic, f"telemetry.{table}", replacing, letters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class Shaper:
             "probe-results": _probe_results,
             "heartbeats": _heartbeats,
             "slo-status": _slo_windows,
+            "node-states": _node_states,
             "dead-letters": _dead_letters,
         }[route.topic]
 
@@ -111,10 +116,11 @@ class Shaper:
             np.concatenate([np.array(chunk.append_ms, np.int64) for chunk in chunks]),
         )
         rows = origin
-        if self._topic == "slo-status":
-            minutes = [row for row, key in enumerate(keys) if is_minute(key, values[row])]
-            keys, values = [keys[row] for row in minutes], [values[row] for row in minutes]
-            rows = origin.at(np.array(minutes, np.int64))
+        wanted = {"slo-status": is_minute, "node-states": _is_said}.get(self._topic)
+        if wanted is not None:
+            kept = [row for row, key in enumerate(keys) if wanted(key, values[row])]
+            keys, values = [keys[row] for row in kept], [values[row] for row in kept]
+            rows = origin.at(np.array(kept, np.int64))
         block = self._reader.read(keys, values)
         found = [(reject.row, reject.reason, reject.detail) for reject in block.rejects]
         frame = block.frame
@@ -147,6 +153,11 @@ def arrow_stream(frame: pl.DataFrame) -> bytes:
 def is_minute(key: bytes | None, value: bytes | None) -> bool:
     """Whether a record of slo-status is a minute (key `slo@start in ms`) and no tombstone."""
     return value is not None and key is not None and key.rpartition(b"@")[2].isdigit() and b"@" in key
+
+
+def _is_said(_: bytes | None, value: bytes | None) -> bool:
+    """Whether a record of node-states is a state and no tombstone of a node that has left."""
+    return value is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +242,11 @@ def _slo_windows(frame: pl.DataFrame) -> pl.DataFrame:
         )
         .with_columns(pl.col("revision").clip(lower_bound=0))
     )
+
+
+def _node_states(frame: pl.DataFrame) -> pl.DataFrame:
+    times = [_time(name) for name in ("since", "last_seen", "received_at")]
+    return frame.rename({"boot_ts": "boot_ts_ms"}).with_columns(times)
 
 
 def _dead_letters(frame: pl.DataFrame) -> pl.DataFrame:

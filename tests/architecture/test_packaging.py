@@ -72,7 +72,7 @@ def test_it_carries_every_file_of_every_room(wheel: Path) -> None:
     shipped = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     files = (path for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_file())
     expected = {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
-    assert shipped == expected | {"fleetbeat.py"}
+    assert shipped == expected | {"fleetbeat.py", "fleetbeat_commands.py"}
     assert {Path(name).suffix for name in shipped} >= {".avsc", ".properties", ".py", ".sql", ".typed", ".xml", ".yaml"}
 
 

@@ -14,7 +14,13 @@ SEQ = st.integers(0, (1 << 63) - 1)
 _INT = st.integers(-(1 << 31), (1 << 31) - 1)
 _LONG = st.integers(-(1 << 63), (1 << 63) - 1)
 _WITHIN_RULES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
-    "heartbeats": {"node_id": NAMES, "boot_id": NAMES, "seq": SEQ, "interval_ms": st.integers(1, 86_400_000)},
+    "heartbeats": {
+        **dict.fromkeys(("node_id", "boot_id", "region", "zone"), NAMES),
+        "boot_ts": st.integers(0, 253_402_300_799_999),
+        "seq": SEQ,
+        "interval_ms": st.integers(1, 86_400_000),
+        "heartbeat_seq": st.none() | SEQ,
+    },
     "probe-results": {
         **dict.fromkeys(("node_id", "service", "endpoint", "region", "kind"), NAMES),
         "latency_us": st.integers(0, 86_400_000_000),

@@ -27,6 +27,8 @@ PUBLISHED = {
     3: "b02d1f5fc2d8a4f2",
     4: "e2686bcfe23ad847",
     5: "d50d76433822d170",
+    6: "67a7dec4cfe1f743",
+    7: "8e2670270f6e40f8",
 }
 
 
@@ -65,7 +67,7 @@ def test_a_topic_file_has_exactly_the_known_keys_and_values(entry: io.TextIOBase
 def test_a_topic_file_is_named_after_its_topic_unless_the_worker_prefixes_it() -> None:
     names = {entry.name.removesuffix(".yaml") for entry in (files("schemas") / "topics").iterdir()}
     unlike = {topic for topic in CATALOG.topics if topic not in names}
-    assert unlike == {"fleetbeat-worker-pages-changelog"}
+    assert unlike == {"fleetbeat-worker-pages-changelog", "fleetbeat-worker-nodes-changelog"}
 
 
 def test_schema_ids_are_unique_and_positive() -> None:
@@ -122,7 +124,7 @@ def test_records_have_the_fields_of_the_schema_in_order(topic: Topic) -> None:
 @pytest.mark.parametrize(
     ("nested", "file", "field"),
     [
-        (Label, "heartbeat.v1.avsc", "labels"),
+        (Label, "heartbeat.v2.avsc", "labels"),
         (Label, "probe_result.v1.avsc", "labels"),
         (Source, "slo_partial.v1.avsc", "sources"),
         (SloWindow, "slo_status.v1.avsc", "windows"),

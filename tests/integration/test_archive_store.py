@@ -18,7 +18,7 @@ from streams.archive.plans import Complete, Doubled, Incomplete, PlanStore
 
 DAY_MS = 86_400_000
 NOW = time.time_ns() // 1_000_000  # rows of long ago would expire under the test's hands
-RESULTS, BEATS, _, LETTERS = routes()
+RESULTS, BEATS, *_, LETTERS = routes()
 
 
 @pytest.fixture(scope="module")

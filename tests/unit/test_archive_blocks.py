@@ -147,5 +147,5 @@ def test_dead_letters_keep_the_bytes() -> None:
     assert (row["kafka_partition"], row["kafka_offset"]) == (2, 50)
 
 
-def test_only_heartbeats_are_reported_by_the_archive() -> None:
-    assert [each.topic for each in routes() if each.letters] == ["heartbeats"]
+def test_what_the_worker_reads_is_not_reported_again_by_the_archive() -> None:
+    assert [each.topic for each in routes() if each.letters] == ["node-states"]

@@ -17,7 +17,7 @@ def test_files_are_numbered_without_gaps_and_may_run_twice() -> None:
 
 def test_tables_of_raw_rows_deduplicate_inserts() -> None:
     statements = [statement for migration in migrations() for statement in migration.statements]
-    for table in ("probe_results", "heartbeats", "slo_windows", "dead_letters"):
+    for table in ("probe_results", "heartbeats", "slo_windows", "node_states", "dead_letters"):
         (create,) = [
             statement
             for statement in statements

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import fleetbeat
+import fleetbeat_commands
 from infra import InfraError
 from schemas.documents import DocumentError
 
@@ -110,7 +111,7 @@ def test_a_missing_extra_is_named_with_status_2() -> None:
 
 
 def test_a_room_that_does_not_import_is_a_bug_and_not_a_missing_extra() -> None:
-    with pytest.raises(ModuleNotFoundError, match=r"streams\.nowhere"), fleetbeat._extra("streams"):
+    with pytest.raises(ModuleNotFoundError, match=r"streams\.nowhere"), fleetbeat_commands._extra("streams"):
         __import__("streams.nowhere")
 
 
@@ -121,7 +122,7 @@ def test_an_error_of_our_own_is_one_sentence_and_any_other_keeps_its_traceback(
         def fail(_: object) -> None:
             raise cause
 
-        monkeypatch.setattr(fleetbeat, "app", fail)
+        monkeypatch.setattr(fleetbeat_commands, "app", fail)
 
     fail_with(DocumentError(["slos.yaml:3:1: kind: missing; expected a value"]))
     assert fleetbeat.main([]) == 2

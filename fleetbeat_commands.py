@@ -1,0 +1,291 @@
+"""The commands of `fleetbeat`: each imports its own room only when it runs."""
+
+import runpy
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+LOCAL_KAFKA = "127.0.0.1:19092"
+ROOMS = frozenset({"agents", "infra", "schemas", "streams"})
+FAILED = 1
+
+
+class CannotRunError(ValueError):
+    """The command line cannot be understood, or the command cannot start in the way fleetbeat is installed here."""
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"fleetbeat {version('fleetbeat')}"
+    except PackageNotFoundError:
+        return "fleetbeat, not installed"
+
+
+app = App(
+    name="fleetbeat",
+    help="Live service level objectives for fleets: Kafka in, HTTP views and SQL out.",
+    help_epilogue="Start with `fleetbeat up`. `fleetbeat COMMAND --help` shows an example of each.",
+    help_format="markdown",
+    version=_version,
+    print_error=False,
+    exit_on_error=False,
+    result_action="return_value",
+)
+topics = App(name="topics", help="Create Kafka's topics as the catalog describes them, or compare them with it.")
+app.command(topics)
+
+
+def _says(text: str) -> Parameter:
+    return Parameter(help=text)
+
+
+def _flag(text: str) -> Parameter:
+    return Parameter(help=text, negative=(), show_default=False)
+
+
+Brokers = Annotated[str, _says("Kafka's addresses, HOST:PORT, separated by commas.")]
+Partitions = Annotated[int, _says("Of every topic; it stays what it was at first.")]
+Local = Annotated[bool, _flag("One replica instead of three, for a single broker.")]
+
+
+@app.command
+def up(  # noqa: PLR0913 - one argument an option
+    *,
+    check: Annotated[
+        bool, _flag("Compare views and SQL with what was sent: one JSON line, 0 only if all agree.")
+    ] = False,
+    nodes: Annotated[int, _says("Size of the simulated fleet.")] = 1_000,
+    rate: Annotated[
+        int | None, _says("Probe results per second of the whole fleet; without it 3 a node, at most 30,000.")
+    ] = None,
+    duration: Annotated[float | None, _says("Seconds until the fleet stops sending.")] = None,
+    seed: Annotated[int | None, _says("Draw the same fleet again.")] = None,
+    objectives: Annotated[Path | None, _says("Your SLOs instead of those of the simulated fleet.")] = None,
+    state: Annotated[
+        Path | None, _says("Folder for data and logs; without it .fleetbeat, and an own one with --check.")
+    ] = None,
+    brokers: Annotated[str | None, _says("HOST:PORT of a Kafka that already runs, instead of starting one.")] = None,
+    kafka_port: Annotated[int | None, _says("Without it 19092, or a free one when that is taken.")] = None,
+    worker_port: Annotated[int | None, _says("Of the views; without it 8080, or a free one.")] = None,
+    sql_port: Annotated[int | None, _says("Of ClickHouse's HTTP protocol; without it 8123, or a free one.")] = None,
+) -> int:
+    """Run everything on this machine: Kafka, worker, archive and a simulated fleet. Ctrl-C ends all of it.
+
+    Example: `fleetbeat up --nodes 5000 --objectives slos.yaml`
+    """
+    with _extra("all"):
+        from infra.local import UpOptions, run_up
+    return run_up(
+        UpOptions(
+            check=check,
+            nodes=nodes,
+            rate=rate,
+            duration_s=duration,
+            seed=seed,
+            objectives=objectives,
+            state=state,
+            brokers=brokers,
+            kafka_port=kafka_port,
+            worker_port=worker_port,
+            sql_port=sql_port,
+        )
+    )
+
+
+@app.command
+def worker(
+    *,
+    brokers: Brokers = LOCAL_KAFKA,
+    objectives: Annotated[Path, _says("The SLOs: an OpenSLO file.")],
+    state: Annotated[Path, _says("Folder for what the worker keeps on disk.")] = Path(".fleetbeat/worker"),
+    listen: Annotated[
+        str, _says("HOST:PORT of views, health and metrics; port 0 takes a free one.")
+    ] = "127.0.0.1:8080",
+) -> int:
+    """Keep the SLO tables from the stream and answer them over HTTP.
+
+    Example: `fleetbeat worker --brokers kafka1:9092 --objectives slos.yaml --state /var/lib/fleetbeat`
+    """
+    with _extra("streams"):
+        from streams.app import WorkerOptions, run_worker
+    return run_worker(WorkerOptions(brokers=brokers, objectives=objectives, listen=listen, state=state))
+
+
+@app.command
+def archive(
+    *,
+    brokers: Brokers = LOCAL_KAFKA,
+    clickhouse: Annotated[str | None, _says("URL of a server, instead of the embedded store.")] = None,
+    store: Annotated[Path | None, _says("Folder of the embedded store; without it .fleetbeat/store.")] = None,
+    listen: Annotated[str, _says("HOST:PORT where the embedded store answers read-only SQL.")] = "127.0.0.1:8123",
+    metrics: Annotated[str | None, _says("HOST:PORT of the archive's own health and metrics.")] = None,
+) -> int:
+    """Write every raw event to ClickHouse, each exactly once.
+
+    Example: `fleetbeat archive --brokers kafka1:9092 --clickhouse http://user:password@ch1:8123/telemetry`
+    """
+    with _extra("archive"):
+        from streams.archive.app import ArchiveOptions, run_archive
+    if clickhouse is None and store is None:
+        store = Path(".fleetbeat/store")
+    return run_archive(
+        ArchiveOptions(brokers=brokers, clickhouse=clickhouse, store=store, listen=listen, metrics=metrics)
+    )
+
+
+@app.command
+def simulate(  # noqa: PLR0913 - one argument an option
+    *,
+    brokers: Brokers = LOCAL_KAFKA,
+    nodes: Annotated[int, _says("Size of the fleet.")] = 1_000,
+    rate: Annotated[float | None, _says("Probe results per second of the whole fleet; without it one a node.")] = None,
+    unpaced: Annotated[bool, _flag("Send as fast as Kafka takes it; needs --duration or --events.")] = False,
+    duration: Annotated[float | None, _says("Seconds of event time; without it until Ctrl-C.")] = None,
+    events: Annotated[int | None, _says("End after so many events.")] = None,
+    interval: Annotated[float, _says("Seconds between two heartbeats of a node.")] = 10.0,
+    services: Annotated[int | None, _says("How many services are probed, when the script names none.")] = None,
+    endpoints: Annotated[int | None, _says("How many endpoints each of them has.")] = None,
+    regions: Annotated[int | None, _says("How many regions nodes stand in, when the script names none.")] = None,
+    script: Annotated[Path | None, _says("What goes wrong and when: a YAML file.")] = None,
+    seed: Annotated[int | None, _says("Draw the same fleet again; without it one is drawn and printed.")] = None,
+    start_ms: Annotated[int | None, _says("Event time to begin at, ms UTC: with --seed every byte repeats.")] = None,
+    ledger: Annotated[Path | None, _says("Folder to write down what was sent, for the oracle.")] = None,
+) -> int:
+    """Be a fleet: heartbeats and probe results of many nodes, with latencies, failures and late events.
+
+    Example: `fleetbeat simulate --nodes 10000 --rate 50000 --duration 60 --seed 7 --ledger sent/`
+    """
+    with _extra("agent"):
+        from agents.simulate.run import SimulateOptions, run_simulate
+    return run_simulate(
+        SimulateOptions(
+            brokers=brokers,
+            nodes=nodes,
+            services=services,
+            endpoints=endpoints,
+            regions=regions,
+            rate=rate,
+            interval_s=interval,
+            duration_s=duration,
+            events=events,
+            unpaced=unpaced,
+            seed=seed,
+            ledger=ledger,
+            script=script,
+            start_ms=start_ms,
+        )
+    )
+
+
+@topics.command(name="apply")
+def topics_apply(*, brokers: Brokers = LOCAL_KAFKA, partitions: Partitions = 12, local: Local = False) -> int:
+    """Create what is missing; refuse a schema that would break a reader.
+
+    Example: `fleetbeat topics apply --brokers kafka1:9092`
+    """
+    with _extra("agent"):
+        from infra.topics import run_apply
+    return run_apply(brokers, partitions, local)
+
+
+@topics.command(name="check")
+def topics_check(*, brokers: Brokers = LOCAL_KAFKA, partitions: Partitions = 12, local: Local = False) -> int:
+    """Say how the topics of a cluster differ from the catalog; exit 0 when they do not.
+
+    Example: `fleetbeat topics check --brokers kafka1:9092`
+    """
+    with _extra("agent"):
+        from infra.topics import run_check
+    return run_check(brokers, partitions, local)
+
+
+@app.command
+def check(files: Annotated[tuple[Path, ...], Parameter(name="FILE", help="One or more files.", negative=())], /) -> int:
+    """Validate objectives files and simulate scripts; print every problem with file, line and column.
+
+    Example: `fleetbeat check slos.yaml storm.yaml`
+    """
+    from schemas.documents import DocumentError
+
+    status = 0
+    for file in files:
+        try:
+            print(f"{file}: good, {_contents(file)}")
+        except DocumentError as cause:
+            print(cause, file=sys.stderr)
+            status = FAILED
+    return status
+
+
+def _contents(file: Path) -> str:
+    """What a valid file holds. Raises DocumentError."""
+    from schemas.documents import DocumentError, read_all
+    from streams.config import load_objectives
+
+    keys = {key for document in read_all(file) if isinstance(document, dict) for key in document}
+    if keys & {"apiVersion", "kind"}:
+        return f"{len(load_objectives(file))} objectives"
+    with _extra("agent"):
+        from agents.simulate.config import ScriptFile, load_script
+    if keys & set(ScriptFile.model_fields):
+        load_script(file)
+        return "a script for simulate"
+    raise DocumentError([f"{file}: nothing to check; expected objectives (kind: SLO) or a script for simulate"])
+
+
+@app.command
+def bench(
+    name: Annotated[str, _says("The benchmark.")],
+    /,
+    *,
+    json: Annotated[bool, _flag("Print one JSON line instead of a table.")] = False,
+) -> int:
+    """Run a benchmark of a checkout, `tests/bench/NAME.py`.
+
+    Example: `fleetbeat bench simulate --json`
+    """
+    root = Path(__file__).parent
+    if not (root / "pyproject.toml").is_file():
+        raise CannotRunError(
+            "benchmarks are not installed; expected a checkout of fleetbeat and its .venv/bin/fleetbeat"
+        )
+    known = {path.stem: path for path in sorted(root.glob("tests/bench/[a-z]*.py"))}
+    if name not in known:
+        raise CannotRunError(f"no benchmark {name!r}; expected one of: {', '.join(known)}")
+    return int(runpy.run_path(str(known[name]))["main"](json=json))
+
+
+@app.command(name="version")
+def version_() -> int:
+    """Print the version.
+
+    Example: `fleetbeat version`
+    """
+    print(_version())
+    return 0
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Turns the import of a package that is not installed into the extra that brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as cause:
+        package = (cause.name or "").split(".")[0]
+        if not package or package in ROOMS:
+            raise
+        raise CannotRunError(f"this command needs {package}: install fleetbeat[{name}]") from cause
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command and returns its exit status. Raises CannotRunError, and whatever the command raises."""
+    try:
+        return app(arguments) or 0
+    except CycloptsError as cause:
+        raise CannotRunError(cause) from cause
