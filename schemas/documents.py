@@ -12,6 +12,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
+# The tag of a union's branch begins with this: pydantic puts it into paths, and no document has it.
+UNION_TAG = "|"
+
 
 class DocumentError(ValueError):
     """A file cannot be used; `problems` are full sentences, one each."""
@@ -83,7 +86,7 @@ def _walk(document: Any, path: Sequence[str | int]) -> Iterator[tuple[Any, Any]]
 def _sentence(name: str, document: Any, error: ErrorDetails) -> str:  # noqa: ANN401 - YAML is any structure
     path = error["loc"]
     line, column = position(document, path)
-    dotted = ".".join(str(part) for part in path) or "document"
+    dotted = ".".join(part for part in map(str, path) if not part.startswith(UNION_TAG)) or "document"
     where = f"{name}:{line}:{column}: {dotted}"
     match error["type"]:
         case "missing":

@@ -1,49 +1,92 @@
 """The objectives file: OpenSLO v1 documents → objectives. What cannot be done yet is refused by name, not ignored."""
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from typing import Any, TypeVar
 
 from schemas.documents import DocumentError, parse, position, read_all
-from schemas.rules import MAX_LATENCY_US, MAX_NAME_BYTES
+from streams.core.burn import BurnRule, recommended_rules
 from streams.core.objectives import Objective, Selector
+from streams.openslo.alerts import AlertCondition, AlertPolicy, PolicyRef, contradictions, rule_of
+from streams.openslo.fields import seconds
+from streams.openslo.slo import Service, Slo
 
-_UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_SHORTEST_S, _LONGEST_S = 10, 30 * 86_400
-_LATER_KINDS = ("AlertPolicy", "AlertCondition", "AlertNotificationTarget", "DataSource", "SLI")
+Model = Slo | Service | AlertPolicy | AlertCondition
+ModelT = TypeVar("ModelT", Slo, Service, AlertPolicy, AlertCondition)
+
+_KINDS: dict[str, type[Model]] = {
+    "SLO": Slo,
+    "Service": Service,
+    "AlertPolicy": AlertPolicy,
+    "AlertCondition": AlertCondition,
+}
+_LATER_KINDS = ("AlertNotificationTarget", "DataSource", "SLI")
 _GOOD_WHERE = ("spec", "indicator", "spec", "ratioMetric", "good", "metricSource", "spec", "where")
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """A document that is well-formed by itself; `place` puts a sentence where it belongs in the file."""
+
+    path: str
+    source: Any
+    model: Model
+
+    def place(self, path: tuple[Any, ...], sentence: str) -> str:
+        line, column = position(self.source, path)
+        return f"{self.path}:{line}:{column}: {'.'.join(map(str, path))}: {sentence}"
+
+    @property
+    def line(self) -> int:
+        return position(self.source, ("metadata", "name"))[0]
+
+
+@dataclass(slots=True)
+class _File:
+    """All documents of a file by kind and name, and what is wrong with it."""
+
+    documents: dict[tuple[str, str], _Document] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def of(self, kind: type[ModelT]) -> dict[str, tuple[_Document, ModelT]]:
+        """The documents of a kind, by name, in the file's order."""
+        return {
+            name: (document, document.model)
+            for (_, name), document in self.documents.items()
+            if isinstance(document.model, kind)
+        }
 
 
 def load_objectives(path: Path | str) -> tuple[Objective, ...]:
     """The objectives of a file, in its order. Raises DocumentError with every problem in it."""
-    problems: list[str] = []
-    objectives: list[Objective] = []
-    seen: dict[tuple[str, str], int] = {}
-    for document in read_all(path):
+    file = _read(str(path))
+    for document, condition in file.of(AlertCondition).values():
+        file.problems += [document.place(*problem) for problem in contradictions(condition)]
+    objectives = [_objective(file, document, slo) for document, slo in file.of(Slo).values()]
+    if not file.problems and not objectives:
+        file.problems.append(f"{path}: no document of kind SLO; expected at least one")
+    if file.problems:
+        raise DocumentError(file.problems)
+    return tuple(each for each in objectives if each is not None)
+
+
+def _read(path: str) -> _File:
+    file = _File()
+    for source in read_all(path):
         try:
-            kind = _kind(document, str(path))
-            model = parse(document, _KINDS[kind], str(path))
+            kind = _kind(source, path)
+            document = _Document(path, source, parse(source, _KINDS[kind], path))
         except DocumentError as error:
-            problems += error.problems
+            file.problems += error.problems
             continue
-        line, column = position(document, ("metadata", "name"))
-        first = seen.setdefault((kind, model.metadata.name), line)
-        if first != line:
-            where = f"{path}:{line}:{column}: metadata.name: value {model.metadata.name!r}"
-            problems.append(f"{where}: the {kind} in line {first} has that name; expected one of its own")
-        if isinstance(model, _Slo):
-            problems += _contradictions(document, model, str(path))
-            objectives.append(_objective(model))
-    if not problems and not objectives:
-        problems = [f"{path}: no document of kind SLO; expected at least one"]
-    if problems:
-        raise DocumentError(problems)
-    return tuple(objectives)
+        name = document.model.metadata.name
+        first = file.documents.setdefault((kind, name), document)
+        if first is not document:
+            sentence = f"value {name!r}: the {kind} in line {first.line} has that name; expected one of its own"
+            file.problems.append(document.place(("metadata", "name"), sentence))
+    return file
 
 
 def _kind(document: Any, name: str) -> str:  # noqa: ANN401 - YAML is any structure
@@ -52,241 +95,90 @@ def _kind(document: Any, name: str) -> str:  # noqa: ANN401 - YAML is any struct
         return kind
     line, column = position(document, ("kind",))
     said = "missing" if kind is None else f"value {kind!r}: not supported" + (" yet" if kind in _LATER_KINDS else "")
-    raise DocumentError([f"{name}:{line}:{column}: kind: {said}; expected SLO or Service"])
+    raise DocumentError(
+        [f"{name}:{line}:{column}: kind: {said}; expected {', '.join(list(_KINDS)[:-1])} or AlertCondition"]
+    )
 
 
-def _refused(why: str) -> BeforeValidator:
-    def refuse(_: object) -> None:
-        raise ValueError(why)
-
-    return BeforeValidator(refuse)
-
-
-def _not_yet(instead: str) -> BeforeValidator:
-    return _refused(f"not supported yet; expected {instead}")
-
-
-def _only(supported: str, later: str | None = None) -> BeforeValidator:
-    def check(value: object) -> object:
-        if value != supported:
-            raise ValueError(f"not supported{' yet' if value == later else ''}; expected {supported}")
-        return value
-
-    return BeforeValidator(check)
-
-
-def _true(meaning: str) -> AfterValidator:
-    def check(value: bool) -> bool:  # noqa: FBT001 - it is what stood in the file
-        if not value:
-            raise ValueError(f"not supported yet; expected true: {meaning}")
-        return value
-
-    return AfterValidator(check)
-
-
-def _single(value: list[Any]) -> list[Any]:
-    if len(value) != 1:
-        raise ValueError(f"{len(value)} items; expected exactly one")
-    return value
-
-
-def _duration_s(value: str) -> str:
-    match = re.fullmatch(r"([1-9][0-9]{0,8})([A-Za-z])", value)
-    if match and match[2] in "MQY":
-        raise ValueError("months, quarters and years are not supported; expected s, m, h, d or w, as in 30d")
-    if not match or match[2] not in _UNIT_S:
-        raise ValueError("expected a whole number and s, m, h, d or w, as in 30d")
-    if not _SHORTEST_S <= _seconds(value) <= _LONGEST_S:
-        raise ValueError("expected 10s to 30d")
-    return value
-
-
-def _seconds(duration: str) -> int:
-    return int(duration[:-1]) * _UNIT_S[duration[-1]]
-
-
-def _between(low: int, high: int) -> Callable[[float], float]:
-    def check(value: float) -> float:
-        if not low < value < high:
-            raise ValueError(f"expected a number above {low} and below {high}")
-        return value
-
-    return check
-
-
-def _name(value: str) -> str:
-    if not 1 <= len(value.encode()) <= MAX_NAME_BYTES:
-        raise ValueError(f"expected 1 to {MAX_NAME_BYTES} bytes")
-    return value
-
-
-def _dns_label(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
-        raise ValueError("expected a DNS label: 1 to 63 of a-z, 0-9 and -, the first and last not -")
-    return value
-
-
-Name = Annotated[str, AfterValidator(_name)]
-Description = Annotated[str, Field(max_length=1050)]
-
-
-class _Own(BaseModel):
-    """What fleetbeat puts where OpenSLO leaves the form to each tool."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class _OpenSlo(BaseModel):
-    """What OpenSLO says, under its names: github.com/OpenSLO/OpenSLO, README.md of v1."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, alias_generator=to_camel)
-
-
-class _Metadata(_OpenSlo):
-    name: Annotated[str, AfterValidator(_dns_label)]
-    display_name: Name | None = None
-    labels: dict[str, str | list[str]] = {}
-    annotations: dict[str, str] = {}
-
-
-class _Where(_Own):
-    service: Name | None = None
-    endpoint: Name | None = None
-    region: Name | None = None
-    kind: Name | None = None
-
-
-class _Total(_Own):
-    source: Annotated[Literal["probe-results"], _only("probe-results", "request-counts")]
-    where: _Where = _Where()
-    latency_us_le: Annotated[
-        None, _refused("expected it under good only: a threshold does not change what is counted")
-    ] = None
-
-
-class _Good(_Own):
-    source: Annotated[Literal["probe-results"], _only("probe-results", "request-counts")]
-    where: _Where = _Where()
-    latency_us_le: Annotated[int, Field(ge=1, le=MAX_LATENCY_US)] | None = None
-
-
-class _MetricSource(_OpenSlo):
-    metric_source_ref: Annotated[None, _not_yet("type: fleetbeat")] = None
-    type: Annotated[Literal["fleetbeat"], _only("fleetbeat")]
-
-
-class _GoodSource(_MetricSource):
-    spec: _Good
-
-
-class _TotalSource(_MetricSource):
-    spec: _Total
-
-
-class _GoodMetric(_OpenSlo):
-    metric_source: _GoodSource
-
-
-class _TotalMetric(_OpenSlo):
-    metric_source: _TotalSource
-
-
-class _RatioMetric(_OpenSlo):
-    counter: Annotated[bool, _true("probe results are counted")] = True
-    good: _GoodMetric
-    total: _TotalMetric
-    bad: Annotated[None, _not_yet("good and total")] = None
-    raw: Annotated[None, _not_yet("good and total")] = None
-    raw_type: Annotated[None, _not_yet("good and total")] = None
-
-
-class _IndicatorSpec(_OpenSlo):
-    description: Description | None = None
-    threshold_metric: Annotated[None, _not_yet("ratioMetric, with latency_us_le under good")] = None
-    ratio_metric: _RatioMetric
-
-
-class _Indicator(_OpenSlo):
-    metadata: _Metadata | None = None
-    spec: _IndicatorSpec
-
-
-class _TimeWindow(_OpenSlo):
-    duration: Annotated[str, AfterValidator(_duration_s)]
-    is_rolling: Annotated[bool, _true("a rolling window")]
-    calendar: Annotated[None, _not_yet("a rolling window")] = None
-
-
-class _Target(_OpenSlo):
-    display_name: Name | None = None
-    target: Annotated[float, AfterValidator(_between(0, 1))] | None = None
-    target_percent: Annotated[float, AfterValidator(_between(0, 100))] | None = None
-    op: Annotated[None, _not_yet("latency_us_le under good")] = None
-    value: Annotated[None, _not_yet("latency_us_le under good")] = None
-    time_slice_target: Annotated[None, _not_yet("budgetingMethod: Occurrences")] = None
-    time_slice_window: Annotated[None, _not_yet("budgetingMethod: Occurrences")] = None
-
-
-class _SloSpec(_OpenSlo):
-    description: Description | None = None
-    service: Name
-    indicator: _Indicator
-    indicator_ref: Annotated[None, _not_yet("an inline indicator")] = None
-    time_window: Annotated[list[_TimeWindow], AfterValidator(_single)]
-    budgeting_method: Annotated[Literal["Occurrences"], _only("Occurrences", "Timeslices")]
-    objectives: Annotated[list[_Target], AfterValidator(_single)]
-    alert_policies: Annotated[None, _not_yet("none")] = None
-
-
-class _Slo(_OpenSlo):
-    api_version: Literal["openslo/v1"]
-    kind: Literal["SLO"]
-    metadata: _Metadata
-    spec: _SloSpec
-
-
-class _ServiceSpec(_OpenSlo):
-    description: Description | None = None
-
-
-class _Service(_OpenSlo):
-    api_version: Literal["openslo/v1"]
-    kind: Literal["Service"]
-    metadata: _Metadata
-    spec: _ServiceSpec = _ServiceSpec()
-
-
-_KINDS: dict[str, type[_Slo] | type[_Service]] = {"SLO": _Slo, "Service": _Service}
-
-
-def _contradictions(document: Any, slo: _Slo, name: str) -> Iterator[str]:  # noqa: ANN401 - YAML is any structure
-    """What each field allows but not all of them together."""
-    metric = slo.spec.indicator.spec.ratio_metric
-    good, total = metric.good.metric_source.spec.where, metric.total.metric_source.spec.where
-    if good != total:
-        line, column = position(document, _GOOD_WHERE)
-        where = f"{name}:{line}:{column}: {'.'.join(_GOOD_WHERE)}: value {good.model_dump(exclude_none=True)}"
-        yield f"{where}: expected the same as under total, {total.model_dump(exclude_none=True)}"
-    target = slo.spec.objectives[0]
-    if (target.target is None) == (target.target_percent is None):
-        line, column = position(document, ("spec", "objectives", 0))
-        said = "neither" if target.target is None else "both"
-        yield f"{name}:{line}:{column}: spec.objectives.0: {said} of target and targetPercent; expected one of them"
-
-
-def _objective(slo: _Slo) -> Objective:
+def _objective(file: _File, document: _Document, slo: Slo) -> Objective | None:
+    """The objective of an SLO; None when something is wrong with it, which is then among the file's problems."""
     spec = slo.spec
-    metric = spec.indicator.spec.ratio_metric
-    where = metric.good.metric_source.spec.where
-    target = spec.objectives[0]
+    problems = [document.place(*problem) for problem in _contradictions(slo)]
+    file.problems += problems
+    if problems:
+        return None
+    where = spec.indicator.spec.ratio_metric.good.metric_source.spec.where
+    asked = spec.objectives[0]
     # In decimals, as 99.95 / 100 is not 0.9995 in binary.
-    share = Decimal(str(target.target)) if target.target is not None else Decimal(str(target.target_percent or 0)) / 100
+    share = Decimal(str(asked.target)) if asked.target is not None else Decimal(str(asked.target_percent or 0)) / 100
+    target, window_s = float(share), seconds(spec.time_window[0].duration)
+    if spec.alert_policies is None:
+        rules = recommended_rules(window_s, target)
+    else:
+        rules = tuple(_rules(file, document, slo, target, window_s))
     return Objective(
         id=slo.metadata.name,
         service=spec.service,
         display_name=slo.metadata.display_name or slo.metadata.name,
         selector=Selector(where.service, where.endpoint, where.region, where.kind),
-        latency_us_le=metric.good.metric_source.spec.latency_us_le,
-        target=float(share),
-        window_s=_seconds(spec.time_window[0].duration),
+        latency_us_le=spec.indicator.spec.ratio_metric.good.metric_source.spec.latency_us_le,
+        target=target,
+        window_s=window_s,
+        rules=rules,
     )
+
+
+def _contradictions(slo: Slo) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """What each field allows but not all of them together."""
+    metric = slo.spec.indicator.spec.ratio_metric
+    good, total = metric.good.metric_source.spec.where, metric.total.metric_source.spec.where
+    if good != total:
+        said, wanted = (where.model_dump(exclude_none=True) for where in (good, total))
+        yield _GOOD_WHERE, f"value {said}: expected the same as under total, {wanted}"
+    asked = slo.spec.objectives[0]
+    if (asked.target is None) == (asked.target_percent is None):
+        which = "neither" if asked.target is None else "both"
+        yield ("spec", "objectives", 0), f"{which} of target and targetPercent; expected one of them"
+
+
+def _rules(file: _File, document: _Document, slo: Slo, target: float, window_s: int) -> Iterator[BurnRule]:
+    """The rules of an SLO's policies; what is wrong with one goes to the file's problems."""
+    for number, policy in enumerate(slo.spec.alert_policies or ()):
+        path: tuple[Any, ...] = ("spec", "alertPolicies", number)
+        found, condition = _condition(file, policy)
+        if condition is None:
+            file.problems.append(document.place(path, found))
+            continue
+        if isinstance(policy, AlertPolicy):  # a condition of its own document has been looked at there
+            file.problems += [document.place(path, sentence) for _, sentence in contradictions(condition)]
+        rule = rule_of(condition)
+        if rule.long_s > window_s:
+            sentence = f"{found}: lookbackWindow of {rule.long_s} s; expected at most the SLO's window, {window_s} s"
+            file.problems.append(document.place(path, sentence))
+        elif not rule.can_fire(target):
+            fastest = float(1 / (1 - Decimal(str(target))))
+            sentence = (
+                f"{found}: threshold {rule.factor:g} is never exceeded: with target {target:g} the budget burns "
+                f"{fastest:.6g} times as fast as it lasts when every event is bad; expected less"
+            )
+            file.problems.append(document.place(path, sentence))
+        else:
+            yield rule
+
+
+def _condition(file: _File, policy: PolicyRef | AlertPolicy) -> tuple[str, AlertCondition | None]:
+    """What the policy is called, and its condition; or what is missing, and None."""
+    if isinstance(policy, PolicyRef):
+        name = policy.alert_policy_ref
+        known = file.of(AlertPolicy)
+        if name not in known:
+            return f"value {name!r}: no AlertPolicy of that name; expected one of {sorted(known)}", None
+        policy = known[name][1]
+    condition = policy.spec.conditions[0]
+    if isinstance(condition, AlertCondition):
+        return f"AlertPolicy {policy.metadata.name!r}", condition
+    conditions = file.of(AlertCondition)
+    if condition.condition_ref not in conditions:
+        sentence = f"AlertPolicy {policy.metadata.name!r}: no AlertCondition {condition.condition_ref!r}"
+        return f"{sentence}; expected one of {sorted(conditions)}", None
+    return f"AlertPolicy {policy.metadata.name!r}", conditions[condition.condition_ref][1]

@@ -4,6 +4,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
+from streams.core.burn import BurnRule
+
 
 @dataclass(frozen=True, slots=True)
 class Selector:
@@ -26,7 +28,8 @@ class Selector:
 class Objective:
     """A promise: the share `target` of the selected events within `window_s` is good.
 
-    An event is good when it succeeded and, with a threshold, took at most `latency_us_le` microseconds.
+    An event is good when it succeeded and, with a threshold, took at most `latency_us_le` microseconds. `rules` say
+    when the budget is spent too fast.
     """
 
     id: str
@@ -36,6 +39,7 @@ class Objective:
     latency_us_le: int | None
     target: float
     window_s: int
+    rules: tuple[BurnRule, ...] = ()
 
     @property
     def version(self) -> str:

@@ -28,7 +28,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Events that begin at `start_s`; quantiles are nearest-rank in µs, within 1 %, and None without events."""
+    """Events that begin at `start_s`; quantiles are nearest-rank in µs, within 1 %, and None without events.
+
+    `first_s` is the start of the first step that has events.
+    """
 
     start_s: int
     total: int = 0
@@ -39,6 +42,7 @@ class Summary:
     p50_us: float | None = None
     p90_us: float | None = None
     p99_us: float | None = None
+    first_s: int | None = None
 
 
 def tier_for(window_s: int) -> Tier:
@@ -81,4 +85,5 @@ def summarize_all(rows: pl.DataFrame, start_s: int) -> Summary:
         p50_us=p50,
         p90_us=p90,
         p99_us=p99,
+        first_s=int(rows["start"].to_numpy().min()),
     )

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from streams.core.burn import BurnState, Counted, burn_states
 from streams.core.objectives import Objective
 from streams.core.slices import SECONDS, Tier
 from streams.core.table import NotCaughtUpError, SloTable
-from streams.core.windows import Summary, Window, sliding, summarize, summarize_all, tier_for
+from streams.core.windows import Summary, Window, sliding, summarize, summarize_all
 from streams.engine.partitioning import partition_of
 from streams.processors.objectives import NotKeptError, ObjectivesProcessor
 
@@ -30,10 +31,12 @@ class Completeness:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One objective: a summary for each window, and what they rest on."""
+    """One objective: a summary for each window, its burn rules judged at `judged_to_ms`, and what they rest on."""
 
     objective: Objective
     windows: tuple[tuple[Window, Summary], ...]
+    burns: tuple[BurnState, ...]
+    judged_to_ms: int
     partition: int
     applied_offset: int
     sealed_to_ms: int
@@ -97,7 +100,8 @@ class TableQueries:
 
     async def standing(self, objective_id: str) -> Standing:
         """Raises KeyError for an unknown objective, NotHereError while it cannot be answered."""
-        return await self._read(objective_id, self._standing)
+        judged_to_ms = self.completeness().complete_to_ms
+        return await self._read(objective_id, lambda own, table: self._standing(own, table, judged_to_ms))
 
     async def slices(self, objective_id: str, from_ms: int, to_ms: int, tier: Tier = SECONDS) -> Slices:
         """Steps of a tier that begin in [from_ms, to_ms). Raises like `standing`."""
@@ -125,12 +129,25 @@ class TableQueries:
     def _series(self, objective: Objective) -> int:
         return self._processor.index.number(objective.series)
 
-    def _standing(self, objective: Objective, table: SloTable) -> Standing:
+    def _standing(self, objective: Objective, table: SloTable, judged_to_ms: int) -> Standing:
         now_ms = self._now_ms()
         lengths = sorted({*(s for s in STANDARD_WINDOWS_S if s < objective.window_s), objective.window_s})
-        windows = []
-        for length in lengths:
-            window = sliding(length, now_ms)
-            rows = table.read(self._series(objective), tier_for(length), window.start_s, window.end_s)
-            windows.append((window, summarize_all(rows, window.start_s)))
-        return Standing(objective, tuple(windows), self.partition(objective), table.applied, table.sealed_to_ms())
+        windows = tuple(self._summed(objective, table, sliding(length, now_ms)) for length in lengths)
+        burns = self._burns(objective, table, judged_to_ms) if judged_to_ms else ()
+        partition = self.partition(objective)
+        return Standing(objective, windows, burns, judged_to_ms, partition, table.applied, table.sealed_to_ms())
+
+    def _burns(self, objective: Objective, table: SloTable, judged_to_ms: int) -> tuple[BurnState, ...]:
+        """The rules in whole seconds that are complete: part of a second's events are nothing to wake somebody by."""
+        lengths = {length for rule in objective.rules for length in (rule.long_s, rule.short_s)}
+        sums = {
+            s: self._summed(objective, table, sliding(s, judged_to_ms - 1_000)) for s in {*lengths, objective.window_s}
+        }
+        counted = {length: Counted(length, summary.total, summary.good) for length, (_, summary) in sums.items()}
+        own, summary = sums[objective.window_s]
+        usual = Counted(own.end_s - (summary.first_s or own.start_s), summary.total, summary.good)
+        return burn_states(objective.rules, counted, usual, objective.target)
+
+    def _summed(self, objective: Objective, table: SloTable, window: Window) -> tuple[Window, Summary]:
+        rows = table.read(self._series(objective), window.tier, window.start_s, window.end_s)
+        return window, summarize_all(rows, window.start_s)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from streams.core.burn import BurnState, worst
 from streams.core.objectives import Objective, budget, seconds_to_exhaustion
 from streams.core.windows import Summary, Window
 from streams.processors.queries import Completeness, Slices, Standing
@@ -32,6 +33,9 @@ def standing_payload(standing: Standing, fresh: Completeness) -> dict[str, Any]:
         "budget_left": left,
         "burn_rate": shortest["burn_rate"],
         "exhausted_in_s": seconds_to_exhaustion(left, shortest["burn_rate"], objective.window_s),
+        "burning": worst(standing.burns) if standing.judged_to_ms else None,
+        "burns": [_burn_payload(state) for state in standing.burns],
+        "judged_to_ms": standing.judged_to_ms,
         "windows": windows,
         **_basis(standing.partition, standing.applied_offset, standing.sealed_to_ms, fresh),
     }
@@ -61,6 +65,20 @@ def _window_payload(window: Window, summary: Summary, objective: Objective) -> d
         "attainment": standing.attainment,
         "burn_rate": standing.burn_rate,
         "budget_left": standing.budget_left,
+    }
+
+
+def _burn_payload(state: BurnState) -> dict[str, Any]:
+    rule = state.rule
+    return {
+        "rule": rule.name,
+        "severity": rule.severity,
+        "factor": rule.factor,
+        "long_s": rule.long_s,
+        "short_s": rule.short_s,
+        "long_burn_rate": state.long_burn,
+        "short_burn_rate": state.short_burn,
+        "firing": state.firing,
     }
 
 

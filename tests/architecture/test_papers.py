@@ -1,5 +1,6 @@
 """What is written for readers holds: links lead somewhere, examples are valid and listed, shown output is real."""
 
+import doctest
 import re
 import shlex
 import subprocess
@@ -12,8 +13,9 @@ import fleetbeat
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 PAPERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+MADE = {"__pycache__", "target"}  # by running Python's examples and building Java's
 EXAMPLE_FILES = sorted(
-    path for path in EXAMPLES.rglob("*") if path.is_file() and path.suffix != ".md" and "__pycache__" not in path.parts
+    path for path in EXAMPLES.rglob("*") if path.is_file() and path.suffix != ".md" and MADE.isdisjoint(path.parts)
 )
 
 
@@ -49,3 +51,9 @@ def test_the_refused_file_in_the_examples_is_answered_as_shown(
     subprocess.run(commands[0], shell=True, check=True)  # noqa: S602 - our own paper
     assert fleetbeat.main(shlex.split(commands[1])[1:]) == 1
     assert capsys.readouterr().err.splitlines() == shown
+
+
+def test_the_worked_example_of_the_slo_page_comes_out_as_shown() -> None:
+    found = doctest.testfile(str(ROOT / "docs" / "slo.md"), module_relative=False)
+    assert found.failed == 0
+    assert found.attempted > 10

@@ -6,6 +6,7 @@ import pytest
 
 from schemas.documents import DocumentError
 from streams.config import load_objectives
+from streams.core.burn import recommended_rules
 from streams.core.objectives import Objective, Selector
 
 SLO = """\
@@ -50,6 +51,7 @@ OBJECTIVE = Objective(
     latency_us_le=200_000,
     target=0.999,
     window_s=30 * 86_400,
+    rules=recommended_rules(30 * 86_400, 0.999),
 )
 METRIC = "spec.indicator.spec.ratioMetric"
 
@@ -160,13 +162,19 @@ REFUSED = {
     ),
     "a later kind": (
         "kind: SLO",
-        "kind: AlertPolicy",
+        "kind: DataSource",
         "2:1",
         "kind",
-        "value 'AlertPolicy': not supported yet; expected SLO or Service",
+        "value 'DataSource': not supported yet; expected SLO, Service, AlertPolicy or AlertCondition",
     ),
-    "an unknown kind": ("kind: SLO", "kind: Slo", "2:1", "kind", "value 'Slo': not supported; expected SLO or Service"),
-    "no kind": ("kind: SLO\n", "", "1:1", "kind", "missing; expected SLO or Service"),
+    "an unknown kind": (
+        "kind: SLO",
+        "kind: Slo",
+        "2:1",
+        "kind",
+        "value 'Slo': not supported; expected SLO, Service, AlertPolicy or AlertCondition",
+    ),
+    "no kind": ("kind: SLO\n", "", "1:1", "kind", "missing; expected SLO, Service, AlertPolicy or AlertCondition"),
     "a name with capitals": (
         "name: checkout-latency",
         "name: Checkout",
@@ -270,12 +278,19 @@ REFUSED = {
         "spec.objectives.0.op",
         "value 'lte': not supported yet; expected latency_us_le under good",
     ),
-    "alert policies": (
+    "an alert policy that is only a name": (
         "  service: checkout\n",
         "  service: checkout\n  alertPolicies: [fast-burn]\n",
-        "8:3",
-        "spec.alertPolicies",
-        "value ['fast-burn']: not supported yet; expected none",
+        "8:19",
+        "spec.alertPolicies.0",
+        "value 'fast-burn': expected a mapping",
+    ),
+    "an alert policy that is nowhere": (
+        "  service: checkout\n",
+        "  service: checkout\n  alertPolicies: [{alertPolicyRef: fast-burn}]\n",
+        "8:19",
+        "spec.alertPolicies.0",
+        "value 'fast-burn': no AlertPolicy of that name; expected one of []",
     ),
     "an indicator elsewhere": (
         "  service: checkout\n",
@@ -378,7 +393,9 @@ def test_a_service_may_be_called_like_an_slo(slos: Path) -> None:
 
 def test_a_file_without_slos_is_refused(slos: Path) -> None:
     assert problems(slos, "") == ["slos.yaml: no document of kind SLO; expected at least one"]
-    assert problems(slos, "- 1\n") == ["slos.yaml:1:1: kind: missing; expected SLO or Service"]
+    assert problems(slos, "- 1\n") == [
+        "slos.yaml:1:1: kind: missing; expected SLO, Service, AlertPolicy or AlertCondition"
+    ]
 
 
 def test_a_missing_file_is_refused_by_name(slos: Path) -> None:

@@ -71,14 +71,14 @@ def test_a_summary_of_two_seconds() -> None:
     )  # fmt: skip
     two, hundred = value_of(37), value_of(234)
     assert list(summarize(rows)) == [
-        Summary(5, 4, 3, 1, 106, 100, two, hundred, hundred),
-        Summary(7, 1, 1, 1, 0, 0, 0.0, 0.0, 0.0),
+        Summary(5, 4, 3, 1, 106, 100, two, hundred, hundred, 5),
+        Summary(7, 1, 1, 1, 0, 0, 0.0, 0.0, 0.0, 7),
     ]
 
 
 def test_all_steps_of_a_window_are_one_summary() -> None:
     rows = steps((5, 37, True, 1, 0, 2, 2), (7, 0, False, 2, 1, 0, 0))
-    assert summarize_all(rows, 1) == Summary(1, 3, 1, 1, 2, 2, 0.0, value_of(37), value_of(37))
+    assert summarize_all(rows, 1) == Summary(1, 3, 1, 1, 2, 2, 0.0, value_of(37), value_of(37), 5)
 
 
 def test_of_nothing_there_are_no_steps_and_an_empty_window() -> None:
