@@ -36,7 +36,8 @@ test: setup ## All tests, with a real Kafka
 
 .PHONY: examples
 examples: setup ## What README and examples/ show, against a running stack
-	@exec $(BIN)/python -m pytest tests/architecture/test_papers.py tests/integration/test_readme.py tests/integration/test_registry.py
+	@exec $(BIN)/python -m pytest tests/architecture/test_papers.py tests/integration/test_readme.py tests/integration/test_registry.py \
+	    tests/integration/test_java_producer.py
 
 .PHONY: long
 long: setup ## Hundreds of random worlds against the exactness rules: minutes
@@ -66,7 +67,7 @@ lock: $(BIN)/uv ## Pin all dependencies anew, with hashes and without the addres
 
 .PHONY: clean
 clean: ## Remove what setup, tools and runs made
-	rm -rf $(VENV) .fleetbeat dist build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .fleetbeat dist build examples/producers/java/target .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find agents schemas streams infra tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv asks the registry that pip is set to, when one is set.

@@ -29,6 +29,7 @@ PUBLISHED = {
     5: "d50d76433822d170",
     6: "67a7dec4cfe1f743",
     7: "8e2670270f6e40f8",
+    8: "d4a89e3215d88417",
 }
 
 
@@ -55,7 +56,7 @@ def test_a_topic_file_has_exactly_the_known_keys_and_values(entry: io.TextIOBase
     assert (config["retention_hours"] is None) == (config["cleanup"] == "compact")
     assert config["retention_hours"] is None or config["retention_hours"] > 0
     assert config["timestamps"] == "LogAppendTime"
-    rooms = {"agent", "simulate", "worker", "archive"}
+    rooms = {"agent", "simulate", "worker", "archive", "dlq"}
     assert document["producers"]
     assert set(document["producers"]) <= rooms
     assert set(document["consumers"]) <= rooms
