@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from fastavro import parse_schema
@@ -81,18 +82,25 @@ class Catalog:
 @cache
 def load_catalog() -> Catalog:
     """The catalog that ships with this package."""
-    folder = files("schemas")
-    yaml = YAML(typ="safe", pure=True)
     topics = {}
-    for entry in sorted((folder / "topics").iterdir(), key=lambda e: e.name):
-        document = yaml.load(entry.read_text(encoding="utf-8"))
-        topic = _topic(document)
+    for entry in sorted((files("schemas") / "topics").iterdir(), key=lambda e: e.name):
+        topic = _read(entry)
         topics[topic.name] = topic
     ids = [version.id for topic in topics.values() for version in topic.versions]
     if len(ids) != len(set(ids)):
         message = f"schemas/topics: a schema id is used twice: {sorted(ids)}"
         raise ValueError(message)
     return Catalog(topics)
+
+
+@cache
+def load_topic(name: str) -> Topic:
+    """The topic in the file of that name, without the rest of the catalog. Raises FileNotFoundError."""
+    return _read(files("schemas") / "topics" / f"{name}.yaml")
+
+
+def _read(file: Traversable) -> Topic:
+    return _topic(YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")))
 
 
 def _topic(document: dict[str, Any]) -> Topic:

@@ -8,13 +8,11 @@ from typing import Any
 
 from fastavro import schemaless_reader, schemaless_writer
 
-from schemas.catalog import SchemaVersion, Topic, load_catalog
+from schemas.catalog import SchemaVersion, Topic, load_catalog, load_topic
 from schemas.records import (
     RECORD_TYPES,
-    DeadLetter,
     Heartbeat,
     Label,
-    NodeState,
     ProbeResult,
     Record,
     SloPartial,
@@ -26,6 +24,7 @@ from schemas.records import (
 MAX_VALUE_BYTES = 1 << 20
 _FRAME = struct.Struct(">bI")
 FRAME_BYTES = _FRAME.size
+_TOPIC_NAMES = {record_type: name for name, record_type in RECORD_TYPES.items()}
 
 
 class DecodeError(ValueError):
@@ -57,7 +56,8 @@ def split_frame(value: bytes | None) -> tuple[int, bytes]:
 
 def encode(record: Record) -> bytes:
     """The record framed, by the latest schema of its topic."""
-    version = _topics_by_type()[type(record)].latest
+    # Its topic alone: whoever only writes one or two, on a small host, does not wait for the whole catalog.
+    version = load_topic(_TOPIC_NAMES[type(record)]).latest
     out = io.BytesIO()
     schemaless_writer(out, version.parsed, asdict(record), strict=True)
     return frame(version.id, out.getvalue())
@@ -104,15 +104,8 @@ def from_fields(topic: str, fields: dict[str, Any]) -> Record:
             return SloPartial(**{**fields, "sources": sources, "series": tuple(fields["series"])})
         case "slo-status":
             return SloStatus(**{**fields, "windows": tuple(SloWindow(**window) for window in fields["windows"])})
-        case "node-states":
-            return NodeState(**fields)
         case _:
-            return DeadLetter(**fields)
-
-
-@cache
-def _topics_by_type() -> dict[type, Topic]:
-    return {record_type: load_catalog().topic(name) for name, record_type in RECORD_TYPES.items()}
+            return RECORD_TYPES[topic](**fields)
 
 
 @cache

@@ -151,13 +151,28 @@ class DeadLetter:
     value_bytes: int
 
 
-Record = Heartbeat | ProbeResult | SloPartial | SloStatus | NodeState | DeadLetter
+@dataclass(frozen=True, slots=True)
+class DeadLetterReplay:
+    """How far the replay of a dead letter is: `state` INTENT before its record is sent, DONE with it."""
 
-RECORD_TYPES: dict[str, type[Heartbeat | ProbeResult | SloPartial | SloStatus | NodeState | DeadLetter]] = {
+    topic: str
+    partition: int
+    offset: int
+    append_ts: int
+    state: str
+    target_partition: int
+    target_offset: int
+    correction: str = ""
+
+
+Record = Heartbeat | ProbeResult | SloPartial | SloStatus | NodeState | DeadLetter | DeadLetterReplay
+
+RECORD_TYPES: dict[str, type[Record]] = {
     "heartbeats": Heartbeat,
     "probe-results": ProbeResult,
     "slo-partials": SloPartial,
     "slo-status": SloStatus,
     "node-states": NodeState,
     "dead-letters": DeadLetter,
+    "dead-letter-replays": DeadLetterReplay,
 }

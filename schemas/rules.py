@@ -52,6 +52,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "slo-status": (),
     "node-states": (),
     "dead-letters": (),
+    "dead-letter-replays": (),
 }
 
 # Topics on which a node speaks for itself: the record's key must be the body's node_id.

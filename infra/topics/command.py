@@ -56,7 +56,7 @@ async def check(bootstrap: str, profile: ClusterProfile, topics: Sequence[Topic]
 
 def _run(work: Coroutine[None, None, list[Action]], *, applied: bool) -> int:
     try:
-        with _quiet_client():
+        with quiet_client():
             actions = asyncio.run(work)
     except InfraError as cause:
         print(f"fleetbeat: {cause}", file=sys.stderr)
@@ -115,7 +115,7 @@ def _names(topics: Sequence[Topic]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _quiet_client() -> Iterator[None]:
+def quiet_client() -> Iterator[None]:
     """The client logs each failed connection; here that becomes one sentence."""
     logger = logging.getLogger("aiokafka")
     level = logger.level
