@@ -1,0 +1,1 @@
+"""Probes: each asks one question about a service or this host and answers within a deadline."""

@@ -1,0 +1,112 @@
+"""Kind `http`: a request gets the expected status, headers and body, perhaps after redirects."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from agents.probes.base import FORBIDDEN_TARGET, Outcome, Phase, ProbeKind, Settings
+from agents.probes.dial import Target, dialled
+from agents.probes.http_answer import HttpAnswer
+from agents.probes.http_judge import Judge
+from agents.probes.http_settings import Body, Expected, Headers, Method, SecretFiles
+from agents.probes.resolver import SYSTEM_RESOLVER, Family, Resolver
+from agents.probes.trust import TlsSettings, read_secret
+from agents.probes.url import Url, follow, parse_url
+from agents.probes.watch import ProbeFailedError, Watch, watched
+
+_FOLLOWING = frozenset({"GET", "HEAD"})
+_OWN_HEADERS = {"User-Agent": "fleetbeat", "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
+
+
+def _is_url(text: str) -> str:
+    parse_url(text)
+    return text
+
+
+class HttpConfig(Settings):
+    """One request. Secrets stand in files: `header_files` gives each header the one line of a file.
+
+    GET and HEAD follow redirects, up to `max_redirects`; other methods never do.
+    """
+
+    url: Annotated[str, AfterValidator(_is_url)]
+    method: Method = "GET"
+    headers: Headers = Field(default_factory=dict)
+    header_files: SecretFiles = Field(default_factory=dict)
+    body: Body = ""
+    family: Family = "any"
+    tls: TlsSettings = TlsSettings()
+    max_redirects: Annotated[int, Field(ge=0, le=20)] = 5
+    max_body_bytes: Annotated[int, Field(ge=0, le=64 << 20)] = 1 << 20
+    expect: Expected = Expected()
+
+
+class HttpProbe:
+    """One URL. Each run has connections of its own, and neither a proxy nor cookies."""
+
+    def __init__(self, config: HttpConfig, resolver: Resolver = SYSTEM_RESOLVER) -> None:
+        self._config = config
+        self._url = parse_url(config.url)
+        self._judge = Judge(config.expect)
+        self._max_redirects = config.max_redirects if config.method in _FOLLOWING else 0
+        self._resolver = resolver
+
+    async def run(self, deadline_s: float) -> Outcome:
+        """See agents.probes.base.Probe."""
+        return await watched(self._ask, deadline_s)
+
+    async def _ask(self, watch: Watch) -> Outcome:
+        secrets = {name: read_secret(path) for name, path in self._config.header_files.items()}
+        headers = self._config.headers | secrets
+        url = self._url
+        for _ in range(self._max_redirects + 1):
+            answer = await self._exchange(url, headers, watch)
+            if answer.redirect is None:
+                return self._judge.outcome(answer, watch)
+            came_from, url = url, _next(url, answer.redirect)
+            watch.note(f"{answer.status} from {came_from.shown} to {url.shown}")
+            if secrets and (came_from.scheme, url.scheme) == ("https", "http"):
+                return watch.down(FORBIDDEN_TARGET, f"{url.shown}: from https to http with credentials")
+            if url.origin != self._url.origin:
+                headers = {}  # for good: who was sent away and back again does not get them either
+        return watch.down("too-many-redirects", f"{url.shown}: one more than max_redirects, {self._max_redirects}")
+
+    async def _exchange(self, url: Url, headers: dict[str, str], watch: Watch) -> HttpAnswer:
+        config = self._config
+        answer = HttpAnswer(
+            watch,
+            config.max_body_bytes,
+            is_head=config.method == "HEAD",
+            follows=self._max_redirects > 0,
+            keeps_body=self._judge.needs_body,
+        )
+        target = Target(url.host, url.port, config.family, self._tls(url), alpn=("http/1.1",))
+        async with dialled(target, answer, self._resolver, watch) as transport:
+            watch.enter(Phase.FIRST_BYTE)
+            transport.write(self._request(url, headers))
+            await answer.heard
+        return answer
+
+    def _tls(self, url: Url) -> TlsSettings | None:
+        if url.scheme != "https":
+            return None
+        tls = self._config.tls
+        return tls if url.origin == self._url.origin else tls.model_copy(update={"server_name": None})
+
+    def _request(self, url: Url, headers: dict[str, str]) -> bytes:
+        body = self._config.body.encode()
+        fields = {"Host": url.authority, **_OWN_HEADERS, **headers}
+        if body or self._config.method in {"POST", "PUT"}:
+            fields["Content-Length"] = str(len(body))
+        lines = [f"{self._config.method} {url.target} HTTP/1.1", *(f"{name}: {text}" for name, text in fields.items())]
+        return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+
+
+def _next(url: Url, location: str) -> Url:
+    try:
+        return follow(url, location)
+    except ValueError as cause:
+        raise ProbeFailedError("bad-redirect", f"{url.shown} redirects to what is no URL to follow: {cause}") from cause
+
+
+KIND = ProbeKind("http", HttpConfig, HttpProbe)
