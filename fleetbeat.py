@@ -20,6 +20,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["agent"] and not {"--help", "-h"} & set(arguments):
+        # It starts on every host, on small ones too: not even the library behind the other commands is loaded.
+        try:
+            from agents.app import parse_options, run_agent
+        except ModuleNotFoundError:
+            pass  # the long way says which extra is missing
+        else:
+            return run_agent(parse_options(arguments[1:]))
     from fleetbeat_commands import run
 
     return run(arguments)

@@ -1,5 +1,6 @@
 """The commands of `fleetbeat`: each imports its own room only when it runs."""
 
+import os
 import runpy
 import sys
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,8 @@ app = App(
 )
 topics = App(name="topics", help="Create Kafka's topics as the catalog describes them, or compare them with it.")
 app.command(topics)
+# By name, so that its options do not stand here and nothing of infra is imported for the other commands.
+app.command("infra.dlq.command:app", name="dlq", help="Look at dead letters, and send them back.")
 
 
 def _says(text: str) -> Parameter:
@@ -75,7 +78,7 @@ def up(  # noqa: PLR0913 - one argument an option
     worker_port: Annotated[int | None, _says("Of the views; without it 8080, or a free one.")] = None,
     sql_port: Annotated[int | None, _says("Of ClickHouse's HTTP protocol; without it 8123, or a free one.")] = None,
 ) -> int:
-    """Run everything on this machine: Kafka, worker, archive and a simulated fleet. Ctrl-C ends all of it.
+    """Run everything on this machine: Kafka, worker, archive, its agent and a simulated fleet. Ctrl-C ends all of it.
 
     Example: `fleetbeat up --nodes 5000 --objectives slos.yaml`
     """
@@ -99,7 +102,7 @@ def up(  # noqa: PLR0913 - one argument an option
 
 
 @app.command
-def worker(
+def worker(  # noqa: PLR0913 - one argument an option
     *,
     brokers: Brokers = LOCAL_KAFKA,
     objectives: Annotated[Path, _says("The SLOs: an OpenSLO file.")],
@@ -107,21 +110,36 @@ def worker(
     listen: Annotated[
         str, _says("HOST:PORT of views, health and metrics; port 0 takes a free one.")
     ] = "127.0.0.1:8080",
+    nodes_max: Annotated[int, _says("Nodes known at once; heartbeats of more are refused.")] = 2_500_000,
+    nodes_new_per_minute: Annotated[
+        int, _says("New nodes taken in a minute; the others come with a later heartbeat.")
+    ] = 500_000,
 ) -> int:
-    """Keep the SLO tables from the stream and answer them over HTTP.
+    """Keep the SLO tables and the node table from the stream and answer them over HTTP.
 
     Example: `fleetbeat worker --brokers kafka1:9092 --objectives slos.yaml --state /var/lib/fleetbeat`
     """
     with _extra("streams"):
         from streams.app import WorkerOptions, run_worker
-    return run_worker(WorkerOptions(brokers=brokers, objectives=objectives, listen=listen, state=state))
+    return run_worker(
+        WorkerOptions(
+            brokers=brokers,
+            objectives=objectives,
+            listen=listen,
+            state=state,
+            nodes_max=nodes_max,
+            nodes_new_per_minute=nodes_new_per_minute,
+        )
+    )
 
 
 @app.command
 def archive(
     *,
     brokers: Brokers = LOCAL_KAFKA,
-    clickhouse: Annotated[str | None, _says("URL of a server, instead of the embedded store.")] = None,
+    clickhouse: Annotated[
+        str | None, _says("URL of a server, instead of the embedded store; without --store also FLEETBEAT_CLICKHOUSE.")
+    ] = None,
     store: Annotated[Path | None, _says("Folder of the embedded store; without it .fleetbeat/store.")] = None,
     listen: Annotated[str, _says("HOST:PORT where the embedded store answers read-only SQL.")] = "127.0.0.1:8123",
     metrics: Annotated[str | None, _says("HOST:PORT of the archive's own health and metrics.")] = None,
@@ -133,10 +151,44 @@ def archive(
     with _extra("archive"):
         from streams.archive.app import ArchiveOptions, run_archive
     if clickhouse is None and store is None:
-        store = Path(".fleetbeat/store")
+        clickhouse = os.environ.get("FLEETBEAT_CLICKHOUSE")  # so that no password stands on a command line
+        store = None if clickhouse else Path(".fleetbeat/store")
     return run_archive(
         ArchiveOptions(brokers=brokers, clickhouse=clickhouse, store=store, listen=listen, metrics=metrics)
     )
+
+
+@app.command
+def agent(
+    *,
+    config: Annotated[Path, _says("The node, where its records go, and its probes: a YAML file.")],
+    brokers: Annotated[str | None, _says("Kafka's addresses, instead of those in the file.")] = None,
+    once: Annotated[bool, _flag("Run every probe once, send what was found, and end.")] = False,
+) -> int:
+    """Report for this host: heartbeats, and what its probes find. SIGTERM or Ctrl-C says goodbye and ends it.
+
+    Example: `fleetbeat agent --config agent.yaml --brokers kafka1:9092`
+    """
+    with _extra("agent"):
+        from agents.app import AgentOptions, run_agent
+    return run_agent(AgentOptions(config=config, brokers=brokers, once=once))
+
+
+@app.command
+def probe(
+    name: Annotated[str, _says("The probe, as the file calls it.")],
+    /,
+    *,
+    config: Annotated[Path, _says("The agent's YAML file.")],
+    debug: Annotated[bool, _flag("Show what happened on the way as well.")] = False,
+) -> int:
+    """Run one probe of an agent once and show its phases; exit 0 when it is up, 1 when not.
+
+    Example: `fleetbeat probe checkout-home --config agent.yaml --debug`
+    """
+    with _extra("agent"):
+        from agents.probe_command import ProbeOptions, run_probe_command
+    return run_probe_command(ProbeOptions(name=name, config=config, debug=debug))
 
 
 @app.command
@@ -207,7 +259,7 @@ def topics_check(*, brokers: Brokers = LOCAL_KAFKA, partitions: Partitions = 12,
 
 @app.command
 def check(files: Annotated[tuple[Path, ...], Parameter(name="FILE", help="One or more files.", negative=())], /) -> int:
-    """Validate objectives files and simulate scripts; print every problem with file, line and column.
+    """Validate objectives, agents' files and simulate scripts; print every problem with file, line and column.
 
     Example: `fleetbeat check slos.yaml storm.yaml`
     """
@@ -226,17 +278,23 @@ def check(files: Annotated[tuple[Path, ...], Parameter(name="FILE", help="One or
 def _contents(file: Path) -> str:
     """What a valid file holds. Raises DocumentError."""
     from schemas.documents import DocumentError, read_all
-    from streams.config import load_objectives
 
     keys = {key for document in read_all(file) if isinstance(document, dict) for key in document}
     if keys & {"apiVersion", "kind"}:
+        from streams.config import load_objectives
+
         return f"{len(load_objectives(file))} objectives"
     with _extra("agent"):
+        from agents.config import AgentFile, load_agent
         from agents.simulate.config import ScriptFile, load_script
+    if keys & set(AgentFile.model_fields):
+        return f"an agent with {len(load_agent(file).probes)} probes"
     if keys & set(ScriptFile.model_fields):
         load_script(file)
         return "a script for simulate"
-    raise DocumentError([f"{file}: nothing to check; expected objectives (kind: SLO) or a script for simulate"])
+    raise DocumentError(
+        [f"{file}: nothing to check; expected objectives (kind: SLO), an agent or a script for simulate"]
+    )
 
 
 @app.command

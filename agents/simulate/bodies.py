@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agents.simulate.pieces import Piece, Table, constant, long, longs, string
+from agents.simulate.pieces import Piece, Table, constant, long, longs, string, table
 from agents.simulate.rows import BOOT, BROKEN, OK, OUTCOMES, REFUSED, TIMEOUT, Ints, Rows, Series
 from schemas.catalog import load_catalog
 from schemas.codec import frame
@@ -22,19 +22,18 @@ class Bodies:
     """Encodes rows for one fleet; `see` it the boots before the rows that name them."""
 
     def __init__(
-        self, nodes: Sequence[str], zones: Sequence[tuple[str, str]], series: Sequence[Series], interval_ms: int
+        self, nodes: Table, places: Sequence[tuple[str, str]], place: Ints, series: Sequence[Series], interval_ms: int
     ) -> None:
-        """`zones` are (region, zone) of each node; `interval_ms` is what heartbeats promise."""
+        """`places` are (region, zone), `place` each node's index there; `interval_ms` is what heartbeats promise."""
         catalog = load_catalog()
         self._heartbeat_frame = constant(frame(catalog.topic("heartbeats").latest.id, b""))
         self._result_frame = constant(frame(catalog.topic("probe-results").latest.id, b""))
-        self._nodes = Table([string(node) for node in nodes])
-        places = sorted(set(zones))
-        self._place = np.array([places.index(zone) for zone in zones])
-        self._places = Table([string(region) + string(zone) + string(AGENT_VERSION) for region, zone in places])
-        self._series = Table([_series_text(one) for one in series])
+        self._nodes = nodes
+        self._place = place
+        self._places = table([string(region) + string(zone) + string(AGENT_VERSION) for region, zone in places])
+        self._series = table([_series_text(one) for one in series])
         self._is_http = np.array([one.kind.startswith("http") for one in series])
-        self._endings = Table(
+        self._endings = table(
             [_ending(outcome, is_http=is_http) for is_http in (False, True) for outcome in range(len(OUTCOMES))]
         )
         self._interval = constant(long(interval_ms))
@@ -51,7 +50,7 @@ class Bodies:
         present = constant(_PRESENT)
         return [
             self._heartbeat_frame,
-            self._nodes.pick(node),
+            *self._nodes.pick_strings(node),
             longs(rows["ts_ms"]),
             constant(long(16)),
             _texts(boots["boot_id"]),
@@ -69,7 +68,8 @@ class Bodies:
             present,
             _column(rows, "disk_permille"),
             _column(rows, "spooled"),
-            constant(long(0) + _NO_LABELS),  # nothing was dropped
+            constant(long(0) + _NO_LABELS + _PRESENT),  # nothing was dropped
+            _column(rows, "heartbeat_seq"),
         ]
 
     def results(self, rows: Rows) -> list[Piece]:
@@ -77,7 +77,7 @@ class Bodies:
         series = rows["series"]
         return [
             self._result_frame,
-            self._nodes.pick(rows["node"]),
+            *self._nodes.pick_strings(rows["node"]),
             longs(rows["ts_ms"]),
             constant(long(16)),
             _texts(self._boots["boot_id"][rows["boot"]]),

@@ -71,12 +71,15 @@ class FaultFile(_Strict):
     count: Annotated[int, Field(ge=1)] | None = None
     share: Share | None = None
     region: Name | None = None
+    zone: Name | None = None
     back_after_s: Seconds | None = None
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         if (self.count is None) == (self.share is None):
             raise ValueError("count and share: expected exactly one of them")
+        if self.zone is not None and self.region is None:
+            raise ValueError(f"zone {self.zone!r} without a region; expected the region that it is a part of")
         if self.do == "cut-off" and self.back_after_s is None:
             raise ValueError("back_after_s missing; expected how long the nodes are cut off")
         if self.do == "restart" and self.back_after_s is not None:
@@ -144,7 +147,8 @@ def load_script(
         raise ScriptError(f"{path}: names its regions; expected no number of regions beside it")
     some_services = file.services or _services(services or len(_SERVICE_NAMES), endpoints or 2)
     some_regions = file.regions or _regions(regions or len(_REGION_NAMES))
-    strangers = _strangers(file, {one.name for one in some_services}, {one.name for one in some_regions})
+    zones = {one.name: set(one.zones) for one in some_regions}
+    strangers = _strangers(file, {one.name for one in some_services}, zones)
     if strangers:
         raise DocumentError([_sentence(path, document, stranger) for stranger in strangers])
     return Script(
@@ -166,12 +170,17 @@ class _Stranger:
     known: frozenset[str]
 
 
-def _strangers(file: ScriptFile, services: set[str], regions: set[str]) -> list[_Stranger]:
+def _strangers(file: ScriptFile, services: set[str], zones: dict[str, set[str]]) -> list[_Stranger]:
+    """What is named and not there; `zones` are those of each region."""
+    regions = set(zones)
     used: list[tuple[tuple[str, int, str], str | None, set[str]]] = []
     for place, incident in enumerate(file.incidents):
         used.append((("incidents", place, "service"), incident.service, services))
         used.append((("incidents", place, "region"), incident.region, regions))
-    used += [(("faults", place, "region"), fault.region, regions) for place, fault in enumerate(file.faults)]
+    for place, fault in enumerate(file.faults):
+        used.append((("faults", place, "region"), fault.region, regions))
+        if fault.region in zones:
+            used.append((("faults", place, "zone"), fault.zone, zones[fault.region]))
     return [
         _Stranger(place, name, frozenset(known))
         for place, name, known in used
@@ -232,6 +241,7 @@ def _fault(file: FaultFile) -> NodeFault:
         count=file.count,
         share=file.share or 0.0,
         region=file.region,
+        zone=file.zone,
         back_after_ms=None if back_after_s is None else _ms(back_after_s),
     )
 

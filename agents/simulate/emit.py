@@ -7,7 +7,7 @@ drops a repeat. A batch that fails for good ends the run, since the ledger would
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any, Self
@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError
-from aiokafka.partitioner import murmur2
 
 from agents.simulate.batches import RecordBatch, record_batch, slices
 from agents.simulate.bodies import Bodies
+from agents.simulate.nodes import key_hashes
 from agents.simulate.pieces import Piece, Table
 from agents.simulate.rows import Chunk, Rows
 
@@ -40,11 +40,10 @@ class SendError(RuntimeError):
 class Emitter:
     """A producer for the fleet's events; use it as an async context. Raises SendError."""
 
-    def __init__(self, brokers: str, nodes: Sequence[str], bodies: Bodies) -> None:
+    def __init__(self, brokers: str, nodes: Table, bodies: Bodies) -> None:
         self._brokers = brokers
         self._nodes = nodes
         self._bodies = bodies
-        self._keys = Table([node.encode() for node in nodes])
         self._partition: dict[str, Partitions] = {}
         self._producer: Any = None  # aiokafka ships no types
 
@@ -58,7 +57,7 @@ class Emitter:
         )
         try:
             await self._producer.start()
-            self._partition = await self._partitions(self._nodes)
+            self._partition = await self._partitions()
         except KafkaError as cause:
             await self._close()
             raise SendError(f"Kafka at {self._brokers} cannot be used: {cause}") from cause
@@ -97,7 +96,7 @@ class Emitter:
         partition = self._partition[topic][rows["node"]]
         # Opaque rows: numpy moves a structured row field by field, which takes three times as long.
         ordered = rows.view(f"V{rows.itemsize}")[np.argsort(partition, kind="stable")].view(rows.dtype)
-        key, value = self._keys.pick(ordered["node"]), encode(ordered)
+        key, value = self._nodes.pick(ordered["node"]), encode(ordered)
         widest_bytes = key.width + sum(piece.width for piece in value)
         ends = np.cumsum(np.bincount(partition)).tolist()
         acks = []
@@ -123,7 +122,7 @@ class Emitter:
             except KafkaError as cause:
                 raise SendError(f"{self._brokers} refused a batch for {topic}-{partition}: {cause}") from cause
 
-    async def _partitions(self, nodes: Sequence[str]) -> dict[str, Partitions]:
+    async def _partitions(self) -> dict[str, Partitions]:
         """The partition of each node in each topic, by the default partitioner of the Java client and aiokafka."""
         metadata = await self._producer.client.fetch_all_metadata()
         found = {topic: sorted(metadata.partitions_for_topic(topic) or ()) for topic in (HEARTBEATS, RESULTS)}
@@ -131,7 +130,7 @@ class Emitter:
         if missing:
             names = " and no topic ".join(missing)
             raise SendError(f"{self._brokers} has no topic {names}; create them with `fleetbeat topics apply`")
-        hashes = np.array([murmur2(node.encode()) & 0x7FFFFFFF for node in nodes])
+        hashes = key_hashes(self._nodes)
         return {topic: (hashes % len(partitions)).astype(np.uint16) for topic, partitions in found.items()}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.simulate.held import Held
+from agents.simulate.nodes import standing_in
 from agents.simulate.rows import (
     BOOT,
     BROKEN,
@@ -45,7 +46,7 @@ class Plan:
 class Fleet:
     """All nodes of a plan; the same plan, seed, start and calls of `step` give the same events.
 
-    Nodes are numbered from 0 and stand in the regions in turn. `now_ms` is event time since the start.
+    Nodes are numbered from 0 and stand where `nodes.standing_in` puts them. `now_ms` is event time since the start.
     """
 
     def __init__(self, plan: Plan, seed: int, start_ms: int) -> None:
@@ -56,11 +57,13 @@ class Fleet:
         self._rng = np.random.Generator(np.random.SFC64(seed))
         count = plan.nodes
         self._region = np.arange(count) % len(plan.script.regions)
+        self._place = standing_in(plan.script, count)
         self._targets = len(plan.script.series) // len(plan.script.regions)
         self._up = np.ones(count, bool)
         self._cut_until_ms = np.zeros(count, np.int64)
         self._spooled = np.zeros(count, np.int64)
         self._next_seq = np.zeros(count, np.int64)
+        self._next_heartbeat_seq = np.zeros(count, np.int64)
         self._next_heartbeat_ms = self._rng.integers(0, plan.heartbeat_interval_ms, count)
         self._load_permille = self._rng.integers(50, 900, (3, count))
         self._boot = np.zeros(count, np.int64)
@@ -137,7 +140,7 @@ class Fleet:
 
     def _strike(self, fault: NodeFault) -> Rows:
         """Lets the fault hit healthy nodes; the rows are goodbyes."""
-        addressed = self._nodes_of(fault.region)
+        addressed = np.isin(self._place, self.plan.script.places_of(fault))
         candidates = np.flatnonzero(addressed & self._up & (self._cut_until_ms <= self.now_ms))
         wanted = round(fault.share * int(addressed.sum())) if fault.count is None else fault.count
         hit = np.sort(self._rng.choice(candidates, min(wanted, len(candidates)), replace=False))
@@ -152,10 +155,6 @@ class Fleet:
             self._strikes += 1  # breaks ties in the heap
             heapq.heappush(self._returns, (max(back_ms, self.now_ms + 1), self._strikes, fault.fault, hit))
         return goodbyes
-
-    def _nodes_of(self, region: str | None) -> Flags:
-        names = [one.name for one in self.plan.script.regions]
-        return np.ones(self.plan.nodes, np.bool_) if region is None else self._region == names.index(region)
 
     def _bring_back(self) -> None:
         """Restarts the nodes that are due; one that was cut off goes on as it was."""
@@ -177,6 +176,7 @@ class Fleet:
         self._boot[nodes] = self._boots + np.arange(len(nodes))
         self._boots += len(nodes)
         self._next_seq[nodes] = 0
+        self._next_heartbeat_seq[nodes] = 0
 
     def _take_boots(self) -> Rows:
         boots = np.concatenate([np.empty(0, BOOT), *self._new_boots])
@@ -203,6 +203,9 @@ class Fleet:
         rows["ts_ms"] = self.start_ms + at_ms
         rows["node"] = nodes
         rows["state"] = state
+        # Asked for each node in the order of time, and never twice for one node in one call.
+        rows["heartbeat_seq"] = self._next_heartbeat_seq[nodes]
+        self._next_heartbeat_seq[nodes] += 1
         rows["spooled"] = self._spooled[nodes]
         rows["health"] = self._rng.integers(80, 101, len(nodes))
         noise = self._rng.integers(-40, 41, (3, len(nodes)))

@@ -1,6 +1,6 @@
 """The ledger: every event on disk before it is sent, and which of them the broker acknowledged.
 
-A folder with `manifest.json` (names, seed, start, script), rows without a header in `boots.rows`,
+A folder with `manifest.json` (names, seed, start, script), rows without a header in `nodes.rows`, `boots.rows`,
 `heartbeats.rows` and `results.rows` (the dtypes of rows.py), `chunks.rows` (up to where the rows go that are
 about to be sent) and `acknowledged.rows` (numbers of chunks that the broker has in full). What the writer is
 killed over was written but perhaps not sent: the ledger holds at least all that Kafka holds. `end.json` exists
@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 import numpy.typing as npt
 
-from agents.simulate.rows import BOOT, HEARTBEAT, OUTCOMES, RESULT, STATES, Chunk, Flags, Rows, Series
+from agents.simulate.rows import BOOT, HEARTBEAT, NODE, OUTCOMES, RESULT, STATES, Chunk, Flags, Rows, Series
 
-FORMAT = 1
+FORMAT = 2
 _CHUNK = np.dtype([("heartbeats_end", "<u8"), ("results_end", "<u8")])
 _NUMBER = np.dtype("<u4")
 
@@ -29,11 +29,11 @@ class LedgerError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What the rows' indices stand for, and what the run was made of; `script` is for people."""
+    """What the rows' indices stand for, (region, zone) for a zone; what the run was made of: `script` is for people."""
 
     seed: int
     start_ms: int
-    nodes: Sequence[str]
+    zones: Sequence[tuple[str, str]]
     series: Sequence[Series]
     heartbeat_interval_ms: int
     script: Mapping[str, Any]
@@ -43,23 +43,19 @@ class Manifest:
 class Ledger:
     """A ledger read back: structured arrays as in rows.py, in the order of sending.
 
-    An event's id is (node, boot, seq): `nodes[row["node"]]`, `boots["boot_id"][row["boot"]]`, `row["seq"]`.
+    An event's id is (node, boot, seq): `nodes["node_id"][row["node"]]`, `boots["boot_id"][row["boot"]]`, `row["seq"]`.
     `heartbeats_acknowledged` and `results_acknowledged` say for each row whether the broker surely has it;
     the others it may have. `finished` says that the run ended cleanly and every row was acknowledged.
     """
 
     manifest: Manifest
+    nodes: Rows
     boots: Rows
     heartbeats: Rows
     results: Rows
     heartbeats_acknowledged: Flags
     results_acknowledged: Flags
     finished: bool
-
-    @property
-    def nodes(self) -> Sequence[str]:
-        """Node ids; `node` of a row is the index."""
-        return self.manifest.nodes
 
     @property
     def series(self) -> Sequence[Series]:
@@ -70,12 +66,13 @@ class Ledger:
 class LedgerWriter:
     """Writes a ledger into a folder that is new or empty. Raises LedgerError when it is not."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, nodes: Rows) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise LedgerError(f"{folder}: not empty; expected a new folder, a ledger is never written over")
         self._folder = folder
         (folder / "manifest.json").write_text(json.dumps(_manifest_document(manifest), indent=1), encoding="utf-8")
+        (folder / "nodes.rows").write_bytes(nodes.tobytes())
         self._boots = _open(folder, "boots")
         self._heartbeats = _open(folder, "heartbeats")
         self._results = _open(folder, "results")
@@ -131,6 +128,7 @@ def read_ledger(folder: Path) -> Ledger:
     heartbeat_ends, result_ends = chunks["heartbeats_end"].astype(np.int64), chunks["results_end"].astype(np.int64)
     return Ledger(
         manifest=_manifest(document),
+        nodes=_read(folder, "nodes", NODE),
         boots=_read(folder, "boots", BOOT),
         heartbeats=_read(folder, "heartbeats", HEARTBEAT)[: heartbeat_ends[-1] if len(chunks) else 0],
         results=_read(folder, "results", RESULT)[: result_ends[-1] if len(chunks) else 0],
@@ -159,8 +157,8 @@ def _manifest_document(manifest: Manifest) -> dict[str, Any]:
         "states": STATES,
         "outcomes": OUTCOMES,
         "script": manifest.script,
+        "zones": list(manifest.zones),
         "series": [asdict(one) for one in manifest.series],
-        "nodes": list(manifest.nodes),
     }
 
 
@@ -168,7 +166,7 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
     return Manifest(
         seed=document["seed"],
         start_ms=document["start_ms"],
-        nodes=tuple(document["nodes"]),
+        zones=tuple((region, zone) for region, zone in document["zones"]),
         series=tuple(Series(**one) for one in document["series"]),
         heartbeat_interval_ms=document["heartbeat_interval_ms"],
         script=document["script"],

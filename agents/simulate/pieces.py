@@ -80,20 +80,36 @@ def long(value: int) -> bytes:
     return longs(np.array([value])).cells.tobytes()
 
 
+@dataclass(frozen=True, slots=True)
 class Table:
-    """Byte strings to pick from by index."""
+    """Byte strings to pick from by index: the rows of `cells`, of which the first `lengths` bytes count."""
 
-    def __init__(self, texts: Sequence[bytes]) -> None:
-        lengths = np.array([len(text) for text in texts], np.uint16)
-        width = int(lengths.max())
-        self._cells = np.frombuffer(b"".join(text.ljust(width, b"\0") for text in texts), f"V{width}")
-        self._lengths = None if (lengths == width).all() else lengths
-        self.width = width
+    cells: Bytes
+    lengths: Lengths | None = None
+
+    @property
+    def width(self) -> int:
+        """The most bytes that any of them has."""
+        return int(self.cells.shape[1])
 
     def pick(self, index: Ints) -> Piece:
         """The strings at these indices."""
-        cells = self._cells[index].view(np.uint8).reshape(len(index), self.width)
-        return Piece(cells, None if self._lengths is None else self._lengths[index])
+        # Opaque values: numpy then moves each as a whole.
+        cells = self.cells.view(f"V{self.width}")[index, 0].view(np.uint8).reshape(len(index), self.width)
+        return Piece(cells, None if self.lengths is None else self.lengths[index])
+
+    def pick_strings(self, index: Ints) -> list[Piece]:
+        """The strings at these indices as Avro strings, which begin with their length."""
+        length = constant(long(self.width)) if self.lengths is None else longs(self.lengths[index].astype(np.int64))
+        return [length, self.pick(index)]
+
+
+def table(texts: Sequence[bytes]) -> Table:
+    """A table of these byte strings."""
+    lengths = np.array([len(text) for text in texts], np.uint16)
+    width = int(lengths.max())
+    cells = np.frombuffer(b"".join(text.ljust(width, b"\0") for text in texts), np.uint8).reshape(len(texts), width)
+    return Table(cells, None if (lengths == width).all() else lengths)
 
 
 def join(pieces: Sequence[Piece], records: int) -> Bytes:

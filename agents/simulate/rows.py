@@ -18,13 +18,14 @@ GOODBYE = STATES.index("GOODBYE")
 OK, TIMEOUT, REFUSED, BROKEN = range(4)
 OUTCOMES = ("ok", "timeout", "refused", "broken")
 
-# `node`, `boot` and `series` are indices into the ledger's names; times are event time, ms UTC.
+# `node`, `boot`, `zone` and `series` are indices into the ledger's rows and names; times are event time, ms UTC.
 HEARTBEAT = np.dtype(
     [
         ("ts_ms", "<i8"),
         ("node", "<u4"),
         ("boot", "<u4"),
         ("seq", "<u4"),
+        ("heartbeat_seq", "<u4"),
         ("spooled", "<u4"),
         ("cpu_permille", "<u2"),
         ("memory_permille", "<u2"),
@@ -47,6 +48,7 @@ RESULT = np.dtype(
     ]
 )
 BOOT = np.dtype([("boot_ts", "<i8"), ("node", "<u4"), ("boot_id", "S16")])
+NODE = np.dtype([("node_id", "S16"), ("zone", "<u4")])
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from agents.simulate.emit import PATIENCE_S, Emitter, SendError
 from agents.simulate.fleet import MAX_STEP_MS, Fleet
 from agents.simulate.held import TooMuchHeldError
 from agents.simulate.ledger import LedgerError, LedgerWriter, Manifest
+from agents.simulate.nodes import name_table, node_rows, places, standing_in
 from agents.simulate.options import SimulateOptions, check, first_moment_ms, plan_of
 from agents.simulate.progress import Figures, Shows, progress
 from agents.simulate.rows import Chunk
-from agents.simulate.script import Script
 from schemas.documents import DocumentError
 
 __all__ = ["SimulateOptions", "run_simulate"]
@@ -57,11 +57,6 @@ def run_simulate(options: SimulateOptions) -> int:
     return 0
 
 
-def node_names(count: int) -> list[str]:
-    """The ids of a fleet's nodes, all of one width."""
-    return [f"node-{number:07d}" for number in range(count)]
-
-
 class _Run:
     """One run: fleet, ledger and emitter wired together."""
 
@@ -69,7 +64,6 @@ class _Run:
         self._options = options
         self._fleet = fleet
         self._seed = seed
-        self._nodes = node_names(fleet.plan.nodes)
         self._figures = Figures(nodes=fleet.plan.nodes)
         self._window = asyncio.Semaphore(MAX_CHUNKS_IN_FLIGHT)
         self._stop = asyncio.Event()
@@ -81,10 +75,10 @@ class _Run:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
-        script = self._fleet.plan.script
-        interval_ms = self._fleet.plan.heartbeat_interval_ms
-        bodies = Bodies(self._nodes, node_zones(script, len(self._nodes)), script.series, interval_ms)
-        async with Emitter(self._options.brokers, self._nodes, bodies) as emitter:
+        plan = self._fleet.plan
+        names, standing = name_table(plan.nodes), standing_in(plan.script, plan.nodes)
+        bodies = Bodies(names, places(plan.script), standing, plan.script.series, plan.heartbeat_interval_ms)
+        async with Emitter(self._options.brokers, names, bodies) as emitter:
             # Only now: a run that found no broker leaves no ledger behind.
             with self._ledger() as ledger, progress() as show:
                 self._figures.started = time.monotonic()
@@ -170,9 +164,14 @@ class _Run:
         plan = self._fleet.plan
         script = json.loads(json.dumps(asdict(plan.script), default=lambda fault: fault.value))
         manifest = Manifest(
-            self._seed, self._fleet.start_ms, self._nodes, plan.script.series, plan.heartbeat_interval_ms, script
+            seed=self._seed,
+            start_ms=self._fleet.start_ms,
+            zones=places(plan.script),
+            series=plan.script.series,
+            heartbeat_interval_ms=plan.heartbeat_interval_ms,
+            script=script,
         )
-        return LedgerWriter(self._options.ledger, manifest)
+        return LedgerWriter(self._options.ledger, manifest, node_rows(plan.script, plan.nodes))
 
     def _look(self, show: Shows) -> None:
         figures = self._figures
@@ -198,16 +197,6 @@ class _Run:
             "seed": self._seed,
             "start_ms": self._fleet.start_ms,
         }
-
-
-def node_zones(script: Script, nodes: int) -> list[tuple[str, str]]:
-    """(region, zone) of each node: the regions in turn, as in Fleet, and in each its zones in turn."""
-    places = []
-    for node in range(nodes):
-        region = script.regions[node % len(script.regions)]
-        zone = region.zones[node // len(script.regions) % len(region.zones)]
-        places.append((region.name, f"{region.name}{zone}"))
-    return places
 
 
 def now_ms() -> int:

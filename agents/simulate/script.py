@@ -53,9 +53,10 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class NodeFault:
-    """At `at_ms` some healthy nodes of a region (None: of all) fail; without `back_after_ms` they stay away.
+    """At `at_ms` some healthy nodes fail: of a zone of a region, of a region, or (None) of all.
 
-    `count` of them or, when that is None, a `share` of all nodes there, as far as so many are healthy.
+    `count` of them or, when that is None, a `share` of all nodes there, as far as so many are healthy. Without
+    `back_after_ms` they stay away.
     """
 
     at_ms: int
@@ -63,6 +64,7 @@ class NodeFault:
     count: int | None
     share: float
     region: str | None
+    zone: str | None
     back_after_ms: int | None
 
 
@@ -94,6 +96,19 @@ class Script:
             for service, endpoint, kind in self._targets()
             for region in self.regions
         )
+
+    @property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """(region, zone) of every zone, as the script names them."""
+        return tuple((region.name, zone) for region in self.regions for zone in region.zones)
+
+    def places_of(self, fault: NodeFault) -> list[int]:
+        """Indices into `places` of where the fault may hit."""
+        return [
+            index
+            for index, (region, zone) in enumerate(self.places)
+            if fault.region in (None, region) and fault.zone in (None, zone)
+        ]
 
     def _targets(self) -> Iterator[tuple[Service, str, str]]:
         for service in self.services:

@@ -20,7 +20,7 @@ from streams.archive.ingest import StoreClient
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.service import Archive
 from streams.archive.storing import STORE_ERRORS
-from streams.listen import parse_listen
+from schemas.listen import parse_listen
 from streams.logs import configure_logs
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from streams.archive import wire
 from streams.archive.embedded import Answer, EmbeddedStore, Handle, SqlError
 from streams.archive.gate import ErrorCode, Gate, RefusedError
 from streams.archive.sql_http import Limits, Query, read_query, write_answer
-from streams.listen import ListenAddress, parse_listen
+from schemas.listen import ListenAddress, parse_listen
 
 _log = structlog.get_logger(__name__)
 

@@ -22,7 +22,7 @@ from aiokafka import AIOKafkaProducer
 from agents.simulate.bodies import explain, probe_name
 from agents.simulate.config import load_script
 from agents.simulate.fleet import Fleet, Plan
-from agents.simulate.run import node_names
+from agents.simulate.nodes import node_names
 from infra.kafka import LocalKafka
 from infra.state import pick_port
 from infra.topics import run_apply

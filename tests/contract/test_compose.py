@@ -12,7 +12,7 @@ import fleetbeat
 from agents.config import load_agent
 from streams.archive.app import ArchiveOptions
 from streams.config import load_objectives
-from streams.listen import parse_listen
+from schemas.listen import parse_listen
 from tests.contract.surroundings import COMPOSE, INFRA, load, own_commands, services, understood
 from tests.programs import need, run
 
@@ -109,7 +109,7 @@ def test_nothing_listens_beyond_loopback() -> None:
             for port in service["ports"]:
                 assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port), name
     assert {name for name, addresses in found.items() if addresses} == {"worker", "archive", "prometheus", "grafana"}
-    assert load_agent(INFRA / "container" / "agent.yaml").listen == ("127.0.0.1", 9118)
+    assert load_agent(INFRA / "container" / "agent.yaml").listen == parse_listen("127.0.0.1:9118")
 
 
 def test_every_service_is_limited_and_watched() -> None:

@@ -65,8 +65,7 @@ def test_prometheus_asks_where_the_processes_listen() -> None:
     asked = {job["job_name"]: job["static_configs"][0]["targets"] for job in jobs}
     commands = {name: " ".join(command) for name, command in own_commands().items()}
     listen = load_agent(INFRA / "container" / "agent.yaml").listen
-    assert listen is not None
-    assert asked.pop("fleetbeat-agent") == [f"{listen[0]}:{listen[1]}"]
+    assert asked.pop("fleetbeat-agent") == [str(listen)]
     assert asked.pop("prometheus")[0] in str(services()["prometheus"]["command"])
     for job, (target,) in asked.items():
         assert target in commands[job.removeprefix("fleetbeat-")], job

@@ -17,6 +17,8 @@ COMMANDS = [
     "up",
     "worker",
     "archive",
+    "agent",
+    "probe",
     "simulate",
     "topics apply",
     "topics check",
@@ -90,6 +92,9 @@ def test_every_command_shows_an_example_of_itself(command: str, capsys: pytest.C
         ("up --nodse 3", "Unknown option: --nodse. Did you mean --nodes?"),
         ("check", 'Command "check" parameter FILE requires an argument.'),
         ("bench nope", "no benchmark 'nope'; expected one of:"),
+        ("agent --confg agent.yaml", "the following arguments are required: --config; `fleetbeat agent --help` shows"),
+        ("agent --config nowhere.yaml", "nowhere.yaml: no such file; expected a YAML file"),
+        ("probe home --config nowhere.yaml", "nowhere.yaml: no such file; expected a YAML file"),
         ("simulate --script nowhere.yaml", "nowhere.yaml: no such file; expected a YAML file"),
     ],
 )
@@ -144,12 +149,12 @@ def test_check_says_what_good_files_hold(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("kind: SLA\n", ":1:1: kind: value 'SLA': not supported; expected SLO or Service"),
+        ("kind: SLA\n", ":1:1: kind: value 'SLA': not supported; expected SLO, Service, AlertPolicy or AlertCondition"),
         ("faults:\n  - {at_s: 3, do: explode, count: 1}\n", ":2:15: faults.0.do: value 'explode': expected 'die'"),
         ("late: {share: 2, by_s: [0, 1]}\n", ":1:8: late.share: value 2: expected less than or equal to 1"),
         ("faults: []\nnodes: 3\n", ":2:1: nodes: unknown key (value 3)"),
         ("a: [\n", ":2:1: not YAML:"),
-        ("greeting: hello\n", ": nothing to check; expected objectives (kind: SLO) or a script for simulate"),
+        ("greeting: hello\n", ": nothing to check; expected objectives (kind: SLO), an agent or a script for simulate"),
         ("", ": nothing to check; expected objectives"),
     ],
 )

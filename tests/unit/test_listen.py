@@ -2,7 +2,7 @@
 
 import pytest
 
-from streams.listen import ListenAddress, ListenError, parse_listen
+from schemas.listen import ListenAddress, ListenError, parse_listen
 
 
 @pytest.mark.parametrize(
@@ -26,5 +26,5 @@ def test_other_hosts_are_refused_and_told_why(text: str) -> None:
 
 @pytest.mark.parametrize("text", [":8123", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:70000", ""])
 def test_what_is_no_address_is_named_with_its_option(text: str) -> None:
-    with pytest.raises(ListenError, match=f"--metrics: value {text!r}; expected HOST:PORT"):
+    with pytest.raises(ListenError, match=f"--metrics: value {text!r}: expected HOST:PORT"):
         parse_listen(text, "--metrics")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agents.simulate.batches import MAX_RECORDS, MAX_RECORDS_BYTES, RecordBatch, record_batch, slices
 from agents.simulate.bodies import AGENT_VERSION, Bodies, explain, probe_name
-from agents.simulate.pieces import Piece, Table, constant, join, longs, total_size
+from agents.simulate.pieces import Piece, constant, join, longs, table, total_size
 from agents.simulate.rows import BOOT, HEARTBEAT, RESULT, STATES, Rows, Series
 from schemas.codec import encode
 from schemas.records import Heartbeat, ProbeResult
@@ -44,17 +44,17 @@ def test_longs_are_fastavros(values: list[int]) -> None:
 
 
 @given(st.lists(st.binary(max_size=80), min_size=1), st.binary(min_size=1, max_size=5), st.data())
-def test_joined_pieces_are_the_texts_one_after_the_other(table: list[bytes], fixed: bytes, data: st.DataObject) -> None:
-    if not any(table):
-        table = [*table, b"x"]
-    index = data.draw(st.lists(st.integers(0, len(table) - 1), min_size=1, max_size=50))
-    pieces = [constant(fixed), Table(table).pick(np.array(index)), constant(fixed)]
-    assert texts(pieces, len(index)) == [fixed + table[one] + fixed for one in index]
+def test_joined_pieces_are_the_texts_one_after_the_other(words: list[bytes], fixed: bytes, data: st.DataObject) -> None:
+    if not any(words):
+        words = [*words, b"x"]
+    index = data.draw(st.lists(st.integers(0, len(words) - 1), min_size=1, max_size=50))
+    pieces = [constant(fixed), table(words).pick(np.array(index)), constant(fixed)]
+    assert texts(pieces, len(index)) == [fixed + words[one] + fixed for one in index]
 
 
 def test_a_part_of_the_records_is_cut_from_every_piece() -> None:
-    table = [b"a", b"bcd", b"", b"ef"]
-    pieces = [constant(b"<"), Table(table).pick(np.arange(4)), Piece(np.array([[1], [2], [3], [4]], np.uint8))]
+    words = [b"a", b"bcd", b"", b"ef"]
+    pieces = [constant(b"<"), table(words).pick(np.arange(4)), Piece(np.array([[1], [2], [3], [4]], np.uint8))]
     assert texts([piece.cut(slice(1, 3)) for piece in pieces], 2) == [b"<bcd\2", b"<\3"]
 
 
@@ -78,7 +78,7 @@ def test_a_probe_result_is_what_the_codec_writes(
     row = st.tuples(MILLIS, *_indices(nodes, boots), U4, st.integers(0, len(series) - 1), U4, st.integers(0, 3))
     drawn = data.draw(st.lists(row, min_size=1, max_size=20))
     rows = np.array([(*one, one[-1] == 0, 0) for one in drawn], RESULT)
-    bodies = Bodies(nodes, zones, series, INTERVAL_MS)
+    bodies = bodies_of(nodes, zones, series)
     bodies.see(boots)
     expected = [encode(_result(one, nodes, series, boots)) for one in rows]
     assert texts(bodies.results(rows), len(rows)) == expected
@@ -90,14 +90,20 @@ def test_a_heartbeat_is_what_the_codec_writes(
     fleet: tuple[list[str], list[tuple[str, str]], list[Series], Rows], data: st.DataObject
 ) -> None:
     nodes, zones, series, boots = fleet
-    loads = (U4, PERMILLE, PERMILLE, PERMILLE, st.integers(0, 100), st.integers(0, len(STATES) - 1))
+    loads = (U4, U4, PERMILLE, PERMILLE, PERMILLE, st.integers(0, 100), st.integers(0, len(STATES) - 1))
     drawn = data.draw(st.lists(st.tuples(MILLIS, *_indices(nodes, boots), U4, *loads), min_size=1, max_size=20))
     rows = np.array(drawn, HEARTBEAT)
-    bodies = Bodies(nodes, zones, series, INTERVAL_MS)
+    bodies = bodies_of(nodes, zones, series)
     for boot in boots:  # seen one by one as well as together
         bodies.see(np.array([boot], BOOT))
     expected = [encode(_heartbeat(one, nodes, zones, boots)) for one in rows]
     assert texts(bodies.heartbeats(rows), len(rows)) == expected
+
+
+def bodies_of(nodes: list[str], zones: list[tuple[str, str]], series: list[Series]) -> Bodies:
+    """Bodies of a fleet whose nodes stand in a zone each."""
+    names = table([node.encode() for node in nodes])
+    return Bodies(names, zones, np.arange(len(nodes)), series, INTERVAL_MS)
 
 
 def _indices(nodes: list[str], boots: Rows) -> tuple[st.SearchStrategy[int], st.SearchStrategy[int]]:
@@ -142,6 +148,7 @@ def _heartbeat(row: np.void, nodes: list[str], zones: list[tuple[str, str]], boo
         memory_permille=int(row["memory_permille"]),
         disk_permille=int(row["disk_permille"]),
         spooled=int(row["spooled"]),
+        heartbeat_seq=int(row["heartbeat_seq"]),
     )
 
 
@@ -162,7 +169,7 @@ def test_a_failure_says_why(outcome: int, kind: str, expected: tuple[int | None,
 
 def _batch(keys: list[bytes], values: list[bytes]) -> RecordBatch:
     index = np.arange(len(keys))
-    return record_batch(Table(keys).pick(index), [Table(values).pick(index)], len(keys), 1_700_000_000_123)
+    return record_batch(table(keys).pick(index), [table(values).pick(index)], len(keys), 1_700_000_000_123)
 
 
 @settings(deadline=None)

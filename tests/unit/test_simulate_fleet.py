@@ -11,6 +11,7 @@ from agents.simulate import held
 from agents.simulate.config import load_script
 from agents.simulate.fleet import CHUNK_EVENTS, MAX_STEP_MS, Fleet, Plan
 from agents.simulate.held import TooMuchHeldError
+from agents.simulate.nodes import places, standing_in
 from agents.simulate.rows import GOODBYE, OK, TIMEOUT, UP, Chunk, Rows
 from agents.simulate.script import Fault, Incident, Late, NodeFault, Region, Script, Service, weather
 
@@ -44,7 +45,7 @@ def all_of(chunks: list[tuple[int, Chunk]]) -> tuple[Rows, Rows, Rows]:
 
 
 def fault(at_ms: int, what: Fault, back_after_ms: int | None, **more: object) -> NodeFault:
-    return replace(NodeFault(at_ms, what, 3, 0.0, None, back_after_ms), **more)  # type: ignore[arg-type]
+    return replace(NodeFault(at_ms, what, 3, 0.0, None, None, back_after_ms), **more)  # type: ignore[arg-type]
 
 
 def times(rows: Rows) -> list[int]:
@@ -84,6 +85,8 @@ def test_every_boot_counts_its_events_of_both_topics_from_0_without_gaps(
     for boot in range(len(boots)):
         beats, probes = heartbeats[heartbeats["boot"] == boot], results[results["boot"] == boot]
         assert {*beats["node"], *probes["node"]} <= {boots["node"][boot]}
+        in_order = beats[np.argsort(beats["seq"])]
+        assert in_order["heartbeat_seq"].tolist() == list(range(len(beats)))
         seq = np.concatenate([beats["seq"], probes["seq"]])
         assert sorted(seq.tolist()) == list(range(len(seq)))
         by_seq = np.concatenate([beats["ts_ms"], probes["ts_ms"]])[np.argsort(seq)]
@@ -228,6 +231,30 @@ def test_a_fault_hits_its_region_only_and_no_more_nodes_than_are_healthy() -> No
     assert fleet.nodes_up == 5
     heartbeats = np.concatenate([fleet.step(fleet.now_ms + 100).heartbeats for _ in range(20)])
     assert set(heartbeats["node"].tolist()) == {0, 2, 4, 6, 8}
+
+
+def test_a_fault_of_a_zone_hits_no_other_node_of_its_region() -> None:
+    script = replace(
+        QUIET,
+        regions=(Region("eu", ("a", "b", "c")), Region("us", ("a", "b"))),
+        faults=(fault(500, Fault.DIE, None, count=None, share=0.4, region="us", zone="b"),),
+    )
+    fleet = Fleet(plan(script, nodes=40), 1, START_MS)
+    fleet.step(500)
+    assert fleet.nodes_up == 40
+    fleet.step(600)
+    said = np.concatenate([fleet.step(fleet.now_ms + 100).heartbeats for _ in range(20)])
+    silent = set(range(40)) - set(said["node"].tolist())
+    assert len(silent) == 4  # 40 % of the ten nodes there
+    assert {places(script)[standing_in(script, 40)[node]] for node in silent} == {("us", "usb")}
+
+
+def test_what_a_cut_off_node_spools_arrives_in_the_order_of_its_heartbeat_numbers() -> None:
+    script = replace(QUIET, faults=(fault(1_000, Fault.CUT_OFF, 2_000),))
+    heartbeats, _, _ = all_of(run(plan(script, interval_ms=200), 5_000))
+    for node in range(10):
+        numbers = heartbeats["heartbeat_seq"][heartbeats["node"] == node].tolist()
+        assert numbers == list(range(len(numbers)))
 
 
 def test_a_share_is_of_the_nodes_that_the_fault_is_about() -> None:

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 
 from agents.simulate.ledger import Ledger, LedgerError, LedgerWriter, Manifest, read_ledger
-from agents.simulate.rows import BOOT, HEARTBEAT, RESULT, Chunk, Rows, Series
+from agents.simulate.rows import BOOT, HEARTBEAT, NODE, RESULT, Chunk, Rows, Series
 
 MANIFEST = Manifest(
     seed=7,
     start_ms=1_800_000_000_000,
-    nodes=("node-0", "node-1"),
+    zones=(("eu", "eua"), ("us", "usa")),
     series=(Series("checkout", "/pay", "eu", "http"), Series("checkout", "/pay", "us", "http")),
     heartbeat_interval_ms=10_000,
     script={"services": []},
 )
+NODES = np.array([(b"node-0", 0), (b"node-1", 1)], NODE)
 
 
 def chunk(first_seq: int, heartbeats: int, results: int, boots: int = 0) -> Chunk:
@@ -35,13 +36,14 @@ def seqs(ledger: Ledger) -> tuple[list[int], list[int]]:
 
 def test_what_was_written_comes_back(tmp_path: Path) -> None:
     first, second = chunk(0, 2, 3, boots=2), chunk(10, 1, 0)
-    with LedgerWriter(tmp_path / "new" / "ledger", MANIFEST) as writer:
+    with LedgerWriter(tmp_path / "new" / "ledger", MANIFEST, NODES) as writer:
         writer.acknowledge(writer.write(first))
         writer.acknowledge(writer.write(second))
         writer.finish({"events": 6})
     ledger = read_ledger(tmp_path / "new" / "ledger")
     assert ledger.manifest == MANIFEST
-    assert (ledger.nodes, ledger.series) == (MANIFEST.nodes, MANIFEST.series)
+    assert ledger.nodes.tobytes() == NODES.tobytes()
+    assert ledger.series == MANIFEST.series
     assert seqs(ledger) == ([0, 1, 10], [0, 1, 2])
     assert ledger.results.tobytes() == first.results.tobytes()
     assert ledger.boots.tobytes() == first.boots.tobytes()
@@ -52,7 +54,7 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_chunk_is_on_disk_when_write_returns_and_acknowledged_only_when_told(tmp_path: Path) -> None:
-    with LedgerWriter(tmp_path, MANIFEST) as writer:
+    with LedgerWriter(tmp_path, MANIFEST, NODES) as writer:
         assert seqs(read_ledger(tmp_path)) == ([], [])
         numbers = [writer.write(chunk(100 * place, 1, 2)) for place in range(3)]
         writer.acknowledge(numbers[1])
@@ -65,7 +67,7 @@ def test_a_chunk_is_on_disk_when_write_returns_and_acknowledged_only_when_told(t
 
 @pytest.mark.parametrize("name", ["heartbeats", "results", "boots", "chunks", "acknowledged"])
 def test_a_part_of_a_row_that_a_killed_writer_left_is_ignored(tmp_path: Path, name: str) -> None:
-    with LedgerWriter(tmp_path, MANIFEST) as writer:
+    with LedgerWriter(tmp_path, MANIFEST, NODES) as writer:
         writer.acknowledge(writer.write(chunk(0, 1, 1, boots=1)))
     before = read_ledger(tmp_path)
     with (tmp_path / f"{name}.rows").open("ab") as file:
@@ -76,7 +78,7 @@ def test_a_part_of_a_row_that_a_killed_writer_left_is_ignored(tmp_path: Path, na
 
 
 def test_rows_of_a_chunk_that_was_never_complete_are_ignored(tmp_path: Path) -> None:
-    with LedgerWriter(tmp_path, MANIFEST) as writer:
+    with LedgerWriter(tmp_path, MANIFEST, NODES) as writer:
         writer.write(chunk(0, 1, 1))
     with (tmp_path / "results.rows").open("ab") as file:
         file.write(chunk(5, 0, 2).results.tobytes())
@@ -86,12 +88,12 @@ def test_rows_of_a_chunk_that_was_never_complete_are_ignored(tmp_path: Path) -> 
 def test_a_ledger_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "something").touch()
     with pytest.raises(LedgerError, match="not empty; expected a new folder"):
-        LedgerWriter(tmp_path, MANIFEST)
+        LedgerWriter(tmp_path, MANIFEST, NODES)
 
 
 @pytest.mark.parametrize(
     ("manifest", "problem"),
-    [(None, "no ledger"), ("{", "no ledger"), ('{"format": 99}', "ledger format 99; expected 1")],
+    [(None, "no ledger"), ("{", "no ledger"), ('{"format": 99}', "ledger format 99; expected 2")],
 )
 def test_a_folder_that_is_no_ledger_is_refused(tmp_path: Path, manifest: str | None, problem: str) -> None:
     if manifest is not None:

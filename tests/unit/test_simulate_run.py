@@ -14,7 +14,7 @@ from agents.simulate.ledger import read_ledger
 from agents.simulate.options import SimulateOptions, check, first_moment_ms, plan_of
 from agents.simulate.progress import Figures
 from agents.simulate.rows import Chunk
-from agents.simulate.run import node_names, node_zones, run_simulate
+from agents.simulate.run import run_simulate
 
 NOW_MS = 1_800_000_000_000
 DAY_MS = 86_400_000
@@ -66,13 +66,6 @@ def test_no_run_starts_before_what_the_contract_takes() -> None:
     assert first(start_ms=NOW_MS - 34 * DAY_MS) == NOW_MS - 34 * DAY_MS
     with pytest.raises(ValueError, match=r"34\.5 days old; expected at most 34"):
         first(start_ms=NOW_MS - 34 * DAY_MS - DAY_MS // 2)
-
-
-def test_nodes_have_names_of_one_length_and_zones_in_turn() -> None:
-    assert node_names(2) == ["node-0000000", "node-0000001"]
-    places = node_zones(load_script(None, regions=2), 6)
-    assert places[::2] == [("eu-1", "eu-1a"), ("eu-1", "eu-1b"), ("eu-1", "eu-1c")]
-    assert places[1::2] == [("us-1", "us-1a"), ("us-1", "us-1b"), ("us-1", "us-1c")]
 
 
 def test_the_progress_line_says_all_that_matters() -> None:

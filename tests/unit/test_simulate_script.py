@@ -36,7 +36,7 @@ def test_seconds_become_milliseconds_and_a_restart_is_a_death_of_no_length(tmp_p
             faults:
               - {at_s: 1, do: restart, share: 0.5}
               - {at_s: 2, do: cut-off, count: 7, back_after_s: 0.25}
-              - {at_s: 3, do: goodbye, count: 1}
+              - {at_s: 3, do: goodbye, count: 1, region: eu-1, zone: b}
             late: {share: 0.1, by_s: [0.5, 3]}
             repeat_every_s: 60
             """,
@@ -44,9 +44,9 @@ def test_seconds_become_milliseconds_and_a_restart_is_a_death_of_no_length(tmp_p
     )
     assert script.incidents == (Incident(1_500, 2_000, None, None, 3.0, None),)
     assert script.faults == (
-        NodeFault(1_000, Fault.DIE, None, 0.5, None, 0),
-        NodeFault(2_000, Fault.CUT_OFF, 7, 0.0, None, 250),
-        NodeFault(3_000, Fault.GOODBYE, 1, 0.0, None, None),
+        NodeFault(1_000, Fault.DIE, None, 0.5, None, None, 0),
+        NodeFault(2_000, Fault.CUT_OFF, 7, 0.0, None, None, 250),
+        NodeFault(3_000, Fault.GOODBYE, 1, 0.0, "eu-1", "b", None),
     )
     assert script.late == Late(0.1, 500, 3_000)
     assert script.repeat_every_ms == 60_000
@@ -70,6 +70,11 @@ def test_seconds_become_milliseconds_and_a_restart_is_a_death_of_no_length(tmp_p
             "faults:\n  - {at_s: 1, do: die, count: 1, region: mars}\n",
             "2:34: faults.0.region: value 'mars': expected one of ['ap-1', 'eu-1', 'us-1']",
         ),
+        (
+            "faults:\n  - {at_s: 1, do: die, count: 1, region: eu-1, zone: d}\n",
+            "2:48: faults.0.zone: value 'd': expected one of ['a', 'b', 'c']",
+        ),
+        ("faults:\n  - {at_s: 1, do: die, count: 1, zone: b}\n", "zone 'b' without a region; expected the region"),
         (
             "faults:\n  - {at_s: 1, do: explode, count: 1}\n",
             "2:15: faults.0.do: value 'explode': expected 'die', 'goodbye'",
@@ -126,7 +131,7 @@ def moments(script: Script, until_ms: int) -> list[int]:
 def test_the_moments_of_change_are_those_of_faults_and_the_edges_of_incidents() -> None:
     quiet = load_script(None)
     incident = Incident(20, 40, None, None, 2.0, None)
-    script = Script(quiet.services, quiet.regions, (incident,), (NodeFault(30, Fault.DIE, 1, 0.0, None, None),))
+    script = Script(quiet.services, quiet.regions, (incident,), (NodeFault(30, Fault.DIE, 1, 0.0, None, None, None),))
     assert moments(script, 1_000) == [20, 30, 40]
     assert [script.incidents_at(now) for now in (19, 20, 39, 40)] == [(), (incident,), (incident,), ()]
     assert [len(script.faults_at(now)) for now in (29, 30, 31)] == [0, 1, 0]
@@ -135,7 +140,7 @@ def test_the_moments_of_change_are_those_of_faults_and_the_edges_of_incidents() 
 def test_with_a_repetition_they_come_again() -> None:
     quiet = load_script(None)
     incident = Incident(80, 100, None, None, 2.0, None)
-    fault = NodeFault(0, Fault.DIE, 1, 0.0, None, None)
+    fault = NodeFault(0, Fault.DIE, 1, 0.0, None, None, None)
     script = Script(quiet.services, quiet.regions, (incident,), (fault,), repeat_every_ms=100)
     assert moments(script, 300) == [0, 80, 100, 180, 200, 280, 300]
     assert [now for now in range(301) if script.faults_at(now)] == [0, 100, 200, 300]

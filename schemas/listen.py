@@ -1,7 +1,9 @@
-"""Addresses to listen on; anything but loopback is refused until there is authentication."""
+"""Where any of our servers may listen: on loopback, until there is authentication."""
 
 import ipaddress
 from dataclasses import dataclass
+
+_LAST_PORT = 65_535
 
 
 class ListenError(ValueError):
@@ -21,18 +23,24 @@ class ListenAddress:
 
 
 def parse_listen(text: str, option: str = "--listen") -> ListenAddress:
-    """`host:port` or `[v6]:port`, port 0 for any. Raises ListenError, which names the option."""
+    """The address an option gives. Raises ListenError, which names the option."""
+    try:
+        return listen_address(text)
+    except ListenError as cause:
+        raise ListenError(f"{option}: value {text!r}: {cause}") from None
+
+
+def listen_address(text: str) -> ListenAddress:
+    """`host:port` or `[v6]:port`, port 0 for any. Raises ListenError, which says what was expected."""
     host, _, port = text.rpartition(":")
     host = host.strip("[]")
-    if not host or not port.isdecimal() or int(port) > 65_535:  # noqa: PLR2004 - the last port there is
-        message = f"{option}: value {text!r}; expected HOST:PORT, such as 127.0.0.1:8080"
-        raise ListenError(message)
+    if not host or not port.isdecimal() or int(port) > _LAST_PORT:
+        raise ListenError("expected HOST:PORT, such as 127.0.0.1:8080")
     if not _is_loopback(host):
-        message = (
-            f"{option}: value {text!r}: not a loopback address; expected 127.0.0.1, ::1 or localhost, "
-            "because nobody logs in here yet (put a proxy that has authentication in front)"
+        raise ListenError(
+            "not a loopback address; expected 127.0.0.1, ::1 or localhost, because nobody logs in here yet "
+            "(put a proxy that has authentication in front)"
         )
-        raise ListenError(message)
     return ListenAddress(host, int(port))
 
 

@@ -1,0 +1,273 @@
+"""The agent's YAML file: one definition is its schema, its defaults and the source of its error messages."""
+
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+
+from agents.probes.base import Probe, ProbeKind
+from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names
+from schemas.documents import DocumentError, parse, position, read_one
+from schemas.listen import ListenAddress, listen_address
+from schemas.records import Label
+
+MAX_NAME_BYTES = 255
+MAX_LABELS = 32
+DEFAULT_TIMEOUT_S = 5.0
+_LAST_PORT = 65_535
+
+
+def _check_name(text: str) -> str:
+    size = len(text.encode(errors="replace"))
+    if not 1 <= size <= MAX_NAME_BYTES or not text.isprintable():
+        raise ValueError(f"{size} bytes; expected 1 to {MAX_NAME_BYTES} bytes of printable text")
+    return text
+
+
+def _check_label_key(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}", text):
+        raise ValueError("expected a letter or _, then letters, digits, _, . and -, 63 at most")
+    return text
+
+
+def _check_listen(text: str) -> str:
+    listen_address(text)
+    return text
+
+
+def check_brokers(text: str) -> str:
+    """The text, when it is Kafka's addresses. Raises ValueError."""
+    for address in text.split(","):
+        host, _, port = address.strip().rpartition(":")
+        if not host or not port.isdecimal() or not 1 <= int(port) <= _LAST_PORT:
+            raise ValueError(f"{address.strip()!r}; expected HOST:PORT, several separated by commas")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+LabelKey = Annotated[str, AfterValidator(_check_label_key)]
+Labels = Annotated[dict[LabelKey, Name], Field(max_length=MAX_LABELS)]
+Seconds = Annotated[float, Field(ge=0.1, le=86_400, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class NodeFile(_Strict):
+    """Who this host is; without an id it is called by its host name."""
+
+    id: Name | None = None
+    region: Name = "default"
+    zone: Name = "default"
+    labels: Labels = {}
+
+
+class KafkaFile(_Strict):
+    """Where records go, and what becomes of them while Kafka does not take any."""
+
+    brokers: Annotated[str, AfterValidator(check_brokers)] = "127.0.0.1:19092"
+    compression: Literal["lz4", "zstd"] = "lz4"
+    buffer_records: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    give_up_after_s: Seconds = 120
+
+
+class HeartbeatFile(_Strict):
+    """How often the node says that it is alive."""
+
+    interval_s: Seconds = 10
+
+
+class MetricsFile(_Strict):
+    """Where /metrics, /-/healthy and /-/ready answer; null: nowhere."""
+
+    listen: Annotated[str, AfterValidator(_check_listen)] | None = "127.0.0.1:9118"
+
+
+class ProbeFile(_Strict):
+    """A probe; beside these keys stands the name of its kind, and below that the kind's own settings."""
+
+    name: Name
+    service: Name
+    endpoint: Name | None = None
+    every_s: Seconds = 15
+    timeout_s: Seconds | None = None
+    impact: Literal["P0", "P1", "P2"] | None = None
+    labels: Labels = {}
+
+    @model_validator(mode="after")
+    def _ends_before_the_next(self) -> Self:
+        if self.timeout_s is not None and self.timeout_s > self.every_s:
+            raise ValueError(f"timeout_s {self.timeout_s:g}; expected at most every_s, {self.every_s:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_kind(self) -> Self:
+        kinds = sorted(self.kinds())
+        if not kinds:
+            raise ValueError(f"has no kind; expected one of the keys {', '.join(probe_kind_names())}")
+        if len(kinds) > 1:
+            raise ValueError(f"has the kinds {' and '.join(kinds)}; expected one: write two probes")
+        return self
+
+    def kinds(self) -> dict[str, BaseModel]:
+        """The settings that stand below the names of kinds."""
+        fields = type(self).model_fields
+        found = {str(field.alias): getattr(self, name) for name, field in fields.items() if field.alias is not None}
+        return {kind: settings for kind, settings in found.items() if settings is not None}
+
+
+class AgentFile(_Strict):
+    """The file as a whole. `workers` run probes at the same time, at most `queue` wait for one."""
+
+    node: NodeFile = NodeFile()
+    kafka: KafkaFile = KafkaFile()
+    heartbeat: HeartbeatFile = HeartbeatFile()
+    metrics: MetricsFile = MetricsFile()
+    workers: Annotated[int, Field(ge=1, le=10_000)] = 512
+    queue: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    probes: list[ProbeFile] = []
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSpec:
+    """One configured probe, built."""
+
+    name: str
+    kind: str
+    service: str
+    endpoint: str
+    every_s: float
+    timeout_s: float
+    impact: str | None
+    labels: tuple[Label, ...]
+    probe: Probe
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """What the agent runs by. `id_is_given`: the file names the node; else it is called by its host name."""
+
+    node_id: str
+    id_is_given: bool
+    region: str
+    zone: str
+    labels: tuple[Label, ...]
+    kafka: KafkaFile
+    interval_s: float
+    listen: ListenAddress | None
+    workers: int
+    queue: int
+    probes: tuple[ProbeSpec, ...]
+
+
+def load_agent(path: Path) -> AgentConfig:
+    """The config in a file, its probes built. Raises schemas.documents.DocumentError with every problem found."""
+    document = read_one(path)
+    kinds = _kinds(document, path)
+    file = parse(document, _file_model(kinds), str(path))
+    _refuse_doubles(file, document, path)
+    node_id = file.node.id or socket.gethostname()
+    return AgentConfig(
+        node_id=node_id,
+        id_is_given=file.node.id is not None,
+        region=file.node.region,
+        zone=file.node.zone,
+        labels=_labels(file.node.labels),
+        kafka=file.kafka,
+        interval_s=file.heartbeat.interval_s,
+        listen=None if file.metrics.listen is None else listen_address(file.metrics.listen),
+        workers=max(1, min(file.workers, len(file.probes))),
+        queue=file.queue,
+        probes=_specs(file, kinds, document, path),
+    )
+
+
+def _kinds(document: object, path: Path) -> dict[str, ProbeKind[Any]]:
+    """The kinds that the file's probes name. Raises DocumentError for keys that are neither field nor kind."""
+    kinds: dict[str, ProbeKind[Any]] = {}
+    problems = []
+    for place, key in _unusual_keys(document):
+        if key in kinds:
+            continue
+        try:
+            kinds[key] = probe_kind(key)
+        except UnknownKindError:
+            expected = f"{', '.join(ProbeFile.model_fields)}, or a kind of probe: {', '.join(probe_kind_names())}"
+            problems.append(_problem(path, document, ("probes", place, key), f"unknown key; expected {expected}"))
+        except PluginError as cause:
+            problems.append(_problem(path, document, ("probes", place, key), str(cause)))
+    if problems:
+        raise DocumentError(problems)
+    return kinds
+
+
+def _unusual_keys(document: object) -> Iterator[tuple[int, str]]:
+    """(place of the probe, key) of all that is no field of ProbeFile; what has the wrong shape is left to pydantic."""
+    probes = document.get("probes") if isinstance(document, dict) else None
+    for place, probe in enumerate(probes if isinstance(probes, list) else ()):
+        for key in probe if isinstance(probe, dict) else ():
+            if isinstance(key, str) and key not in ProbeFile.model_fields:
+                yield place, key
+
+
+def _file_model(kinds: Mapping[str, ProbeKind[Any]]) -> type[AgentFile]:
+    """AgentFile whose probes may have these kinds; by alias, since a plugin's name need be no name in Python."""
+    fields: dict[str, Any] = {
+        f"kind_{place}": (kind.config | None, Field(default=None, alias=name))
+        for place, (name, kind) in enumerate(kinds.items())
+    }
+    probe = create_model("ProbeFile", __base__=ProbeFile, **fields)
+    return create_model("AgentFile", __base__=AgentFile, probes=(list[probe], []))  # type: ignore[valid-type]
+
+
+def _refuse_doubles(file: AgentFile, document: object, path: Path) -> None:
+    first: dict[str, int] = {}
+    problems = []
+    for place, probe in enumerate(file.probes):
+        if first.setdefault(probe.name, place) != place:
+            line, _ = position(document, ("probes", first[probe.name], "name"))
+            text = f"value {probe.name!r}: expected each name once; line {line} has it"
+            problems.append(_problem(path, document, ("probes", place, "name"), text))
+    if problems:
+        raise DocumentError(problems)
+
+
+def _specs(file: AgentFile, kinds: Mapping[str, ProbeKind[Any]], document: object, path: Path) -> tuple[ProbeSpec, ...]:
+    specs, problems = [], []
+    for place, probe in enumerate(file.probes):
+        ((kind, settings),) = probe.kinds().items()
+        try:
+            specs.append(_spec(probe, kind, kinds[kind].build(settings)))
+        except ValueError as cause:
+            problems.append(_problem(path, document, ("probes", place, kind), str(cause)))
+    if problems:
+        raise DocumentError(problems)
+    return tuple(specs)
+
+
+def _spec(file: ProbeFile, kind: str, probe: Probe) -> ProbeSpec:
+    return ProbeSpec(
+        name=file.name,
+        kind=kind,
+        service=file.service,
+        endpoint=file.endpoint or file.name,
+        every_s=file.every_s,
+        timeout_s=min(DEFAULT_TIMEOUT_S, file.every_s) if file.timeout_s is None else file.timeout_s,
+        impact=file.impact,
+        labels=_labels(file.labels),
+        probe=probe,
+    )
+
+
+def _labels(labels: Mapping[str, str]) -> tuple[Label, ...]:
+    return tuple(Label(key, value) for key, value in labels.items())
+
+
+def _problem(path: Path, document: object, place: tuple[str | int, ...], text: str) -> str:
+    line, column = position(document, place)
+    return f"{path}:{line}:{column}: {'.'.join(map(str, place))}: {text}"

@@ -1,0 +1,79 @@
+"""The agent's pages over HTTP: /metrics, /-/healthy, /-/ready. A few lines instead of a server's megabytes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+
+MAX_CLIENTS = 16
+CLIENT_S = 5.0
+MAX_HEAD_BYTES = 16 * 1024
+TEXT = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer."""
+
+    status: HTTPStatus
+    body: bytes
+    content_type: str = TEXT
+
+
+Make = Callable[[], Awaitable[Page]]
+
+
+class Server:
+    """Answers GET on fixed paths, one request a connection."""
+
+    def __init__(self, pages: dict[str, Make]) -> None:
+        self._pages = pages
+        self._clients = 0
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str, port: int) -> str:
+        """Listens; returns the address as HOST:PORT. Raises OSError."""
+        self._server = await asyncio.start_server(self._serve, host, port, limit=MAX_HEAD_BYTES)
+        at = self._server.sockets[0].getsockname()
+        return f"[{at[0]}]:{at[1]}" if ":" in at[0] else f"{at[0]}:{at[1]}"
+
+    def close(self) -> None:
+        """Listens no longer."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients += 1
+        try:
+            if self._clients <= MAX_CLIENTS:
+                async with asyncio.timeout(CLIENT_S):
+                    page = await self._answer(await reader.readuntil(b"\r\n\r\n"))
+                    writer.write(_head(page) + page.body)
+                    await writer.drain()
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # a client that is slow, gone, or does not speak HTTP
+        except asyncio.CancelledError:
+            pass  # the agent ends; asyncio's streams would report a cancelled handler as a failure (3.11)
+        finally:
+            self._clients -= 1
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def _answer(self, head: bytes) -> Page:
+        method, _, rest = head.partition(b"\r\n")[0].partition(b" ")
+        path = rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1")
+        make = self._pages.get(path)
+        if make is None:
+            return Page(HTTPStatus.NOT_FOUND, "".join(f"{known}\n" for known in self._pages).encode())
+        if method != b"GET":
+            return Page(HTTPStatus.METHOD_NOT_ALLOWED, b"only GET\n")
+        return await make()
+
+
+def _head(page: Page) -> bytes:
+    return (
+        f"HTTP/1.1 {page.status} {page.status.phrase}\r\nContent-Type: {page.content_type}\r\n"
+        f"Content-Length: {len(page.body)}\r\nConnection: close\r\n\r\n"
+    ).encode()
