@@ -15,14 +15,17 @@ from infra.local.signals import StopAskedError, StopSwitch
 from infra.local.stack import Stack
 from infra.oracle.agreement import await_agreement
 from infra.oracle.judge import Verdict, judge
-from infra.oracle.ledger import Ledger, read_ledger
+from infra.oracle.ledger import Ledger, read_beats, read_ledger
+from infra.oracle.liveness import judge_liveness
 from infra.oracle.objectives import read_promises
 from infra.oracle.sources import Sql, Views
+from infra.oracle.watch import Watch, Watched
 from infra.progress import Board
 from infra.state import StateFolder
 
 AGREED, DIFFERS, COULD_NOT_RUN = 0, 1, 2
-SHORTEST_S = 32.0
+# The script's deaths take a while to be seen, and a lost zone to be back: see infra/demo/script.yaml.
+SHORTEST_S = 46.0
 # So long after the end of a minute its slices are sealed and its row is written: lateness 10 s and a little more.
 MINUTE_SETTLES_S = 14.0
 FLEET_STARTS_S = 3.0
@@ -75,14 +78,21 @@ def _run(options: UpOptions, folder: Path, board: Board) -> tuple[Verdict, Ledge
         stack.start()
         promises = read_promises(options.objectives_file)  # now, since the worker says best what is wrong with a file
         duration_s = options.duration_s if options.duration_s is not None else lasts_s(time.time())
-        fleet = stack.start_fleet(duration_s=duration_s, ledger=state.path / "ledger")
-        _await_fleet(stack, fleet, board, duration_s)
+        views, sql, guest = Views(stack.addresses.views), Sql(stack.addresses.sql), stack.addresses.node_id
+        with Watch(stack.addresses.views) as watch:
+            fleet = stack.start_fleet(duration_s=duration_s, ledger=state.path / "ledger")
+            _await_fleet(stack, fleet, board, duration_s)
+        stack.stop_agent()  # what it counts must stand still while it is compared
         ledger = read_ledger(state.path / "ledger")
-        views, sql = Views(stack.addresses.views), Sql(stack.addresses.sql)
-        board.mark("oracle", "starting", f"{ledger.events} events in the ledger; comparing")
-        verdict = await_agreement(
-            lambda: judge(ledger, promises, views, sql), stack.raise_failure, timeout_s=AGREE_TIMEOUT_S
-        )
+        watched = Watched(read_beats(state.path / "ledger"), watch.looks, guest)
+        board.mark("oracle", "starting", f"{ledger.events} events in the ledger, {len(watch.looks)} looks; comparing")
+
+        def compare() -> Verdict:
+            verdict = judge(ledger, promises, views, sql, guest)
+            judge_liveness(verdict, watched, views, sql)
+            return verdict
+
+        verdict = await_agreement(compare, stack.raise_failure, timeout_s=AGREE_TIMEOUT_S)
         board.mark("oracle", "done" if verdict.agree else "failed", "; ".join(sorted(verdict.failed_checks)))
         return verdict, ledger
 
@@ -121,6 +131,16 @@ def report(verdict: Verdict, ledger: Ledger, seconds: float) -> dict[str, object
         "minutes_compared": verdict.minutes_compared,
         "late": verdict.late,
         "p99_worst_relative_error": round(verdict.p99_worst_relative_error, 5),
+        "nodes_compared": verdict.nodes_compared,
+        "nodes_down_seen": verdict.nodes_down_seen,
+        "down_latest_ms": verdict.down_latest_ms,
+        "stalest_look_ms": verdict.stalest_look_ms,
+        "false_downs": verdict.false_downs,
+        "nodes_gone_seen": verdict.nodes_gone_seen,
+        "alarms": verdict.alarms,
+        "outages": verdict.outages,
+        "zones_unclear": verdict.zones_unclear,
+        "ignored": verdict.ignored,
         "missing": verdict.missing,
         "doubled": verdict.doubled,
         "foreign": verdict.foreign,

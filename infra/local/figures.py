@@ -5,7 +5,7 @@ import time
 import urllib.request
 from dataclasses import dataclass
 
-from infra.local.stack import Addresses
+from infra.local.addresses import Addresses
 
 TIMEOUT_S = 2.0
 # Counters and gauges by which process tells them.
@@ -17,7 +17,10 @@ ARCHIVE_LAG = "fleetbeat_archive_lag_records"
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Totals since the start; lags are records not yet read or stored; `kept` of `slos` attain their target."""
+    """Totals since the start; lags are records not yet read or stored; `kept` of `slos` attain their target.
+
+    Nodes are up when they are not silent for long: neither DOWN nor GONE.
+    """
 
     at_s: float
     slos: int
@@ -26,6 +29,8 @@ class Figures:
     worker_lag: int
     stored: int
     archive_lag: int
+    nodes_up: int
+    nodes_down: int
 
 
 def read_figures(where: Addresses) -> Figures | None:
@@ -33,6 +38,7 @@ def read_figures(where: Addresses) -> Figures | None:
     try:
         worker, archive = (_get(f"{base}/metrics") for base in (where.views, where.archive_metrics))
         slos = json.loads(_get(f"{where.views}/api/v1/slos"))["slos"]
+        states = json.loads(_get(f"{where.views}/api/v1/fleet"))["nodes"]
     except OSError:
         return None
     return Figures(
@@ -43,6 +49,8 @@ def read_figures(where: Addresses) -> Figures | None:
         worker_lag=total(worker, WORKER_LAG),
         stored=total(archive, STORED),
         archive_lag=total(archive, ARCHIVE_LAG),
+        nodes_up=sum(states[state] for state in ("UP", "LATE", "SUSPECT")),
+        nodes_down=states["DOWN"],
     )
 
 
@@ -53,14 +61,15 @@ def total(exposition: str, name: str) -> int:
 
 
 def status_line(before: Figures | None, now: Figures | None) -> str:
-    """How many SLOs are kept, rates since `before`, and how far behind the log the worker and the archive are."""
+    """How many SLOs are kept and nodes there, rates since `before`, and how far behind worker and archive are."""
     if now is None:
         return "the worker or the archive does not answer at the moment"
     seconds = now.at_s - before.at_s if before is not None else 0.0
     counted = _rate("probe results", now.events, before.events if before else 0, seconds)
     stored = _rate("rows", now.stored, before.stored if before else 0, seconds)
     return (
-        f"{now.kept} of {now.slos} SLOs kept · {counted} counted (lag {now.worker_lag:,}) · "
+        f"{now.kept} of {now.slos} SLOs kept · {now.nodes_up:,} nodes up, {now.nodes_down:,} down · "
+        f"{counted} counted (lag {now.worker_lag:,}) · "
         f"{stored} stored (lag {now.archive_lag:,})"
     )
 

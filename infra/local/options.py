@@ -7,6 +7,9 @@ from pathlib import Path
 from infra.state import DEFAULT_FOLDER
 
 LAST_PORT = 65_535
+HEARTBEAT_EVERY_S = 5
+# A check waits for silent nodes to be DOWN, which takes three intervals.
+HEARTBEAT_EVERY_S_IN_CHECK = 2
 
 
 class UpOptionsError(ValueError):
@@ -46,6 +49,11 @@ class UpOptions:
     def state_folder(self) -> Path:
         """Where data and logs go in plain `up`."""
         return self.state if self.state is not None else DEFAULT_FOLDER
+
+    @property
+    def heartbeat_every_s(self) -> int:
+        """Seconds between two heartbeats of a node, simulated or not."""
+        return HEARTBEAT_EVERY_S_IN_CHECK if self.check else HEARTBEAT_EVERY_S
 
     @property
     def results_per_s(self) -> int:

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from infra.kafka import LocalKafka
+from infra.local.addresses import Addresses
+from infra.local.agent import local_node_id, write_config
 from infra.local.children import Child, ChildFailedError, child_environment, fleetbeat, unready
 from infra.local.options import UpOptions, UpOptionsError, demo_file
 from infra.progress import Board
@@ -19,17 +20,6 @@ WORKER_PORT = 8080
 SQL_PORT = 8123
 TOPICS_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 120.0
-HEARTBEAT_EVERY_S = "5"
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where the stack answers: Kafka as host:port, the others as base URLs."""
-
-    kafka: str
-    views: str
-    sql: str
-    archive_metrics: str
 
 
 class Stack:
@@ -41,6 +31,7 @@ class Stack:
         self._board = board
         self._broker: LocalKafka | None = None
         self._children: list[Child] = []
+        self._agent: Child | None = None
         self._addresses: Addresses | None = None
 
     @property
@@ -51,7 +42,7 @@ class Stack:
         return self._addresses
 
     def start(self) -> None:
-        """Broker, topics, worker and archive; returns when all are ready. Raises InfraError, UpOptionsError."""
+        """All but the fleet; returns when all are ready. Raises InfraError, UpOptionsError."""
         if self._options.objectives is not None:
             _refuse_bad_file(self._options.objectives)
         self._addresses = where = self._choose_addresses(self._start_broker())
@@ -77,12 +68,13 @@ class Stack:
         ):
             with self._marked(child.name, shown, begun=begun):
                 self._await_ready(child, f"{health}/-/ready")
+        self._start_agent(where)
 
     def start_fleet(self, *, duration_s: float | None, ledger: Path | None) -> Child:
         """Starts the simulated fleet; without a duration it goes on until it is stopped."""
         options = self._options
         arguments: list[str | Path] = ["--nodes", str(options.nodes), "--rate", str(options.results_per_s)]
-        arguments += ["--interval", HEARTBEAT_EVERY_S, "--script", demo_file("script.yaml")]
+        arguments += ["--interval", str(options.heartbeat_every_s), "--script", demo_file("script.yaml")]
         for name, value in (
             ("--seed", options.seed),
             ("--duration", duration_s),
@@ -99,14 +91,36 @@ class Stack:
             raise failure
 
     def failure(self) -> ChildFailedError | None:
-        """What to say when a process that should run has ended, else None."""
+        """What to say when a process that should run has ended, else None; the agent is not meant."""
         for child in self._children:
-            if child.poll() is not None:
+            if child is not self._agent and child.poll() is not None:
                 return child.ended()
         if self._broker is not None and (code := self._broker.poll()) is not None:
             said = "\n  ".join([f"the end of {self._broker.log_path}:", *self._broker.last_log_lines()])
             return ChildFailedError(f"broker ended with status {code}; {said}")
         return None
+
+    @property
+    def agent_pid(self) -> int:
+        """Of this host's agent. Raises RuntimeError before `start`."""
+        if self._agent is None:
+            raise RuntimeError("this stack has no agent")
+        return self._agent.pid
+
+    def agent_failure(self) -> ChildFailedError | None:
+        """What to say when this host's agent has ended, else None: its node turns DOWN, and all else goes on."""
+        return None if self._agent is None or self._agent.poll() is None else self._agent.ended()
+
+    def stop_agent(self) -> None:
+        """Lets this host say goodbye. Raises ChildFailedError when its agent ended otherwise."""
+        agent, self._agent = self._agent, None
+        if agent is None:
+            raise RuntimeError("this stack has no agent")
+        self._board.mark(agent.name, "stopping")
+        self.release(agent)
+        if agent.stop() != 0:
+            raise agent.ended()
+        self._board.mark(agent.name, "stopped")
 
     def release(self, child: Child) -> None:
         """Takes a process that has ended as it should out of what is watched."""
@@ -138,9 +152,10 @@ class Stack:
             pick_port(WORKER_PORT, options.worker_port, "the views"),
             pick_port(SQL_PORT, options.sql_port, "SQL"),
             pick_port(None, None, "metrics of the archive"),
+            pick_port(None, None, "metrics of the agent"),
         )
-        views, sql, metrics = (f"http://{LOOPBACK}:{port}" for port in ports)
-        return Addresses(brokers, views, sql, metrics)
+        views, sql, archive, agent = (f"http://{LOOPBACK}:{port}" for port in ports)
+        return Addresses(brokers, views, sql, archive, agent, local_node_id())
 
     def _start_broker(self) -> str:
         if self._options.brokers is not None:
@@ -162,6 +177,15 @@ class Stack:
         with self._marked("topics", end="done"):
             child.await_end(TOPICS_TIMEOUT_S)
         self.release(child)
+
+    def _start_agent(self, where: Addresses) -> None:
+        config = self.folder / "agent.yaml"
+        write_config(config, where, self._options.heartbeat_every_s, self.folder)
+        with self._marked("agent", where.node_id):
+            agent = self._spawn("agent", "agent", "--config", config)
+            self._await_ready(agent, f"{where.agent_metrics}/-/ready")
+            self._await_ready(agent, where.node_page)
+        self._agent = agent
 
     def _spawn(self, name: str, *arguments: str | Path) -> Child:
         self._board.mark(name, "starting")

@@ -36,7 +36,7 @@ def run_up(options: UpOptions) -> int:
             state.announce({"Kafka": where.kafka, "views": where.views, "SQL": where.sql})
             board.settle()
             board.say(f"ready in {time.monotonic() - begun:.0f} s")
-            board.say(welcome(where, options.state_folder))
+            board.say(welcome(where, options.state_folder, stack.agent_pid))
             return _stay(stack, fleet, board)
         except StopAskedError:
             board.settle()
@@ -64,7 +64,7 @@ def _await_first_events(stack: Stack, fleet: Child, board: Board) -> None:
 def _stay(stack: Stack, fleet: Child, board: Board) -> int:
     """Shows how the stack is doing until a process ends that should not."""
     before: Figures | None = None
-    watching_fleet = True
+    watching_fleet = watching_agent = True
     while True:
         if watching_fleet and fleet.poll() == 0:  # its duration is over
             watching_fleet = False
@@ -75,6 +75,9 @@ def _stay(stack: Stack, fleet: Child, board: Board) -> int:
             board.settle()
             board.say(f"fleetbeat: {failure}")
             return 1
+        if watching_agent and (ended := stack.agent_failure()) is not None:
+            watching_agent = False
+            board.say(f"{ended}\nits node {stack.addresses.node_id} turns DOWN; the rest goes on until Ctrl-C")
         now = read_figures(stack.addresses)
         board.status(status_line(before, now))
         before = now

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from infra.local.stack import Addresses
+from infra.local.addresses import Addresses
 
 BY_SERVICE = (
     "SELECT service, count() AS results, countIf(not success) AS failed, "
@@ -13,13 +13,14 @@ BY_SERVICE = (
 )
 
 
-def welcome(where: Addresses, state: Path) -> str:
+def welcome(where: Addresses, state: Path, agent_pid: int) -> str:
     """Plain text of a few lines; commands stand on lines of their own, to be copied."""
     lines = [
         "",
         f"  Kafka   {where.kafka}",
         f"  views   {where.views}/api/v1/slos",
         f"  SQL     {where.sql}   (ClickHouse's HTTP protocol, read-only)",
+        f"  host    {where.node_page}   (its agent: pid {agent_pid}, config {state / 'agent.yaml'})",
         f"  logs    {state / 'logs'}",
         "",
         "Try, in another terminal:",

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from infra.oracle.guest import joined, results_of
 from infra.oracle.identities import compare
 from infra.oracle.ledger import Ledger, Results
 from infra.oracle.objectives import Promise
 from infra.oracle.recompute import MINUTE_MS, SLICE_MS, Window, windows
-from infra.oracle.sources import Sql, Views
+from infra.oracle.sources import Sql, Views, quoted
 
 RELATIVE_ERROR = 0.01
 ROUNDING_US = 1  # a view shows whole microseconds
@@ -28,6 +29,16 @@ class Verdict:
     missing: int = 0
     doubled: int = 0
     foreign: int = 0
+    nodes_compared: int = 0
+    nodes_down_seen: int = 0
+    down_latest_ms: int = 0
+    stalest_look_ms: int = 0
+    false_downs: int = 0
+    nodes_gone_seen: int = 0
+    outages: int = 0
+    zones_unclear: int = 0
+    alarms: int = 0
+    ignored: int = 0
     differences: int = 0
     mismatches: list[str] = field(default_factory=list)
     _told: Counter[str] = field(default_factory=Counter)
@@ -51,12 +62,17 @@ class Verdict:
             self.mismatches.append(f"{check}: {what}")
 
 
-def judge(ledger: Ledger, promises: Sequence[Promise], views: Views, sql: Sql) -> Verdict:
-    """Compares everything once. Raises UnavailableError when a view or a table does not answer."""
+def judge(ledger: Ledger, promises: Sequence[Promise], views: Views, sql: Sql, guest: str | None = None) -> Verdict:
+    """Compares everything once. Raises UnavailableError when a view or a table does not answer.
+
+    `guest` is a node that is no part of the fleet. What it sent is not in the ledger: its ids are not judged, and its
+    results are added as SQL has them, since an SLO may select them.
+    """
     verdict = Verdict()
-    judge_slices(verdict, ledger.results, promises, views)
-    judge_ids(verdict, ledger, sql)
-    judge_minutes(verdict, ledger.results, promises, sql)
+    results = ledger.results if guest is None else joined(ledger.results, results_of(sql, guest))
+    judge_slices(verdict, results, promises, views)
+    judge_ids(verdict, ledger, sql, guest)
+    judge_minutes(verdict, results, promises, sql)
     dead = sql.number("SELECT count() FROM telemetry.dead_letters")
     if dead:
         verdict.differ("dead-letters", f"{dead} rows in telemetry.dead_letters; expected none", dead)
@@ -110,10 +126,13 @@ def relative_error(found: float, exact: float) -> float:
     return 0.0 if off <= ROUNDING_US else off / max(exact, 1)
 
 
-def judge_ids(verdict: Verdict, ledger: Ledger, sql: Sql) -> None:
-    """Every id of the ledger is stored exactly once, and nothing else is."""
+def judge_ids(verdict: Verdict, ledger: Ledger, sql: Sql, guest: str | None) -> None:
+    """Every id of the ledger is stored exactly once, and nothing else is, but for rows of the guest."""
+    of_guest = f"node_id = {quoted(guest or '')}"  # no node has an empty name
     for table, sent in (("heartbeats", ledger.heartbeat_ids), ("probe_results", ledger.result_ids)):
-        census = compare(sent, sql.rows(f"SELECT node_id, boot_id, seq FROM telemetry.{table}"))  # noqa: S608 - our own names
+        verdict.ignored += sql.number(f"SELECT count() FROM telemetry.{table} WHERE {of_guest}")  # noqa: S608 - quoted
+        ids = f"SELECT node_id, boot_id, seq FROM telemetry.{table} WHERE NOT {of_guest}"  # noqa: S608 - quoted
+        census = compare(sent, sql.rows(ids))
         verdict.missing += census.missing
         verdict.doubled += census.doubled
         verdict.foreign += census.foreign

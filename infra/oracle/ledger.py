@@ -1,7 +1,7 @@
 """The ledger of a run, read by the oracle's own means: every record that the simulated fleet was about to send.
 
-A folder with `manifest.json` and rows of fixed width in `boots.rows`, `heartbeats.rows` and `results.rows`;
-`end.json` is there only after a clean end, when the broker has all of it.
+A folder with `manifest.json` and rows of fixed width in `nodes.rows`, `boots.rows`, `heartbeats.rows` and
+`results.rows`; `end.json` is there only after a clean end, when the broker has all of it.
 """
 
 import json
@@ -14,15 +14,19 @@ import numpy.typing as npt
 
 from infra import InfraError
 
-FORMAT = 1
-# `node`, `boot` and `series` are indices into the manifest's names and into boots.rows; times are event time in ms UTC.
+FORMAT = 2
+# `node`, `boot`, `zone` and `series` are indices into nodes.rows, boots.rows and the manifest's names; times are event
+# time in ms UTC.
 _EVENT = [("ts_ms", "<i8"), ("node", "<u4"), ("boot", "<u4"), ("seq", "<u4")]
-_LOADS = [("spooled", "<u4"), ("cpu_permille", "<u2"), ("memory_permille", "<u2"), ("disk_permille", "<u2")]
-HEARTBEAT = np.dtype([*_EVENT, *_LOADS, ("health", "u1"), ("state", "u1")])
+_LOADS = [("cpu_permille", "<u2"), ("memory_permille", "<u2"), ("disk_permille", "<u2")]
+HEARTBEAT = np.dtype(
+    [*_EVENT, ("heartbeat_seq", "<u4"), ("spooled", "<u4"), *_LOADS, ("health", "u1"), ("state", "u1")]
+)
 RESULT = np.dtype(
     [*_EVENT, ("series", "<u4"), ("latency_us", "<u4"), ("outcome", "u1"), ("success", "?"), ("", "V2")],
 )
 BOOT = np.dtype([("boot_ts", "<i8"), ("node", "<u4"), ("boot_id", "S16")])
+NODE = np.dtype([("node_id", "S16"), ("zone", "<u4")])
 
 
 class LedgerUnreadableError(InfraError):
@@ -74,23 +78,31 @@ class Ledger:
         return len(self.heartbeat_ids) + len(self.result_ids)
 
 
+@dataclass(frozen=True, slots=True)
+class Beats:
+    """The heartbeats, each array of shape (heartbeats,), in the order of sending; and the nodes that sent them.
+
+    `node` is an index into `node_ids` and `zones`, which has the (region, zone) of each node. `boot` grows from one
+    boot of a node to its next. `ids` are as in Ledger.
+    """
+
+    node: npt.NDArray[np.int64]
+    boot: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int64]
+    goodbye: npt.NDArray[np.bool_]
+    ids: list[bytes]
+    node_ids: tuple[str, ...]
+    zones: tuple[tuple[str, str], ...]
+    interval_ms: int
+
+
 def read_ledger(folder: Path) -> Ledger:
     """The ledger of a run that ended. Raises LedgerUnreadableError."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
-        raise LedgerUnreadableError(f"{folder}: no ledger: {cause}") from cause
-    if manifest.get("format") != FORMAT:
-        raise LedgerUnreadableError(f"{folder}: ledger format {manifest.get('format')!r}; expected {FORMAT}")
-    if not (folder / "end.json").exists():
-        raise LedgerUnreadableError(f"{folder}: no end.json; expected the ledger of a fleet that ended cleanly")
-    boots = np.fromfile(folder / "boots.rows", BOOT)
-    heartbeats = np.fromfile(folder / "heartbeats.rows", HEARTBEAT)
-    results = np.fromfile(folder / "results.rows", RESULT)
-    nodes = [str(node).encode() for node in manifest["nodes"]]
+    manifest, files = _open(folder)
+    heartbeats, results = files.heartbeats, files.results
     ledger = Ledger(
-        heartbeat_ids=_ids(heartbeats, boots, nodes),
-        result_ids=_ids(results, boots, nodes),
+        heartbeat_ids=frozenset(files.ids(heartbeats)),
+        result_ids=frozenset(files.ids(results)),
         results=_results(results, manifest["series"]),
         seed=int(manifest["seed"]),
     )
@@ -101,10 +113,55 @@ def read_ledger(folder: Path) -> Ledger:
     return ledger
 
 
-def _ids(rows: npt.NDArray[Any], boots: npt.NDArray[Any], nodes: list[bytes]) -> frozenset[bytes]:
-    prefixes = [b"%s\t%s\t" % (nodes[boot["node"]], boot["boot_id"]) for boot in boots]
-    pairs = zip(rows["boot"].tolist(), rows["seq"].tolist(), strict=True)
-    return frozenset(b"%s%d" % (prefixes[boot], seq) for boot, seq in pairs)
+def read_beats(folder: Path) -> Beats:
+    """The heartbeats of the same ledger. Raises LedgerUnreadableError."""
+    manifest, files = _open(folder)
+    heartbeats = files.heartbeats
+    zones = [(region, zone) for region, zone in manifest["zones"]]
+    return Beats(
+        node=heartbeats["node"].astype(np.int64),
+        boot=heartbeats["boot"].astype(np.int64),
+        number=heartbeats["heartbeat_seq"].astype(np.int64),
+        goodbye=heartbeats["state"] == manifest["states"].index("GOODBYE"),
+        ids=files.ids(heartbeats),
+        node_ids=tuple(name.decode() for name in files.nodes["node_id"].tolist()),
+        zones=tuple(zones[zone] for zone in files.nodes["zone"].tolist()),
+        interval_ms=int(manifest["heartbeat_interval_ms"]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The rows of a ledger, of the dtypes above."""
+
+    nodes: npt.NDArray[Any]
+    boots: npt.NDArray[Any]
+    heartbeats: npt.NDArray[Any]
+    results: npt.NDArray[Any]
+
+    def ids(self, rows: npt.NDArray[Any]) -> list[bytes]:
+        """`node_id TAB boot_id TAB seq` of each row."""
+        nodes = self.nodes["node_id"].tolist()
+        prefixes = [b"%s\t%s\t" % (nodes[boot["node"]], boot["boot_id"]) for boot in self.boots]
+        pairs = zip(rows["boot"].tolist(), rows["seq"].tolist(), strict=True)
+        return [b"%s%d" % (prefixes[boot], seq) for boot, seq in pairs]
+
+
+def _open(folder: Path) -> tuple[dict[str, Any], _Files]:
+    """Manifest and rows."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise LedgerUnreadableError(f"{folder}: no ledger: {cause}") from cause
+    if manifest.get("format") != FORMAT:
+        raise LedgerUnreadableError(f"{folder}: ledger format {manifest.get('format')!r}; expected {FORMAT}")
+    if not (folder / "end.json").exists():
+        raise LedgerUnreadableError(f"{folder}: no end.json; expected the ledger of a fleet that ended cleanly")
+    nodes, boots, heartbeats, results = (
+        np.fromfile(folder / f"{name}.rows", dtype)
+        for name, dtype in (("nodes", NODE), ("boots", BOOT), ("heartbeats", HEARTBEAT), ("results", RESULT))
+    )
+    return manifest, _Files(nodes, boots, heartbeats, results)
 
 
 def _results(rows: npt.NDArray[Any], series: list[dict[str, str]]) -> Results:

@@ -74,7 +74,8 @@ def events_in_kafka(found: dict[str, list[tuple[int, Any]]]) -> Counter[Event]:
 def _event(record: object) -> Event:
     match record:
         case Heartbeat():
-            return record.node_id, record.boot_id, record.seq, record.ts, record.state, record.boot_ts
+            about = record.ts, record.state, record.boot_ts, record.region, record.zone
+            return record.node_id, record.boot_id, record.seq, record.heartbeat_seq, *about
         case ProbeResult():
             series = record.service, record.endpoint, record.region, record.kind
             return record.node_id, record.boot_id, record.seq, record.ts, series, record.success, record.latency_us
@@ -86,12 +87,15 @@ def events_in_ledger(ledger: Ledger) -> Counter[Event]:
     boot_times = ledger.boots["boot_ts"].tolist()
     series = [(one.service, one.endpoint, one.region, one.kind) for one in ledger.series]
     events: Counter[Event] = Counter()
-    names = ["node", "boot", "seq", "ts_ms", "state"]
-    for node, boot, seq, ts, state in ledger.heartbeats[names].tolist():
-        events[(ledger.nodes[node], boot_ids[boot], seq, ts, STATES[state], boot_times[boot])] += 1
+    node_ids = [name.decode() for name in ledger.nodes["node_id"].tolist()]
+    zones = [ledger.manifest.zones[zone] for zone in ledger.nodes["zone"].tolist()]
+    names = ["node", "boot", "seq", "heartbeat_seq", "ts_ms", "state"]
+    for node, boot, seq, heartbeat_seq, ts, state in ledger.heartbeats[names].tolist():
+        about = ts, STATES[state], boot_times[boot], *zones[node]
+        events[(node_ids[node], boot_ids[boot], seq, heartbeat_seq, *about)] += 1
     names = ["node", "boot", "seq", "ts_ms", "series", "success", "latency_us"]
     for node, boot, seq, ts, one, success, latency_us in ledger.results[names].tolist():
-        events[(ledger.nodes[node], boot_ids[boot], seq, ts, series[one], success, latency_us)] += 1
+        events[(node_ids[node], boot_ids[boot], seq, ts, series[one], success, latency_us)] += 1
     return events
 
 
@@ -201,7 +205,7 @@ def test_after_kill_9_the_ledger_has_all_that_kafka_has(topics: Callable[[int], 
     ids = ledger.results[["node", "boot", "seq"]]
     in_ledger = set(ids.tolist())
     assert len(in_ledger) == len(ids)
-    nodes = {name: number for number, name in enumerate(ledger.nodes)}
+    nodes = {name.decode(): number for number, name in enumerate(ledger.nodes["node_id"].tolist())}
     in_kafka: Counter[tuple[int, int, int]] = Counter()
     for _, record in asyncio.run(consume(kafka.bootstrap, "probe-results")):
         one = decode(record.value)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,14 +19,17 @@ import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from infra.local.check import SHORTEST_S
 from infra.local.children import child_environment, fleetbeat
 from infra.local.options import UpOptions
 from infra.local.stack import Stack
 from infra.oracle.agreement import await_agreement
 from infra.oracle.judge import Verdict, judge
-from infra.oracle.ledger import Ledger, Names, read_ledger
+from infra.oracle.ledger import Ledger, Names, read_beats, read_ledger
+from infra.oracle.liveness import judge_liveness
 from infra.oracle.objectives import Promise, read_promises
 from infra.oracle.sources import Sql, Views
+from infra.oracle.watch import Watch, Watched
 from infra.progress import Board
 from infra.state import pick_port
 
@@ -42,10 +46,14 @@ class Run:
     stack: Stack
     ledger: Ledger
     promises: tuple[Promise, ...]
+    watched: Watched
 
     def judge(self, ledger: Ledger | None = None) -> Verdict:
         where = self.stack.addresses
-        return judge(ledger or self.ledger, self.promises, Views(where.views), Sql(where.sql))
+        views, sql = Views(where.views), Sql(where.sql)
+        verdict = judge(ledger or self.ledger, self.promises, views, sql, where.node_id)
+        judge_liveness(verdict, self.watched, views, sql)
+        return verdict
 
 
 def free_ports() -> tuple[int, ...]:
@@ -60,14 +68,17 @@ def port_flags(ports: tuple[int, ...]) -> list[str]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     folder = tmp_path_factory.mktemp("stack")
     kafka, views, sql = free_ports()
-    options = UpOptions(nodes=300, rate=1_500, kafka_port=kafka, worker_port=views, sql_port=sql)
+    options = UpOptions(check=True, nodes=300, rate=1_500, kafka_port=kafka, worker_port=views, sql_port=sql)
     stack = Stack(options, folder, Board(sys.stderr))
     try:
         stack.start()
-        fleet = stack.start_fleet(duration_s=30.0, ledger=folder / "ledger")
-        fleet.await_end(60)
-        stack.release(fleet)
-        yield Run(stack, read_ledger(folder / "ledger"), read_promises(options.objectives_file))
+        with Watch(stack.addresses.views) as watch:
+            fleet = stack.start_fleet(duration_s=SHORTEST_S, ledger=folder / "ledger")
+            fleet.await_end(90)
+            stack.release(fleet)
+        stack.stop_agent()
+        watched = Watched(read_beats(folder / "ledger"), watch.looks, stack.addresses.node_id)
+        yield Run(stack, read_ledger(folder / "ledger"), read_promises(options.objectives_file), watched)
     finally:
         stack.stop()
 
@@ -77,6 +88,11 @@ def test_views_and_sql_agree_with_the_ledger(run: Run) -> None:
     assert verdict.agree, verdict.mismatches
     assert verdict.slices_compared >= 30 * len(run.promises)
     assert verdict.late > 0  # the script holds records back for longer than the lateness
+    assert verdict.nodes_compared == 300
+    assert verdict.nodes_down_seen > 10
+    assert verdict.nodes_gone_seen == 3
+    assert verdict.outages + verdict.zones_unclear >= 1  # on a machine that stalls nobody can say from outside
+    assert verdict.ignored > 0  # what this host's agent has sent
 
 
 def test_a_record_that_never_arrived_is_found(run: Run) -> None:
@@ -139,6 +155,8 @@ def test_a_user_sees_addresses_tries_them_and_stops(tmp_path: Path) -> None:
         )
         assert second.returncode == 1
         assert f"another fleetbeat (pid {up.pid}) runs in {state}" in second.stderr
+        see_this_host_die(said)
+        assert up.poll() is None, "up goes on without the agent"
         commands = re.findall(r"^  ((?:curl|kcat) .*)$", said, re.MULTILINE)
         assert len(commands) == 3
         for command in commands:
@@ -172,6 +190,21 @@ def test_a_check_refuses_a_folder_that_has_something_in_it(tmp_path: Path) -> No
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=child_environment())
     assert done.returncode == 2
     assert f"--state {tmp_path}: not empty; expected an empty or new folder" in done.stderr
+
+
+def see_this_host_die(said: str) -> None:
+    """Kills the agent whose page and pid `up` shows: it is DOWN within three intervals of 5 s and 2 s."""
+    found = re.search(r"^  host    (http\S+) .*pid (\d+)", said, re.MULTILINE)
+    assert found is not None, said
+    page, pid = found[1], int(found[2])
+
+    def state() -> str:
+        with urllib.request.urlopen(page, timeout=5) as answer:  # noqa: S310 - http, from our own stack
+            return str(json.loads(answer.read())["state"])
+
+    until(state, lambda now: now == "UP")
+    os.kill(pid, signal.SIGKILL)
+    until(state, lambda now: now == "DOWN", timeout_s=3 * 5 + 2)
 
 
 async def double_one_record(brokers: str, topic: str, promises: tuple[Promise, ...]) -> None:

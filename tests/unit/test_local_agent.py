@@ -1,0 +1,55 @@
+"""The config of this host's agent in the stack: what the agent itself makes of it, and the addresses beside it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agents.config import load_agent
+from infra.local.addresses import Addresses
+from infra.local.agent import local_node_id, write_config
+from infra.local.options import UpOptions
+from infra.local.welcome import welcome
+
+WHERE = Addresses(
+    kafka="127.0.0.1:19092",
+    views="http://127.0.0.1:8080",
+    sql="http://127.0.0.1:8123",
+    archive_metrics="http://127.0.0.1:20001",
+    agent_metrics="http://127.0.0.1:20002",
+    node_id="local-my host",
+)
+
+
+def test_the_agent_takes_the_config_and_probes_the_stack(tmp_path: Path) -> None:
+    write_config(tmp_path / "agent.yaml", WHERE, 2, tmp_path)
+    config = load_agent(tmp_path / "agent.yaml")
+    assert (config.node_id, config.id_is_given) == ("local-my host", True)
+    assert (config.region, config.zone, config.interval_s) == ("local", "local", 2.0)
+    assert config.kafka.brokers == WHERE.kafka
+    assert config.listen == ("127.0.0.1", 20_002)
+    assert [(probe.kind, probe.service) for probe in config.probes] == [
+        ("tcp", "fleetbeat-kafka"),
+        ("http", "fleetbeat-worker"),
+        ("http", "fleetbeat-archive"),
+        ("disk", "fleetbeat-disk"),
+    ]
+
+
+@pytest.mark.parametrize("brokers", ["kafka1:9092,kafka2:9093", "[::1]:9092"])
+def test_brokers_may_be_several_or_have_an_address_of_ip_6(tmp_path: Path, brokers: str) -> None:
+    write_config(tmp_path / "agent.yaml", replace(WHERE, kafka=brokers), 2, tmp_path)
+    assert load_agent(tmp_path / "agent.yaml").kafka.brokers == brokers
+
+
+def test_this_host_is_not_called_like_a_simulated_node() -> None:
+    assert local_node_id().startswith("local-")
+
+
+def test_the_welcome_shows_the_page_of_this_host() -> None:
+    assert WHERE.node_page == "http://127.0.0.1:8080/api/v1/nodes/local-my%20host"
+    assert f"  host    {WHERE.node_page} " in welcome(WHERE, Path("state"), 4711)
+
+
+def test_a_check_has_short_intervals() -> None:
+    assert UpOptions(check=True).heartbeat_every_s < UpOptions().heartbeat_every_s
