@@ -106,7 +106,7 @@ class Cluster:
         try:
             consumer.assign([partition])
             await consumer.seek_to_beginning(partition)
-            end = (await consumer.end_offsets([partition]))[partition]
+            end = await _end(consumer, partition)
             while await consumer.position(partition) < end:
                 for record in (await consumer.getmany(partition, timeout_ms=1000)).get(partition, []):
                     notes[record.key.decode()] = _versions(record.value, record.offset)
@@ -124,6 +124,18 @@ class Cluster:
                 await producer.send_and_wait(SCHEMAS_TOPIC, value, key=record.subject.encode(), partition=0)
         finally:
             await producer.stop()
+
+
+async def _end(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int:
+    """The end of a partition's log; a broker under load may not yet know itself as leader of a topic just created."""
+    deadline = time.monotonic() + _TIMEOUT_MS / 1000
+    while True:
+        try:
+            return int((await consumer.end_offsets([partition]))[partition])
+        except KafkaError as cause:
+            if not cause.retriable or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_POLL_S)
 
 
 @asynccontextmanager
