@@ -21,6 +21,10 @@ def _name(column: str) -> Rule:
     return Rule(column, pl.col(column).str.len_bytes().is_between(1, MAX_NAME_BYTES), f"1 to {MAX_NAME_BYTES} bytes")
 
 
+def _short(column: str) -> Rule:
+    return Rule(column, pl.col(column).str.len_bytes() <= MAX_NAME_BYTES, f"at most {MAX_NAME_BYTES} bytes")
+
+
 def _range(column: str, low: int, high: int) -> Rule:
     return Rule(column, pl.col(column).is_between(low, high), f"{low} to {high}")
 
@@ -38,6 +42,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _range("seq", 0, _I64),
         _range("interval_ms", 1, 86_400_000),
         _range("heartbeat_seq", 0, _I64),
+        _short("agent_version"),
     ),
     "probe-results": (
         _name("node_id"),

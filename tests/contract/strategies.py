@@ -15,7 +15,7 @@ _INT = st.integers(-(1 << 31), (1 << 31) - 1)
 _LONG = st.integers(-(1 << 63), (1 << 63) - 1)
 _WITHIN_RULES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "heartbeats": {
-        **dict.fromkeys(("node_id", "boot_id", "region", "zone"), NAMES),
+        **dict.fromkeys(("node_id", "boot_id", "region", "zone", "agent_version"), NAMES),
         "boot_ts": st.integers(0, 253_402_300_799_999),
         "seq": SEQ,
         "interval_ms": st.integers(1, 86_400_000),
