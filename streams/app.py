@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -13,18 +15,26 @@ import structlog
 from aiohttp import web
 from faust.types import TP
 
+from schemas.listen import ListenAddress, parse_listen
 from streams import metrics
 from streams.config import load_objectives
+from streams.core.liveness.admission import Limits
 from streams.core.objectives import Objective
 from streams.core.series import Judge, SeriesIndex
-from streams.engine.app import APP_ID, App, EngineSettings, create_app, page_table, raw_schema
+from streams.engine.app import App, EngineSettings, create_app, raw_schema
 from streams.engine.brokers import find_partitions
+from streams.engine.changelog import read_changelog
 from streams.engine.transport import topic_partitions
-from streams.listen import ListenAddress, parse_listen
 from streams.logs import configure_logs
-from streams.processors.objectives import PARTIALS, ObjectivesProcessor
-from streams.processors.queries import Completeness, TableQueries
+from streams.processors.liveness import LivenessProcessor
+from streams.processors.node_queries import NodeQueries
+from streams.processors.node_recovery import PAGES_TOPIC as NODE_PAGES
+from streams.processors.node_recovery import SOURCE as HEARTBEATS
+from streams.processors.node_states import TOPIC as NODE_STATES
+from streams.processors.objectives import ObjectivesProcessor
+from streams.processors.queries import Completeness, NotHereError, TableQueries
 from streams.processors.rollup import SOURCE, RollupProcessor
+from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from streams.processors.status import StatusPublisher
 from streams.views.routes import Health, create_views
 
@@ -45,6 +55,8 @@ class WorkerOptions:
     objectives: Path
     listen: str = "127.0.0.1:8080"
     state: Path = Path(".fleetbeat/worker")
+    nodes_max: int = 2_500_000
+    nodes_new_per_minute: int = 500_000
 
 
 class CannotStartError(RuntimeError):
@@ -57,19 +69,25 @@ class Worker:
     def __init__(self, options: WorkerOptions, objectives: tuple[Objective, ...], partitions: int) -> None:
         index = SeriesIndex()
         self.app: App = create_app(
-            EngineSettings(options.brokers, options.state, partitions), frozenset({SOURCE, PARTIALS})
+            EngineSettings(options.brokers, options.state, partitions), frozenset({SOURCE, PARTIALS, HEARTBEATS})
         )
-        pages = page_table(self.app, "pages", partitions)
         self._partitions = partitions
         self._rollup = RollupProcessor(self.app, Judge(objectives, index), index, partitions)
-        self._objectives = ObjectivesProcessor(self.app, pages, index)
+        read = partial(read_changelog, options.brokers)
+        self._objectives = ObjectivesProcessor(self.app, read, index)
+        limits = Limits(
+            max_nodes=partition_share(options.nodes_max, partitions),
+            new_per_minute=partition_share(options.nodes_new_per_minute, partitions),
+        )
+        self._liveness = LivenessProcessor(self.app, read, limits)
+        self._nodes = NodeQueries(self._liveness, partitions, _now_ms)
         self._queries = TableQueries(objectives, self._objectives, partitions, _now_ms, self.completeness)
         self._status = StatusPublisher(self.app, self._queries)
-        self._recovering: asyncio.Task[None] | None = None
+        self._recovering: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
         self._stop = asyncio.Event()
         self._wire()
-        self.views = create_views(self._queries, self.health)
+        self.views = create_views(self._queries, self._nodes, self.health)
 
     def completeness(self) -> Completeness:
         """A source partition is complete up to its frontier in the tables; up to now when nothing of it is pending."""
@@ -87,8 +105,13 @@ class Worker:
         """Ready when the tables are recovered and the lag is small."""
         if self._failure is not None:
             return Health(ready=False, reason=f"failed: {self._failure}")
-        if not self._objectives.recovered:
-            return Health(ready=False, reason="the tables are being recovered")
+        for holds, reason in (
+            (self._objectives.recovered, "the tables are being recovered"),
+            (self._liveness.answers, "the nodes are being recovered"),
+            (self.app.consumer.holds_assignment(), "the group has not heard of this worker lately"),  # type: ignore[attr-defined]
+        ):
+            if not holds:
+                return Health(ready=False, reason=reason)
         lag = self._lag()
         if lag is None:
             return Health(ready=False, reason="the consumer has not heard of its partitions yet")
@@ -106,6 +129,8 @@ class Worker:
             asyncio.create_task(self._every(STEP_EVERY_S, self._rollup.step)),
             asyncio.create_task(self._every(SAVE_EVERY_S, self._objectives.save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
+            asyncio.create_task(self._every(STEP_EVERY_S, self._liveness.step)),
+            asyncio.create_task(self._every(PUBLISH_EVERY_S, self._show_nodes)),
             asyncio.create_task(self._watch()),
         ]
         await self._stop.wait()
@@ -121,29 +146,43 @@ class Worker:
     def _wire(self) -> None:
         source = self.app.topic(SOURCE, partitions=self._partitions, schema=raw_schema(), maxsize=8)
         partials = self.app.topic(PARTIALS, partitions=self._partitions, schema=raw_schema(), maxsize=8)
+        heartbeats = self.app.topic(HEARTBEATS, partitions=self._partitions, schema=raw_schema(), maxsize=8)
         self.app.agent(source, name="rollup")(self._rollup.process)
         self.app.agent(partials, name="objectives")(self._objectives.process)
+        self.app.agent(heartbeats, name="liveness")(self._liveness.process)
         self.app.on_lost = self._on_lost
         self.app.on_ready = self._on_ready
 
     def _on_lost(self) -> None:
         self._rollup.lose_all()
         self._objectives.lose_all()
+        self._liveness.lose_all()
         self._status.lose_all()
 
     def _on_ready(self) -> None:
-        owned = topic_partitions(self.app.consumer.assignment(), PARTIALS)
-        self._recovering = asyncio.create_task(self._guarded(lambda: self._objectives.recover(owned)))
+        owned = self.app.consumer.assignment()
+        partials, heartbeats = topic_partitions(owned, PARTIALS), topic_partitions(owned, HEARTBEATS)
+        self._recovering = [
+            asyncio.create_task(self._guarded(lambda: self._objectives.recover(partials))),
+            asyncio.create_task(self._guarded(lambda: self._liveness.recover(heartbeats))),
+        ]
 
     async def _publish(self) -> None:
         if self._objectives.recovered:
             await self._status.publish(_now_ms())
+
+    async def _show_nodes(self) -> None:
+        with contextlib.suppress(NotHereError):
+            for state, count in (await self._nodes.fleet()).counts.states.items():
+                metrics.NODES.labels(state).set(count)
 
     async def _last_words(self) -> None:
         """A clean stop leaves little to replay."""
         with contextlib.suppress(Exception):
             await self._rollup.step()
             await self._objectives.save()
+            await self._liveness.step()
+            await self._liveness.save()
             await self.app.consumer.commit()
 
     async def _every(self, interval_s: float, step: Callable[[], Awaitable[None]]) -> None:
@@ -179,7 +218,11 @@ class Worker:
                 return None
             metrics.CONSUMER_LAG.labels(topic).set(sum(lag or 0 for lag in lags))
             total += sum(lag or 0 for lag in lags)
-        return total
+        heartbeats = self._liveness.lag()
+        if heartbeats is None:
+            return None
+        metrics.CONSUMER_LAG.labels(HEARTBEATS).set(heartbeats)
+        return total + heartbeats
 
     def _partition_lag(self, tp: TP) -> int | None:
         highwater = cast("int | None", self.app.consumer.highwater(tp))  # None before the first fetch
@@ -210,7 +253,8 @@ def run_worker(options: WorkerOptions) -> int:
 
 
 async def _run(options: WorkerOptions, objectives: tuple[Objective, ...], listen: ListenAddress) -> int:
-    topics = (SOURCE, PARTIALS, "slo-status", "dead-letters", f"{APP_ID}-pages-changelog")
+    changelogs = (PAGES_TOPIC, NODE_PAGES)
+    topics = (SOURCE, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", *changelogs)
     partitions = await find_partitions(options.brokers, topics)
     worker = Worker(options, objectives, partitions)
     runner = web.AppRunner(worker.views, access_log=None)
@@ -226,6 +270,12 @@ async def _run(options: WorkerOptions, objectives: tuple[Objective, ...], listen
         return await worker.run()
     finally:
         await runner.cleanup()
+
+
+def partition_share(total: int, partitions: int) -> int:
+    """What one partition takes of a bound for all: its part, and what chance may put there more."""
+    share = total / partitions
+    return math.ceil(share + 4 * math.sqrt(share))
 
 
 def _now_ms() -> int:

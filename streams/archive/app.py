@@ -14,13 +14,13 @@ import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from schemas.listen import parse_listen
 from streams.archive import ddl
 from streams.archive.consumer import UnsuitableTopicError
 from streams.archive.ingest import StoreClient
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.service import Archive
 from streams.archive.storing import STORE_ERRORS
-from schemas.listen import parse_listen
 from streams.logs import configure_logs
 
 if TYPE_CHECKING:

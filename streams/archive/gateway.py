@@ -14,11 +14,11 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
+from schemas.listen import ListenAddress, parse_listen
 from streams.archive import wire
 from streams.archive.embedded import Answer, EmbeddedStore, Handle, SqlError
 from streams.archive.gate import ErrorCode, Gate, RefusedError
 from streams.archive.sql_http import Limits, Query, read_query, write_answer
-from schemas.listen import ListenAddress, parse_listen
 
 _log = structlog.get_logger(__name__)
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from streams.core.rollup import CELL
 from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, of_series, restarted, starts_of
 from streams.core.slices import HOURS, LATENESS_MS, ON_TIME, SLICE_MS, TIERS, Tier, seal_ms
 
@@ -76,15 +77,18 @@ class SloTable:
     def fold(self, records: Sequence[Heading], rows: pl.DataFrame) -> None:
         """Fold records in log order.
 
-        `rows`: cells as CELL_ROWS with `offset`, the record's. Records at or below `applied` are skipped. The rows are
-        looked at when next needed, many records at once: what a record may still change was decided by the frontier
-        ahead of it, so the result is the same.
+        `rows`: cells as CELL_ROWS with `offset`, the record's. Records at or below `applied` are skipped, and so is one
+        that comes again in the same call. The rows are looked at when next needed, many records at once: what a record
+        may still change was decided by the frontier ahead of it, so the result is the same.
         """
-        fresh = [record for record in records if record.offset > self.applied]
-        if len(fresh) < len(records):
-            rows = rows.filter(pl.col("offset") > self.applied)
-        for record in fresh:
-            self._advance(record)
+        before, repeated = self.applied, False
+        for record in records:
+            if record.offset > self.applied:
+                self._advance(record)
+            else:
+                repeated = True
+        if repeated:
+            rows = rows.filter(pl.col("offset") > before).unique(["offset", *CELL, "bucket", "good"])
         if not rows.is_empty():
             self._pending.append(rows)
 

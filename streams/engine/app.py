@@ -9,7 +9,6 @@ import faust
 from faust.types import EventT
 from mode import CrashingSupervisor
 
-from streams.engine.pages import PageTable
 from streams.engine.transport import Transport
 
 APP_ID = "fleetbeat-worker"
@@ -51,7 +50,11 @@ class App(faust.App):
     on_lost: Callable[[], None] = staticmethod(lambda: None)
 
     def on_rebalance_end(self) -> None:
-        """Recovery is complete and every partition is sought to its commit."""
+        """Every partition is sought to its commit, unless what was assigned is being taken away again already."""
+        if self.consumer.outdated:  # type: ignore[attr-defined]
+            self.consumer.stop_flow()
+            self.flow_control.suspend()
+            return
         super().on_rebalance_end()
         self.on_ready()
 
@@ -91,10 +94,3 @@ def create_app(settings: EngineSettings, batch_topics: frozenset[str]) -> App:
     app.transport = Transport(app.conf.broker, app, app.loop)
     app.producer.buffer.max_messages = 1 << 30  # we await acks ourselves; Faust would wait message by message
     return app
-
-
-def page_table(app: App, name: str, partitions: int) -> PageTable:
-    """The table whose changelog is `<app id>-<name>-changelog`."""
-    table = PageTable(app, name=name, partitions=partitions, schema=raw_schema())
-    app.tables.add(table)
-    return table

@@ -4,18 +4,29 @@ Faust spends about 140 µs on every message, wherever it comes from; batching be
 Its commit bookkeeping is unsafe for such events (a gap hides the record behind it), so the processors of batch topics
 say themselves from where a restart must read again: `Consumer.resume_points`. Faust acknowledges each event at once
 and keeps nothing. The commit's metadata carries a number of the processor's own, which `committed` gives back.
+
+Faust's seek after a rebalance is replaced too: it passes over commits of offset 0, and takes so long that other
+commits may come between. Polls say where they begin, so that whoever takes them notices what is missing or repeated
+(`streams.engine.intake`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from aiokafka.errors import CommitFailedError
+from aiokafka.errors import CommitFailedError, NoError, RebalanceInProgressError
+from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
 from aiokafka.structs import TopicPartition as KafkaTP
+from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 LOG_APPEND_TIME = 1
+# Goes on while the machine sleeps, as the group's clock does.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+# A member that hears this is still one: the group waits for it to join again.
+_STILL_A_MEMBER = {NoError.errno, RebalanceInProgressError.errno}
 
 
 class ResumePoint(NamedTuple):
@@ -29,8 +40,19 @@ class NotAppendTimeError(RuntimeError):
     """A topic stamps records with the producers' clocks, on which lateness cannot be decided."""
 
 
+class Poll(list[ConsumerRecord[bytes, bytes]]):
+    """The records of one partition in one poll; `begin` is where they go on from.
+
+    That is the offset after the poll before, or the one that was sought; None before any seek of this assignment.
+    """
+
+    def __init__(self, records: Iterable[ConsumerRecord[bytes, bytes]], begin: int | None) -> None:
+        super().__init__(records)
+        self.begin = begin
+
+
 class Batch:
-    """What Faust takes for one message: the records of one partition in one poll, as `value`."""
+    """What Faust takes for one message: a poll, as `value`."""
 
     __slots__ = (
         "checksum",
@@ -46,7 +68,7 @@ class Batch:
         "value",
     )
 
-    def __init__(self, records: list[ConsumerRecord[bytes, bytes]]) -> None:
+    def __init__(self, records: Poll) -> None:
         last = records[-1]
         self.topic, self.partition, self.offset = last.topic, last.partition, last.offset
         self.timestamp, self.timestamp_type = last.timestamp, last.timestamp_type
@@ -57,18 +79,78 @@ class Batch:
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Commits with metadata, and reads it back."""
+    """Commits with metadata, seeks to it, and knows when the group last heard of us."""
+
+    committed: dict[TP, ResumePoint]
+    heard_s: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.committed = {}
+        self.heard_s = float("-inf")
+        self._handed: dict[TP, int] = {}
+
+    async def on_start(self) -> None:
+        """Faust's, and then: remember when requests were sent that the group has answered."""
+        await super().on_start()
+        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001 - no public way to heartbeats
+        send = coordinator._send_req  # noqa: SLF001 - as above
+
+        async def send_and_remember(request: Any) -> Any:  # noqa: ANN401 - any request of the group's protocol
+            sent_s = clock_s()
+            answer = await send(request)
+            if isinstance(request, HeartbeatRequest | SyncGroupRequest) and answer.error_code in _STILL_A_MEMBER:
+                self.heard_s = sent_s
+            return answer
+
+        coordinator._send_req = send_and_remember  # noqa: SLF001 - as above
+
+    def forget_position(self) -> None:
+        """Until the next seek nobody knows what polls go on from."""
+        self._handed = {}
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek to the commits; the partitions' new positions, without those of topics that have no commits."""
+        return cast("Mapping[TP, int]", await self.call_thread(self._seek_to_committed))
+
+    async def _seek_to_committed(self) -> Mapping[TP, int]:
+        consumer = self._ensure_consumer()
+        assigned = consumer.assignment()
+        found = await consumer._coordinator.fetch_committed_offsets(list(assigned))  # noqa: SLF001 - no public way to metadata
+        points = {TP(tp.topic, tp.partition): _resume_point(meta) for tp, meta in found.items() if meta.offset >= 0}
+        # From here on there is no await: no poll comes in between.
+        offsets: dict[TP, int] = {}
+        for kafka_tp in assigned & consumer.assignment():
+            tp = TP(kafka_tp.topic, kafka_tp.partition)
+            if tp in points or cast("Consumer", self.consumer).batched(tp):
+                # Where retention has deleted what is sought, aiokafka goes to the earliest that is left.
+                offsets[tp] = points[tp].offset if tp in points else 0
+                consumer.seek(kafka_tp, offsets[tp])
+        self.committed, self._handed = points, dict(offsets)
+        return offsets
+
+    async def _fetch_records(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - Faust's signature
+        batched = cast("Consumer", self.consumer).batched
+        polled = await super()._fetch_records(*args, **kwargs)
+        return {tp: [self._batch(tp, records)] if batched(tp) else records for tp, records in polled.items() if records}
+
+    def _batch(self, tp: TP, records: list[ConsumerRecord[bytes, bytes]]) -> Batch:
+        poll = Poll(records, self._handed.get(tp))
+        if tp in self._handed:
+            self._handed[tp] = records[-1].offset + 1
+        return Batch(poll)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # Only what differs from Faust's: the metadata, and no crash when the group has moved on.
         # Offset and metadata must be of one point: it may have moved since Faust asked for the offset, and a frontier
         # newer than its offset would make late what is read again.
-        points = cast("Consumer", self.consumer).resume_points
+        parent = cast("Consumer", self.consumer)
+        points = parent.resume_points
         assigned = self.assignment()
         wanted = {
             KafkaTP(tp.topic, tp.partition): _with_metadata(points.get(tp), offset)
             for tp, offset in offsets.items()
-            if tp in assigned
+            if tp in assigned and (tp in points or not parent.batched(tp))  # else it was taken away meanwhile
         }
         if not wanted:
             return False
@@ -83,51 +165,53 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             return False
         return True
 
-    async def committed_points(self) -> dict[TP, ResumePoint]:
-        """What the group last committed for the assigned partitions."""
-        return cast("dict[TP, ResumePoint]", await self.call_thread(self._committed_points))
-
-    async def _committed_points(self) -> dict[TP, ResumePoint]:
-        consumer = self._ensure_consumer()
-        found = await consumer._coordinator.fetch_committed_offsets(list(consumer.assignment()))  # noqa: SLF001 - no public way to metadata
-        return {
-            TP(tp.topic, tp.partition): ResumePoint(meta.offset, int(meta.metadata) if meta.metadata.isdecimal() else 0)
-            for tp, meta in found.items()
-            if meta.offset >= 0
-        }
-
 
 class Consumer(driver.Consumer):
-    """Batches the topics in `app.batch_topics`; commits `resume_points` for them."""
+    """Commits `resume_points` for the topics in `app.batch_topics`, and seeks to what was committed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's signature
         super().__init__(*args, **kwargs)
         self.resume_points: dict[TP, ResumePoint] = {}
-        self.committed: dict[TP, ResumePoint] = {}
+        self._assigned_in = 0  # the number of the rebalance that the assignment is from
+
+    @property
+    def committed(self) -> dict[TP, ResumePoint]:
+        """What the last seek went to; partitions without a commit are read from their beginning."""
+        return self._own_thread.committed
+
+    @property
+    def outdated(self) -> bool:
+        """Whether another rebalance has begun since partitions were assigned."""
+        return self._assigned_in != self.app.rebalancing_count
+
+    def holds_assignment(self) -> bool:
+        """Whether the group has heard of us so lately that it cannot have given our partitions to others."""
+        return clock_s() - self._own_thread.heard_s < self.app.conf.broker_session_timeout
+
+    def batched(self, tp: TP) -> bool:
+        """Whether a topic is polled in batches."""
+        return tp.topic in self.app.batch_topics  # type: ignore[attr-defined]
+
+    @property
+    def _own_thread(self) -> ConsumerThread:
+        return cast("ConsumerThread", self._thread)
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    def _batched(self, tp: TP) -> bool:
-        return tp.topic in self.app.batch_topics  # type: ignore[attr-defined]
-
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ANN401, ASYNC109 - Faust's signature
-        polled = await super()._getmany(active_partitions, timeout)
-        return {tp: [Batch(records)] if records and self._batched(tp) else records for tp, records in polled.items()}
-
     def highwater(self, tp: TP) -> int | None:  # type: ignore[override]  # Faust's own is None before the first fetch
-        """The end of a partition's log as last heard; None for one that is not, or no longer, assigned to us."""
+        """The end of a partition's log as last heard; None for one that is not assigned to us, or no longer."""
         try:
             return super().highwater(tp)
-        except AssertionError:  # aiokafka's answer; asking first would be no use, as its thread may lose the partition
-            return None
+        except (AssertionError, ConsumerNotStarted):
+            return None  # the first is aiokafka's answer; asking it before would be no use: it may lose the partition
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        if not self._batched(tp):
+        if not self.batched(tp):
             await super()._add_gap(tp, offset_from, offset_to)
 
     def _new_offset(self, tp: TP) -> int | None:
-        if not self._batched(tp):
+        if not self.batched(tp):
             return super()._new_offset(tp)
         self._acked[tp].clear()
         self._acked_index[tp].clear()
@@ -138,20 +222,17 @@ class Consumer(driver.Consumer):
         pending = set(self._acked) | set(self.resume_points)
         return (tp for tp in pending if topics is None or tp in topics or tp.topic in topics)
 
-    async def perform_seek(self) -> None:
-        """Seek every partition back to what was committed, and remember its metadata."""
-        await super().perform_seek()
-        self.committed = await cast("ConsumerThread", self._thread).committed_points()
-
-    async def fetch_committed(self) -> dict[TP, ResumePoint]:
-        """What the group has committed for what is assigned, asked now: `committed` may be of an older assignment."""
-        return await cast("ConsumerThread", self._thread).committed_points()
-
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Super waits for the batch in hand and commits. Then all partitions are sought back, so rollups start anew."""
         await super().on_partitions_revoked(revoked)
         self.resume_points.clear()
+        self._own_thread.forget_position()
         self.app.on_lost()  # type: ignore[attr-defined]
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Super starts what ends in a seek."""
+        self._assigned_in = self.app.rebalancing_count
+        await super().on_partitions_assigned(assigned, generation_id)
 
 
 class Transport(driver.Transport):
@@ -160,7 +241,7 @@ class Transport(driver.Transport):
     Consumer = Consumer
 
 
-def require_append_time(records: list[ConsumerRecord[bytes, bytes]]) -> None:
+def require_append_time(records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
     """Raises NotAppendTimeError unless the broker stamped every record."""
     wrong = next((record for record in records if record.timestamp_type != LOG_APPEND_TIME), None)
     if wrong is not None:
@@ -169,6 +250,15 @@ def require_append_time(records: list[ConsumerRecord[bytes, bytes]]) -> None:
             "expected message.timestamp.type=LogAppendTime (run `fleetbeat topics apply`)"
         )
         raise NotAppendTimeError(message)
+
+
+def clock_s() -> float:
+    """Seconds that pass for everyone, also for who does not run."""
+    return time.clock_gettime(_CLOCK)
+
+
+def _resume_point(meta: OffsetAndMetadata) -> ResumePoint:
+    return ResumePoint(meta.offset, int(meta.metadata) if meta.metadata.isdecimal() else 0)
 
 
 def _with_metadata(point: ResumePoint | None, offset: int) -> OffsetAndMetadata:

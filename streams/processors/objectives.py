@@ -9,64 +9,35 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-import polars as pl
 import structlog
 from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
-from schemas.blocks import Reject
-from schemas.codec import DecodeError
 from streams import metrics
-from streams.core.rollup import CELL_ROWS
 from streams.core.series import SeriesIndex
-from streams.core.table import Heading, SloTable
+from streams.core.table import SloTable
 from streams.engine.app import App
-from streams.engine.frames import FrameError
-from streams.engine.pages import OPEN, PageTable, PartPages, chunk_part, load, page_key, write_chunk, write_open
-from streams.engine.partials import heading, read_partial
-from streams.engine.transport import Consumer, ResumePoint, require_append_time, topic_partitions
+from streams.engine.intake import Intake
+from streams.engine.pages import OPEN, chunk_part, page_key, write_chunk, write_open
+from streams.engine.transport import Consumer, Poll, ResumePoint, topic_partitions
 from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
-from streams.processors.dead_letters import dead_letters
+from streams.processors.slo_parts import OBJECTIVES, Letters, Part, PartFolder
+from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS, ReadLog, SloRecovery
 
-Records = list[ConsumerRecord[bytes, bytes]]
 ResultT = TypeVar("ResultT")
 
-PARTIALS = "slo-partials"
-OBJECTIVES, PLAIN = "objectives", "series"
 # Polls wait while this many are not yet folded.
 MAX_PENDING = 1_000
 
 log = structlog.get_logger("fleetbeat.objectives")
 
 
-class StateLostError(RuntimeError):
-    """The commit says more was counted than the pages hold: going on would lose events silently."""
-
-    def __init__(self, topic: str, partition: int, applied: int, committed: int) -> None:
-        super().__init__(
-            f"{topic} partition {partition}: the state pages end at offset {applied}, the commit is {committed}; "
-            "expected pages up to the commit (was the pages topic recreated, or changed by hand?)"
-        )
-
-
 class NotKeptError(LookupError):
     """A partition of `slo-partials` is not one of ours."""
 
 
-@dataclass(slots=True)
-class Part:
-    """The tables of one owned partition, and the changelog keys of their pages by (family, part)."""
-
-    tables: dict[str, SloTable]
-    keys: dict[tuple[str, str], set[bytes]]
-    saved: int = -1
-
-    @property
-    def applied(self) -> int:
-        """Everything up to and with this offset of `slo-partials` is in the tables."""
-        return min(table.applied for table in self.tables.values())
+class NotHeardError(LookupError):
+    """The group has not heard of this worker for so long that its partitions may be another one's."""
 
 
 @dataclass(slots=True)
@@ -83,50 +54,57 @@ class Snapshot:
 class ObjectivesProcessor:
     """Owns a `Part` for each assigned partition of `slo-partials`. All block work runs on one thread, in order."""
 
-    def __init__(self, app: App, pages: PageTable, index: SeriesIndex) -> None:
+    def __init__(self, app: App, read: ReadLog, index: SeriesIndex) -> None:
+        """`read` gives all that a topic holds."""
         self.parts: dict[int, Part] = {}
         self.recovered = False
         self.index = index
         self._app = app
-        self._pages = pages
+        self._folder = PartFolder(index)
+        self._recovery = SloRecovery(app, read, self._folder, self.in_thread)
+        self._intake = Intake(app, PARTIALS)
         self._thread = ThreadPoolExecutor(1, "objectives")
-        self._pending: deque[Records] = deque()  # filled by the event loop, emptied by the thread
-        self._letters: list[tuple[bytes | None, bytes]] = []
-        self._judged = np.zeros(0, dtype=np.bool_)
+        self._pending: deque[Poll] = deque()  # filled by the event loop, emptied by the thread
+        self._letters: Letters = []
         self._owner = ""
         self._epoch = 0
+        self._generation = -1
 
     def lose_all(self) -> None:
         """A rebalance has begun: nothing is answered, and nothing saved, until recovery is complete."""
         self._epoch += 1
         self.recovered = False
-        self._pending.clear()
+        self._intake.lose_all()
+        self._pending = deque()  # the thread may be emptying the other one
 
     async def recover(self, owned: Iterable[int]) -> None:
-        """Recovery is complete: build the tables of newly owned partitions from their pages, drop the others."""
-        epoch = self._epoch
-        owned = set(owned)
-        self._owner = uuid.uuid4().hex[:12]
+        """Every partition is sought to its commit: build the tables of newly owned ones, drop those of others.
+
+        Tables are kept when the group has not met since without us: nobody else can have changed their pages.
+        """
+        epoch, owned = self._epoch, set(owned)
         started = time.monotonic()
-        points = await self._consumer.fetch_committed()
-        committed = {tp.partition: point.offset for tp, point in points.items() if tp.topic == PARTIALS}
-        # A part that another worker has committed past since we held it is out of date.
-        parts = {p: part for p, part in self.parts.items() if p in owned and part.applied + 1 >= committed.get(p, 0)}
-        for partition in owned - parts.keys():
-            parts[partition] = await self.in_thread(self._build, partition)
-            if parts[partition].applied + 1 < committed.get(partition, 0):
-                raise StateLostError(PARTIALS, partition, parts[partition].applied, committed[partition])
+        generation = self._app.consumer_generation_id
+        followed = generation == self._generation + 1
+        kept = {p: part for p, part in self.parts.items() if p in owned} if followed else {}
+        self.parts = kept  # what is built anew should not be in memory twice
+        built = await self._recovery.build(owned - kept.keys())
         if epoch != self._epoch:
             return
-        self.parts = parts
-        self._pages.pages = {p: pages for p, pages in self._pages.pages.items() if p in owned}
+        self.parts = kept | built
+        self._owner = uuid.uuid4().hex[:12]
+        self._generation = generation
         self.recovered = True
-        log.info("tables recovered", partitions=sorted(owned), seconds=round(time.monotonic() - started, 3))
+        seconds = round(time.monotonic() - started, 3)
+        log.info("tables recovered", partitions=sorted(built), kept=sorted(kept), seconds=seconds)
 
-    async def process(self, stream: AsyncIterable[Records]) -> None:
+    async def process(self, stream: AsyncIterable[Poll]) -> None:
         """Faust's entry: each event is what one poll brought for one partition. Folded when next saved or read."""
-        async for records in stream:
+        async for poll in stream:
             epoch = self._epoch
+            records = await self._intake.take(poll)
+            if not records or epoch != self._epoch:
+                continue
             self._pending.append(records)
             while len(self._pending) > MAX_PENDING and epoch == self._epoch and not self._app.rebalancing:
                 await (self.in_thread(self._fold_pending) if self.recovered else asyncio.sleep(0.01))
@@ -150,7 +128,10 @@ class ObjectivesProcessor:
         await self._write([(s.partition, key, None) for s in snapshots for key in s.tombstones])
 
     async def read(self, partition: int, step: Callable[[SloTable], ResultT]) -> ResultT:
-        """Run `step` on the objectives' table of a partition, with all that was received. Raises NotKeptError."""
+        """Run `step` on the objectives' table of a partition, with all that was received.
+
+        Raises NotKeptError, and NotHeardError also when the worker stood still in the meantime.
+        """
 
         def run() -> ResultT:
             self._fold_pending()
@@ -159,59 +140,28 @@ class ObjectivesProcessor:
                 raise NotKeptError(partition)
             return step(part.tables[OBJECTIVES])
 
-        return await self.in_thread(run)
+        epoch = self._epoch
+        found = await self.in_thread(run)
+        # A rebalance may have come and gone meanwhile; then the group has heard of us, but the answer is of before.
+        if epoch != self._epoch or not self._consumer.holds_assignment():
+            raise NotHeardError(partition)
+        return found
 
     async def in_thread(self, step: Callable[..., ResultT], *args: Any) -> ResultT:  # noqa: ANN401 - passed on
         """Run a step between folds: the tables stand still for it."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, step, *args)
 
-    def _build(self, partition: int) -> Part:
-        pages = self._pages.pages.get(partition, PartPages())
-        metrics.UNREADABLE_PAGES.inc(pages.unreadable)
-        tables = {family: SloTable(histograms_in_hours=family == OBJECTIVES) for family in (OBJECTIVES, PLAIN)}
-        for family, table in tables.items():
-            load(table, pages.of(family), self.index)
-        part = Part(tables, {name: set(keys) for name, keys in pages.keys.items()})
-        part.saved = part.applied
-        return part
-
     def _fold_pending(self) -> None:
-        by_partition: dict[int, Records] = {}
-        while self._pending:
-            records = self._pending.popleft()
-            by_partition.setdefault(records[0].partition, []).extend(records)
+        pending, by_partition = self._pending, dict[int, list[ConsumerRecord[bytes, bytes]]]()
+        if not self.recovered:  # asked for before a rebalance: these polls are for tables that are not there yet
+            return
+        while pending:
+            poll = pending.popleft()
+            by_partition.setdefault(poll[0].partition, []).extend(poll)
         for partition, records in by_partition.items():
             if partition in self.parts:  # else it was lost meanwhile, and its new owner reads these
                 with metrics.BATCH_SECONDS.labels("objectives").time():
-                    self._fold(self.parts[partition], records)
-
-    def _fold(self, part: Part, records: Records) -> None:
-        require_append_time(records)
-        missing = records[0].offset - part.applied - 1
-        if missing > 0 and part.applied >= 0:
-            metrics.HOLES.labels(PARTIALS).inc(missing)
-            log.error("records deleted before they were read", topic=PARTIALS, missing=missing, after=part.applied)
-        heads: list[Heading] = []
-        frames = [pl.DataFrame(schema={**CELL_ROWS, "offset": pl.Int64})]
-        for row, record in enumerate(records):
-            try:
-                partial, rows = read_partial(record.value, self.index)
-            except (DecodeError, FrameError) as error:
-                self._letters += dead_letters(records, [_reject(row, error)], "worker")
-                heads.append(Heading(record.offset, ()))
-            else:
-                frames.append(rows.with_columns(offset=pl.lit(record.offset, pl.Int64)))
-                heads.append(heading(record.offset, partial))
-        rows = pl.concat(frames)
-        judged = pl.Series(self._judged_by_number()[rows["series"].to_numpy()], dtype=pl.Boolean)
-        part.tables[OBJECTIVES].fold(heads, rows.filter(judged))
-        part.tables[PLAIN].fold(heads, rows.filter(~judged))
-
-    def _judged_by_number(self) -> npt.NDArray[np.bool_]:
-        """For each series number, whether it is an objective's."""
-        new = [name.startswith("slo:") for name in self.index.names[len(self._judged) :]]
-        self._judged = np.concatenate((self._judged, np.array(new, dtype=np.bool_)))
-        return self._judged
+                    self._letters += self._folder.fold(self.parts[partition], records)
 
     def _snapshots(self, owned: set[int]) -> list[Snapshot]:
         self._fold_pending()
@@ -241,8 +191,7 @@ class ObjectivesProcessor:
         return key
 
     async def _write(self, pages: list[tuple[int, bytes, bytes | None]]) -> None:
-        topic = self._pages.changelog_topic_name
-        acks = [await self._send(topic, key, value, partition) for partition, key, value in pages]
+        acks = [await self._send(PAGES_TOPIC, key, value, partition) for partition, key, value in pages]
         await asyncio.gather(*acks)
         metrics.PAGES.labels("page").inc(sum(value is not None for *_, value in pages))
         metrics.PAGES.labels("tombstone").inc(sum(value is None for *_, value in pages))
@@ -254,9 +203,3 @@ class ObjectivesProcessor:
     @property
     def _consumer(self) -> Consumer:
         return self._app.consumer  # type: ignore[return-value]
-
-
-def _reject(row: int, error: DecodeError | FrameError) -> Reject:
-    if isinstance(error, DecodeError):
-        return Reject(row, error.reason, error.detail)
-    return Reject(row, "bad-cells", str(error))

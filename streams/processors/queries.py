@@ -10,7 +10,7 @@ from streams.core.slices import SECONDS, Tier
 from streams.core.table import NotCaughtUpError, SloTable
 from streams.core.windows import Summary, Window, sliding, summarize, summarize_all
 from streams.engine.partitioning import partition_of
-from streams.processors.objectives import NotKeptError, ObjectivesProcessor
+from streams.processors.objectives import NotHeardError, NotKeptError, ObjectivesProcessor
 
 AnswerT = TypeVar("AnswerT")
 
@@ -123,6 +123,10 @@ class TableQueries:
             return await self._processor.read(partition, lambda table: step(objective, table))
         except NotCaughtUpError as reason:
             raise NotHereError(f"the worker is recovering its tables: {reason}") from reason
+        except NotHeardError:
+            raise NotHereError(
+                "the group has not heard of this worker lately; another may keep its tables now"
+            ) from None
         except NotKeptError:
             raise NotHereError(f"partition {partition} of slo-partials is kept by another worker") from None
 

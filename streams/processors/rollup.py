@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import structlog
 from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
@@ -25,9 +24,10 @@ from streams import metrics
 from streams.core.rollup import Flush, Rollup, SourceBatch
 from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.engine.app import App
+from streams.engine.intake import Intake
 from streams.engine.partials import write_partials
 from streams.engine.partitioning import partition_of
-from streams.engine.transport import Consumer, ResumePoint, require_append_time
+from streams.engine.transport import Consumer, Poll, ResumePoint, require_append_time
 from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
 from streams.processors.dead_letters import dead_letters
 
@@ -43,15 +43,17 @@ TELL_ALL_EVERY_S = 1.0
 MAX_PENDING = 60_000
 PENDING_POLL_S = 0.01
 
-log = structlog.get_logger("fleetbeat.rollup")
-
 
 @dataclass(slots=True)
 class _Outcome:
-    """What a step has to send."""
+    """What a step has to send.
+
+    `silent` records carry cells but no frontier and are acknowledged first: a frontier must not come without its cells.
+    """
 
     flush: Flush
-    partials: list[tuple[int, bytes]]
+    silent: list[tuple[int, bytes]]
+    telling: list[tuple[int, bytes]]
     told_all: bool
     letters: list[tuple[bytes | None, bytes]] = field(default_factory=list)
 
@@ -67,6 +69,7 @@ class RollupProcessor:
         self._reader = BlockReader(SOURCE, [*LABELS, "ts", "success", "latency_us"])
         self._thread = ThreadPoolExecutor(1, "rollup")
         self._rollup = Rollup(judge)
+        self._intake = Intake(app, SOURCE)
         self._epoch = 0
         self._pending: list[Records] = []
         self._pending_count = 0
@@ -78,15 +81,19 @@ class RollupProcessor:
     def lose_all(self) -> None:
         """A rebalance seeks every partition back to its commit: what was counted since would count twice."""
         self._epoch += 1
+        self._intake.lose_all()
         self._rollup = Rollup(self._judge)
         self._published = {}
         self._untold = False
         self._clear_pending()
 
-    async def process(self, stream: AsyncIterable[Records]) -> None:
+    async def process(self, stream: AsyncIterable[Poll]) -> None:
         """Faust's entry: each event is what one poll brought for one partition."""
-        async for records in stream:
+        async for poll in stream:
             epoch = self._epoch
+            records = await self._intake.take(poll)
+            if not records or epoch != self._epoch:
+                continue
             self._pending.append(records)
             self._pending_count += len(records)
             metrics.PENDING.set(self._pending_count)
@@ -101,13 +108,14 @@ class RollupProcessor:
         epoch, rollup, polls = self._epoch, self._rollup, self._pending
         self._clear_pending()
         for records in polls:
-            self._open(rollup, records[0].partition, records[0].offset)
+            self._open(rollup, records[0].partition)
         with metrics.BATCH_SECONDS.labels("rollup").time():
             outcome = await self._in_thread(self._count, rollup, polls)
         if epoch != self._epoch:
             return
         with metrics.FLUSH_SECONDS.time():
-            acks = [await self._send(PARTIALS, None, value, target) for target, value in outcome.partials]
+            await asyncio.gather(*[await self._send(PARTIALS, None, value, target) for target, value in outcome.silent])
+            acks = [await self._send(PARTIALS, None, value, target) for target, value in outcome.telling]
             acks += [await self._send(DEAD_LETTERS, key, value, None) for key, value in outcome.letters]
             await asyncio.gather(*acks)
         if epoch != self._epoch:
@@ -133,16 +141,10 @@ class RollupProcessor:
         self._pending = []
         self._pending_count = 0
 
-    def _open(self, rollup: Rollup, partition: int, first_offset: int) -> None:
+    def _open(self, rollup: Rollup, partition: int) -> None:
         if partition in rollup.progress:
             return
         point = self._consumer.committed.get(TP(SOURCE, partition))
-        if point is not None and first_offset > point.offset:
-            missing = first_offset - point.offset
-            metrics.HOLES.labels(SOURCE).inc(missing)
-            log.error(
-                "records deleted before they were read", partition=partition, missing=missing, committed=point.offset
-            )
         rollup.open(partition, point.frontier if point else 0)
 
     def _count(self, rollup: Rollup, polls: list[Records]) -> _Outcome:
@@ -160,28 +162,31 @@ class RollupProcessor:
         self._untold = not tell_all
         if tell_all:
             self._told_all_s = time.monotonic()
-        partials = self._partials(flush, tell_all=tell_all)
-        return _Outcome(flush, partials, tell_all, self._letters(records, rejects))
+        silent, telling = self._partials(flush, tell_all=tell_all)
+        return _Outcome(flush, silent, telling, tell_all, self._letters(records, rejects))
 
     def _letters(self, records: Records, rejects: list[Reject]) -> list[tuple[bytes | None, bytes]]:
         for reject in rejects:
             metrics.REJECTED.labels(SOURCE, reject.reason).inc()
         return dead_letters(records, rejects, "worker")
 
-    def _partials(self, flush: Flush, *, tell_all: bool) -> list[tuple[int, bytes]]:
-        """(partition, framed record) for every owner of a touched cell, or for all."""
+    def _partials(self, flush: Flush, *, tell_all: bool) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+        """(partition, framed record) for every owner of a touched cell, or for all: without frontiers, and with."""
         sources = [Source(p, progress.applied_offset, progress.frontier) for p, progress in flush.progress.items()]
         rows = pl.concat([flush.plain, flush.objectives])
         targets = pl.Series("_target", self._owners_of(rows["series"]))
         by_target = rows.with_columns(targets).partition_by("_target", as_dict=True, include_key=False)
-        outgoing = []
+        silent, telling = list[tuple[int, bytes]](), list[tuple[int, bytes]]()
         for target in range(self._partitions):
             cells = by_target.get((target,))
             if cells is not None or tell_all:
-                values = write_partials(SOURCE, "", sources, rows.clear() if cells is None else cells, self._index)
-                outgoing += [(target, value) for value in values]
-        metrics.PARTIAL_BYTES.inc(sum(len(value) for _, value in outgoing))
-        return outgoing
+                *others, last = write_partials(
+                    SOURCE, "", sources, rows.clear() if cells is None else cells, self._index
+                )
+                silent += [(target, value) for value in others]
+                telling.append((target, last))
+        metrics.PARTIAL_BYTES.inc(sum(len(value) for _, value in silent + telling))
+        return silent, telling
 
     def _owners_of(self, series: pl.Series) -> npt.NDArray[np.int64]:
         new = self._index.names[len(self._owners) :]

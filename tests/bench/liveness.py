@@ -30,7 +30,6 @@ PATHS = {
     "fleet": "/api/v1/fleet",
     "nodes": "/api/v1/nodes?limit=1000",
     "nodes_down": "/api/v1/nodes?state=DOWN&limit=1000",
-    "node": "/api/v1/nodes/node-000017",
 }
 
 
@@ -63,8 +62,10 @@ def measure(brokers: str, root: Path, nodes: int) -> dict[str, Any]:
         fleet = simulate(brokers, nodes)
         try:
             eventually(lambda: up(worker) > 0.99 * nodes, "fleet that is up", 3 * INTERVAL_S)
+            some = worker.get("/api/v1/nodes?limit=1")[1]["nodes"][0]["node_id"]
+            paths = {**PATHS, "node": f"/api/v1/nodes/{some}"}
             figures |= {
-                f"{name}_{figure}": ms for name, path in PATHS.items() for figure, ms in ask(worker, path).items()
+                f"{name}_{figure}": ms for name, path in paths.items() for figure, ms in ask(worker, path).items()
             }
             figures["memory_before_mb"] = memory_mb(worker)
             figures["ready_s"] = restart(worker)

@@ -15,9 +15,11 @@ from schemas.codec import decode, encode
 from schemas.dead_letters import MAX_KEPT_KEY_BYTES
 from schemas.records import ProbeResult, SloPartial, Source
 from streams import metrics
+from streams.engine.transport import Poll
 from streams.processors.dead_letters import dead_letters
-from streams.processors.objectives import PARTIALS
+from streams.processors.objectives import NotHeardError
 from streams.processors.rollup import MAX_PENDING, SOURCE
+from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from tests.faults.world import Clock, CrashError, Worker, World, clock, expected, objective
 
 __all__ = ["clock"]
@@ -111,8 +113,8 @@ def test_a_rebalance_does_not_wait_for_records_that_nobody_counts_meanwhile(cloc
         worker = Worker(World(PARTITIONS, OBJECTIVES, clock), random.Random(0))
         record = ConsumerRecord(SOURCE, 0, 0, clock.now_ms, 1, b"n", b"", None, 1, 0, ())
 
-        async def polls() -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
-            yield [record] * (MAX_PENDING + 1)
+        async def polls() -> AsyncIterator[Poll]:
+            yield Poll([record] * (MAX_PENDING + 1), 0)
 
         waiting = asyncio.create_task(worker.rollup.process(polls()))
         await asyncio.sleep(0.05)
@@ -129,8 +131,8 @@ def test_a_poll_of_before_a_rebalance_is_not_counted_after_it(clock: Clock) -> N
         worker = Worker(World(PARTITIONS, OBJECTIVES, clock), random.Random(0))
         record = ConsumerRecord(SOURCE, 0, 0, clock.now_ms, 1, b"n", b"", None, 1, 0, ())
 
-        async def polls() -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
-            yield [record] * (MAX_PENDING + 1)
+        async def polls() -> AsyncIterator[Poll]:
+            yield Poll([record] * (MAX_PENDING + 1), 0)
 
         waiting = asyncio.create_task(worker.rollup.process(polls()))
         await asyncio.sleep(0.05)
@@ -150,11 +152,51 @@ def test_a_partial_that_cannot_be_read_is_a_dead_letter_and_not_a_hole(clock: Cl
         holes = metrics.HOLES.labels(PARTIALS)._value.get()
         for value in (b"junk", encode(SloPartial("t", "", (Source(0, 1, 1),), (), b"no frame"))):
             world.append(PARTIALS, 0, None, value)
-            worker.objectives._pending.append(world.logs[TP(PARTIALS, 0)][-1:])
+            worker.objectives._pending.append(Poll(world.logs[TP(PARTIALS, 0)][-1:], 0))
             await worker.objectives.save()
         assert [decode(letter).reason for letter in world.dead] == ["bad-frame", "bad-cells"]  # type: ignore[union-attr]
         assert worker.consumer.resume_points[TP(PARTIALS, 0)].offset == 2
         assert metrics.HOLES.labels(PARTIALS)._value.get() == holes
+
+    asyncio.run(run())
+
+
+def test_who_stood_still_does_not_answer(clock: Clock) -> None:
+    """Another worker may have the partition by now."""
+
+    async def run() -> None:
+        worker = Worker(World(PARTITIONS, OBJECTIVES, clock), random.Random(0))
+        await worker.recover()
+        assert await worker.objectives.read(0, lambda table: table.applied) == -1
+        waiting = asyncio.create_task(worker.objectives.read(0, lambda table: table.applied))
+        await asyncio.sleep(0)
+        worker.objectives.lose_all()  # the group meets again while the answer is being made
+        with pytest.raises(NotHeardError):
+            await waiting
+        worker.consumer.holds_assignment = lambda: False
+        with pytest.raises(NotHeardError):
+            await worker.objectives.read(0, lambda table: table.applied)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("part", ["open", "1s"])
+def test_a_page_that_cannot_be_read_is_one_loss_and_its_partition_is_counted_again(clock: Clock, part: str) -> None:
+    async def run() -> None:
+        scenario = Scenario(5, clock)
+        worker = Worker(scenario.world, scenario.rng)
+        await worker.recover()
+        for _ in range(40):
+            scenario._traffic()
+            await worker.count()
+            await worker.fold()
+        pages = {record.key for log in scenario.world.logs.values() for record in log if record.topic == PAGES_TOPIC}
+        key = max(key for key in pages if key and key.startswith(f"objectives/{part}".encode()))
+        partition = next(tp.partition for tp, log in scenario.world.logs.items() for r in log if r.key == key)
+        scenario.world.append(PAGES_TOPIC, partition, key, b"junk")
+        losses = metrics.UNREADABLE_PAGES._value.get()
+        scenario._verify(await scenario._settled())
+        assert metrics.UNREADABLE_PAGES._value.get() == losses + 1
 
     asyncio.run(run())
 

@@ -7,7 +7,7 @@ they commit is kept, and a worker can be dropped at any of its sends, or wake up
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +21,13 @@ from schemas.records import ProbeResult
 from streams.core.objectives import Objective, Selector
 from streams.core.series import Judge, SeriesIndex
 from streams.core.slices import SECONDS
-from streams.engine.pages import PartPages
-from streams.engine.transport import ResumePoint
+from streams.engine.transport import Poll, ResumePoint
 from streams.processors import rollup as rollup_module
-from streams.processors.objectives import OBJECTIVES, PARTIALS, ObjectivesProcessor
+from streams.processors.objectives import ObjectivesProcessor
 from streams.processors.rollup import SOURCE, RollupProcessor
+from streams.processors.slo_parts import OBJECTIVES
+from streams.processors.slo_recovery import PARTIALS
 
-PAGES = "pages"
 BEGIN_MS = 1_767_225_600_000
 
 
@@ -115,27 +115,26 @@ class Worker:
         owned = {TP(topic, p) for topic in (SOURCE, PARTIALS) for p in range(world.partitions)}
         committed = dict(world.commits)
 
-        async def fetch_committed() -> dict[TP, ResumePoint]:
-            return committed
-
         self.consumer = SimpleNamespace(
             committed=committed,
-            fetch_committed=fetch_committed,
+            holds_assignment=lambda: True,
             resume_points={},
             assignment=lambda: owned,
             highwater=lambda _: None,
         )
-        self.app = SimpleNamespace(consumer=self.consumer, producer=self.producer, rebalancing=False)
+        self.app = SimpleNamespace(
+            consumer=self.consumer, producer=self.producer, rebalancing=False, consumer_generation_id=1
+        )
         app: Any = self.app
         index = SeriesIndex()
         self.rollup = RollupProcessor(app, Judge(world.objectives, index), index, world.partitions)
-        pages: Any = SimpleNamespace(pages={}, changelog_topic_name=PAGES)
-        for partition in range(world.partitions):
-            found = pages.pages.setdefault(partition, PartPages())
-            for record in world.logs[TP(PAGES, partition)]:
-                found.apply(record.key, record.value)
-        self.objectives = ObjectivesProcessor(app, pages, index)
+        self.objectives = ObjectivesProcessor(app, self._read, index)
         self.position = {tp: point.offset for tp, point in world.commits.items()}
+
+    async def _read(self, topic: str, partitions: Iterable[int]) -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
+        for partition in partitions:
+            if log := self.world.logs[TP(topic, partition)]:
+                yield list(log)
 
     async def recover(self) -> None:
         await self.objectives.recover(range(self.world.partitions))
@@ -161,7 +160,8 @@ class Worker:
             if known is None or point.offset > known.offset:
                 self.world.commits[tp] = point
 
-    async def _polls(self, topic: str) -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
+    async def _polls(self, topic: str) -> AsyncIterator[Poll]:
+        """Some come twice, as when Faust seeks back."""
         rng = self._rng
         for partition in rng.sample(range(self.world.partitions), self.world.partitions):
             tp = TP(topic, partition)
@@ -170,7 +170,9 @@ class Worker:
             taken = waiting if rng.random() < 0.7 else waiting[: rng.randrange(len(waiting) + 1)]
             if taken and rng.random() < 0.8:
                 self.position[tp] = at + len(taken)
-                yield taken
+                yield Poll(taken, at)
+                if rng.random() < 0.1:
+                    yield Poll(taken, at)
 
     def behind(self) -> bool:
         return any(

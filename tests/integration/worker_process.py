@@ -84,7 +84,13 @@ class WorkerProcess:
     """One worker on a free port; `start` may be called again after `kill` or `stop`. It ends with the test itself."""
 
     def __init__(
-        self, brokers: str, folder: Path, objectives: Path, name: str = "worker", listen: str | None = None
+        self,
+        brokers: str,
+        folder: Path,
+        objectives: Path,
+        name: str = "worker",
+        listen: str | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         self.port = pick_port(None, None, "a test")
         self.url = f"http://127.0.0.1:{self.port}"
@@ -93,6 +99,7 @@ class WorkerProcess:
         self._command = fleetbeat(
             *("worker", "--brokers", brokers, "--objectives", objectives),
             *("--listen", listen or f"127.0.0.1:{self.port}", "--state", folder / name),
+            *options,
         )
         self._child: Child | None = None
 

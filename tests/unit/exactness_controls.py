@@ -1,11 +1,13 @@
 """Worlds without one of the rules: what they get wrong shows that the tests can fail."""
 
+from dataclasses import replace
+
 import polars as pl
 
 from streams.core.rollup import Flush, Progress, Rollup, SourceBatch
 from streams.core.slices import seal_ms
 from streams.core.table import Heading, SloTable
-from streams.engine.pages import PartPages, read_page
+from streams.engine.pages import Page, PartPages
 from tests.unit.exactness_parts import Counter, Owner, Write
 from tests.unit.exactness_world import World
 
@@ -38,6 +40,16 @@ class Adding(SloTable):
         super().fold(records, pl.concat(added) if added else rows)
 
 
+class FoldingRepeats(SloTable):
+    """What comes twice in one call is folded twice."""
+
+    def fold(self, records: list[Heading], rows: pl.DataFrame) -> None:  # type: ignore[override]
+        copies = [record for record in records if record.offset > self.applied]
+        for record in copies:
+            self._advance(record)
+        self._pending.append(rows.filter(pl.col("offset").is_in([record.offset for record in copies])))
+
+
 class CountingAgain(Rollup):
     """Records that were counted before count again."""
 
@@ -47,14 +59,29 @@ class CountingAgain(Rollup):
         return super().step(batches, events)
 
 
-class LastPage(PartPages):
+class Unlisted(PartPages):
+    """The page of the open cells does not say how new the chunks were."""
+
+    def of(self, family: str) -> dict[str, list[Page]]:
+        parts = super().of(family)
+        return {part: [replace(p, header={**p.header, "chunks": {}}) for p in pages] for part, pages in parts.items()}
+
+
+class LastPage(Unlisted):
     """The last page of a part counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._order: list[bytes] = []
 
     def apply(self, key: bytes, value: bytes | None) -> None:
         super().apply(key, value)
-        if value is not None:
-            page = read_page(key, value)
-            self.best[page.family, page.part] = page
+        self._order.append(key)
+
+    def of(self, family: str) -> dict[str, list[Page]]:
+        last = {key: at for at, key in enumerate(self._order)}
+        parts = super().of(family)
+        return {part: sorted(pages, key=lambda page: -last[page.key]) for part, pages in parts.items()}
 
 
 class SealsFirst(World):
@@ -63,6 +90,22 @@ class SealsFirst(World):
 
 class Adds(World):
     table = Adding
+
+
+class FoldsRepeats(World):
+    table = FoldingRepeats
+
+
+class BelievesOpenCells(World):
+    part_pages = Unlisted
+
+
+class KeepsOldTables(World):
+    """Whoever had a partition before goes on with the tables of then, from the commit of now."""
+
+    def return_to(self, ghost: Owner, target: int = 0) -> None:
+        self.owners[target] = ghost
+        ghost.next = self.page_commits[target]
 
 
 class CountsAgain(World):
@@ -84,7 +127,9 @@ class ForgetsWhatChunksHold(World):
 
 
 class WritesOpenCellsFirst(World):
-    """The page that stands for the table is written before its chunks."""
+    """The page that stands for the table is written before its chunks, and does not say how new they should be."""
+
+    part_pages = Unlisted
 
     def in_order(self, pages: list[Write]) -> list[Write]:
         return [*pages[-2:], *pages[:-2]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import polars as pl
@@ -97,26 +98,25 @@ class Owner:
         self.index = SeriesIndex()
         for number in range(junk):  # numbers mean nothing outside of a process
             self.index.number(f"[{number}]")
+        self.unusable: list[str] = []
         self.tables = {family: table(histograms_in_hours=family == "objectives") for family in FAMILIES}
         for family, own in self.tables.items():
-            load(own, pages.of(family), self.index)
+            self.unusable += load(own, pages, family, self.index)
         self.keys = {part: set(keys) for part, keys in pages.keys.items()}
         self.first = self.next = committed
-        if self.applied + 1 < committed:
-            raise StateLostError(f"the pages end at {self.applied}, committed is {committed}")
 
     @property
     def applied(self) -> int:
         return min(table.applied for table in self.tables.values())
 
-    def fold(self, partials: Sequence[bytes], begin: int, end: int) -> None:
-        """One poll; it may begin with records that were polled before."""
+    def fold(self, partials: Sequence[bytes], *polls: tuple[int, int]) -> None:
+        """Polls (first offset, offset after the last) at once; each may begin with records that were polled before."""
         heads, frames = list[Heading](), [pl.DataFrame(schema={**CELL_ROWS, "offset": pl.Int64})]
-        for offset in range(begin, end):
+        for offset in chain.from_iterable(range(*poll) for poll in polls):
             record, rows = read_partial(partials[offset], self.index)
             heads.append(heading(offset, record))
             frames.append(rows.with_columns(offset=pl.lit(offset, pl.Int64)))
-        self.next = max(end, self.next)
+        self.next = max(self.next, *(end for _, end in polls))
         rows = pl.concat(frames)
         judged = pl.Series([self.index.names[n].startswith("slo:") for n in rows["series"]], dtype=pl.Boolean)
         self.tables["objectives"].fold(heads, rows.filter(judged))

@@ -105,6 +105,11 @@ class World:
         for key, value in self.pages[target]:
             pages.apply(key, value)
         owner = Owner(self.name_owner(), self.table, pages, self.page_commits[target], self._junk)
+        if owner.unusable:
+            self.story.append(f"all is counted again: {owner.unusable}")
+            owner.fold(self.partials[target], (0, len(self.partials[target])))
+        if owner.applied + 1 < self.page_commits[target]:
+            raise StateLostError(f"the pages end at {owner.applied}, committed is {self.page_commits[target]}")
         self.story.append(f"{owner.name} has {target} from {owner.applied + 1}, reads from {owner.next}")
         return self.loaded(owner)
 
@@ -113,10 +118,15 @@ class World:
         old, self.owners[target] = self.owners[target], self.new_owner(target)
         return old
 
+    def return_to(self, ghost: Owner, target: int = 0) -> None:
+        """The partition goes back to one that lingers: its tables are of before, so it begins like a new one."""
+        self.owners[target] = self.new_owner(target)
+        ghost.next = len(self.partials[target])
+
     def fold(self, target: int = 0, owner: Owner | None = None, *, to: int | None = None) -> None:
         """Everything that has been published, or up to an offset, in one poll."""
         owner = owner or self.owners[target]
-        owner.fold(self.partials[target], owner.next, len(self.partials[target]) if to is None else to)
+        owner.fold(self.partials[target], (owner.next, len(self.partials[target]) if to is None else to))
 
     def save(self, target: int = 0, owner: Owner | None = None, *, acked: int | None = None) -> list[Write]:
         """Write pages, commit, delete; one that dies after some pages are `acked` does no more. Returns the others."""
@@ -242,8 +252,13 @@ class RandomWorld(World):
             self.ghosts = [ghost for ghost in self.ghosts if ghost is not counter]
 
     def _fold(self, target: int, owner: Owner) -> None:
-        begin = max(owner.first, owner.next - self.rng.choice((0, 0, 2)))
-        owner.fold(self.partials[target], begin, min(owner.next + self.rng.randint(1, 12), len(self.partials[target])))
+        """Some polls at once; of the log they may repeat something, in themselves and from before."""
+        polls, at, end = list[tuple[int, int]](), owner.next, len(self.partials[target])
+        for _ in range(self.rng.choice((1, 1, 2, 3))):
+            begin = max(owner.first, at - self.rng.choice((0, 0, 2, 30)))
+            at = max(at, min(begin + self.rng.randint(1, 40), end))
+            polls.append((begin, at))
+        owner.fold(self.partials[target], *polls)
 
     def _save(self, target: int, owner: Owner) -> None:
         """Rarely it dies between two writes, and the other pages arrive at any time later."""

@@ -16,10 +16,13 @@ from streams.engine import partials
 from tests.unit.exactness import START_MS, Event, Labels, Logged, draw_log
 from tests.unit.exactness_controls import (
     Adds,
+    BelievesOpenCells,
     CommitsTheNewestFrontier,
     CommitsWhatIsRead,
     CountsAgain,
+    FoldsRepeats,
     ForgetsWhatChunksHold,
+    KeepsOldTables,
     SealsFirst,
     SettlesUnheard,
     SharesPageKeys,
@@ -141,6 +144,53 @@ def pages_of_a_stopped_owner_come_last(kind: type[World]) -> str:
     return world.finish()
 
 
+def a_poll_comes_twice_before_it_is_folded(kind: type[World]) -> str:
+    """Faust may deliver, seek back and deliver again: what seals the second is between its two copies."""
+    world = kind([SECOND])
+    for offset in range(4):
+        world.count(world.counters[0], (0, offset, offset + 1))
+    end = len(world.partials[0])
+    world.owners[0].fold(world.partials[0], (0, end), (0, end))
+    return world.finish()
+
+
+def an_owner_freezes_and_comes_back_after_another(kind: type[World]) -> str:
+    """The other one has folded and saved; the first one's tables end before that."""
+    world = kind([SECOND])
+    world.count(world.counters[0], (0, 0, 1))
+    world.fold()
+    world.save()
+    frozen = world.replace_owner()
+    (zombie,) = world.restart_counters()
+    world.count(world.counters[0], (0, 0, 3))
+    world.count(world.counters[0], (0, 3, 4))
+    world.fold()
+    world.save()
+    world.count(zombie, (0, 1, 2))
+    world.return_to(frozen)
+    return world.finish()
+
+
+def a_slow_owner_deletes_what_a_stopped_one_has_written(kind: type[World]) -> str:
+    """The stopped one was further on; of its late pages the slow one deletes a chunk, under a key that it knows."""
+    world = kind([[at(0.1, 0), at(12, 0.5), at(12.5, 12), at(13.5, 0.6), at(15.5, 0.7), at(16.5, 16)]])
+    for offset in range(6):
+        world.count(world.counters[0], (0, offset, offset + 1))
+    world.fold(to=2)  # the second is sealed: there is a chunk
+    world.save()
+    stopped = world.owners[0]
+    world.fold(owner=stopped)
+    late = world.save(owner=stopped, acked=0)
+    world.replace_owner()
+    world.fold(to=3)  # nothing is sealed
+    world.save()
+    world.pages[0] += late
+    world.fold(to=4)  # a late event is: the chunk is written under the new key, and deleted under the old one
+    world.save()
+    world.replace_owner()
+    return world.finish()
+
+
 def late_spool_after_hours_of_silence(kind: type[World]) -> str:
     """Nothing seals the last seconds for two hours; then a spool arrives, in the middle of which all restart."""
     spool = [at(7_200 + number / 50, 600 + number * 0.3) for number in range(300)]
@@ -172,6 +222,9 @@ SCRIPTS: tuple[tuple[Script, type[World]], ...] = (
     (last_update_comes_with_the_frontier_that_seals, SealsFirst),
     (versions_of_a_cell_in_one_poll, Adds),
     (polls_overlap, CountsAgain),
+    (a_poll_comes_twice_before_it_is_folded, FoldsRepeats),
+    (an_owner_freezes_and_comes_back_after_another, KeepsOldTables),
+    (a_slow_owner_deletes_what_a_stopped_one_has_written, BelievesOpenCells),
     (restart_while_a_second_is_open, CommitsWhatIsRead),
     (restart_while_the_seconds_frontier_has_passed, CommitsTheNewestFrontier),
     (restart_before_a_quiet_owner_hears_of_the_frontier, SettlesUnheard),

@@ -10,6 +10,7 @@ from infra.local.addresses import Addresses
 from infra.local.agent import local_node_id, write_config
 from infra.local.options import UpOptions
 from infra.local.welcome import welcome
+from schemas.listen import ListenAddress
 
 WHERE = Addresses(
     kafka="127.0.0.1:19092",
@@ -27,7 +28,7 @@ def test_the_agent_takes_the_config_and_probes_the_stack(tmp_path: Path) -> None
     assert (config.node_id, config.id_is_given) == ("local-my host", True)
     assert (config.region, config.zone, config.interval_s) == ("local", "local", 2.0)
     assert config.kafka.brokers == WHERE.kafka
-    assert config.listen == ("127.0.0.1", 20_002)
+    assert config.listen == ListenAddress("127.0.0.1", 20_002)
     assert [(probe.kind, probe.service) for probe in config.probes] == [
         ("tcp", "fleetbeat-kafka"),
         ("http", "fleetbeat-worker"),

@@ -58,8 +58,14 @@ def collected(*pages: tuple[bytes, bytes | None]) -> PartPages:
 
 def loaded(pages: PartPages, index: SeriesIndex) -> SloTable:
     table = SloTable(histograms_in_hours=True)
-    load(table, pages.of("series"), index)
+    assert load(table, pages, "series", index) == []
     return table
+
+
+def unusable(pages: PartPages, index: SeriesIndex | None = None) -> tuple[SloTable, list[str]]:
+    """What is left of a table, and why."""
+    table = SloTable(histograms_in_hours=True)
+    return table, load(table, pages, "series", index or index_of())
 
 
 def answers(table: SloTable, series: int) -> list[list[tuple[object, ...]]]:
@@ -77,7 +83,7 @@ def test_a_table_comes_back_from_its_pages_under_other_numbers() -> None:
 
 def test_pages_of_another_family_are_not_loaded() -> None:
     table = SloTable(histograms_in_hours=True)
-    load(table, collected(*pages_of(TABLE)).of("objectives"), index_of())
+    assert load(table, collected(*pages_of(TABLE)), "objectives", index_of()) == []
     assert (table.applied, table.chunks) == (-1, {})
 
 
@@ -93,9 +99,21 @@ def test_a_part_whose_pages_are_all_deleted_is_gone_and_one_left_is_enough() -> 
     (_, one), (_, two) = pages_of(table_of((SECOND, 1, 0)))[0], pages_of(table_of((SECOND, 2, 0)))[0]
     keys = [page_key("series", OPEN, epoch) for epoch in "ab"]
     pages = collected((keys[0], one), (keys[1], two), (keys[0], None))
-    assert [page.applied for page in pages.of("series")] == [0]
+    assert [page.applied for page in pages.of("series")[OPEN]] == [0]
     pages.apply(keys[1], None)
-    assert list(pages.of("series")) == []
+    assert pages.of("series") == {}
+
+
+def test_open_cells_that_stand_for_a_newer_chunk_than_there_is_do_not_count() -> None:
+    """An older page of them does, if it stands for what there is."""
+    old, new = table_of((SECOND, 4, 0)), TABLE
+    assert new.chunks
+    pages = collected(*pages_of(old, "old"), pages_of(new, "new")[-1])
+    assert loaded(pages, index_of()).applied == old.applied
+    table, reasons = unusable(collected(pages_of(new)[-1]))
+    assert (table.applied, len(reasons)) == (-1, 1)
+    assert "stands for chunk 1" in reasons[0]
+    assert "found none" in reasons[0]
 
 
 def page(header: object, body: bytes = b"") -> bytes:
@@ -119,12 +137,20 @@ NOT_PAGES = {
 
 
 @pytest.mark.parametrize("value", NOT_PAGES.values(), ids=NOT_PAGES.keys())
-def test_what_is_no_page_is_counted_and_harms_no_other(value: bytes) -> None:
+def test_a_page_that_cannot_be_read_leaves_the_chunks_and_no_open_cells(value: bytes) -> None:
+    """So that all input is folded again; what the chunks hold is not added again."""
     with pytest.raises(FrameError):
         read_page(KEY, value)
-    pages = collected(*pages_of(TABLE), (KEY, value), (b"", value), (b"a/b", value))
-    assert pages.unreadable == 3
-    assert loaded(pages, index_of()).applied == 2
+    table, reasons = unusable(collected(*pages_of(TABLE), (KEY, value), (b"", value), (b"a/b", value)))
+    assert len(reasons) == 1
+    assert (table.applied, table.chunks.keys()) == (-1, TABLE.chunks.keys())
+
+
+def test_a_page_that_could_not_be_read_is_forgotten_when_it_is_written_anew_or_deleted() -> None:
+    pages = collected((KEY, b"junk"), *pages_of(TABLE), (page_key("series", "1s:5", "e"), b"junk"))
+    assert len(pages.unreadable("series")) == 1
+    pages.apply(page_key("series", "1s:5", "e"), None)
+    assert loaded(pages, index_of()).applied == TABLE.applied
 
 
 @pytest.mark.parametrize("key", [b"", b"series", b"series/open", b"a/b/c/d", b"series/1s/e", b"series/1s:x/e",
@@ -146,9 +172,19 @@ def test_a_page_says_its_format_when_it_is_another() -> None:
 )
 def test_rows_that_cannot_be_read_are_told_by_the_pages_key(body: bytes) -> None:
     """The third body is whole, but it names a series that the header does not."""
-    pages = collected((KEY, page(WHOLE, body)))
-    with pytest.raises(FrameError, match="page b'series/open/e' at offset 1 cannot be read"):
-        loaded(pages, index_of())
+    table, reasons = unusable(collected((KEY, page(WHOLE, body))))
+    assert (table.applied, len(reasons)) == (-1, 1)
+    assert "page b'series/open/e' at offset 1 cannot be read" in reasons[0]
+
+
+def test_of_a_chunk_whose_newest_page_cannot_be_read_the_one_before_counts() -> None:
+    """It holds what is older than the input, perhaps; what is newer is added by the input."""
+    (key, value), *_ = pages_of(TABLE, "old")
+    broken = json.loads(value[4 : 4 + struct.unpack_from(">I", value)[0]]) | {"applied": 9}
+    other = key.replace(b"/old", b"/new")
+    table, reasons = unusable(collected((key, value), (other, page(broken, b"junk"))))
+    assert [chunk.applied for chunk in table.chunks.values()] == [2]
+    assert len(reasons) == 1
 
 
 def test_an_empty_open_page_is_a_page() -> None:

@@ -26,12 +26,25 @@ def new_table(*, histograms_in_hours: bool = True) -> SloTable:
 
 def fold(table: SloTable, records: list[Record], first: int = 0, upto: int | None = None) -> None:
     """In one call, from the offset `first` on."""
-    heads, rows = [], []
-    for offset, (cells, told) in list(enumerate(records))[first:upto]:
-        sources = tuple((source, applied, None if at is None else int(at * 1_000)) for source, applied, at in told)
-        heads.append(Heading(offset, sources))
-        rows += [(source, 0, at, late, 3, True, n, n * 2, 2, offset) for source, at, late, n in cells]
-    table.fold(heads, pl.DataFrame(rows, schema={**CELL_ROWS, "offset": pl.Int64}, orient="row"))
+    table.fold(
+        headings(records)[first:upto], cells(records).filter(pl.col("offset").is_in(range(len(records))[first:upto]))
+    )
+
+
+def headings(records: list[Record]) -> list[Heading]:
+    return [
+        Heading(offset, tuple((source, n, None if at is None else int(at * 1_000)) for source, n, at in told))
+        for offset, (_, told) in enumerate(records)
+    ]
+
+
+def cells(records: list[Record]) -> pl.DataFrame:
+    rows = [
+        (source, 0, at, late, 3, True, n, n * 2, 2, offset)
+        for offset, (found, _) in enumerate(records)
+        for source, at, late, n in found
+    ]
+    return pl.DataFrame(rows, schema={**CELL_ROWS, "offset": pl.Int64}, orient="row")
 
 
 def counts(table: SloTable, tier: Tier = SECONDS, begin: int = 0, end: int = 1 << 32) -> dict[int, tuple[int, int]]:
@@ -87,6 +100,23 @@ def test_of_each_cell_one_version_counts(records: list[Record], n: int, sealing:
         if sealing == "at the end":
             table.seal()
     assert [total for total, _ in counts(table).values()] == [n]
+
+
+def test_records_that_come_twice_in_one_call_count_once() -> None:
+    """The second copy comes after the frontier that seals what is in it."""
+    records: list[Record] = [
+        ([(0, T, ON_TIME, 4)], [(0, 9, T)]),
+        ([(0, T, T + 12, 3)], [(0, 12, T + 12)]),
+        ([], [(0, 13, T + 13)]),
+    ]
+    once, twice = new_table(), new_table()
+    fold(once, records)
+    heads, rows = headings(records), cells(records)
+    twice.fold(heads * 2, pl.concat([rows, rows]))
+    for table in (once, twice):
+        table.seal()
+    assert counts(twice) == counts(once) == {T: (7, 3)}
+    assert twice.frontiers == once.frontiers
 
 
 def test_a_cell_of_which_rows_have_gone_keeps_none_of_the_older_ones() -> None:
@@ -242,7 +272,7 @@ def recovered_between_chunks_and_open_cells() -> tuple[SloTable, list[Record]]:
     for key, chunk in table.chunks.items():
         pages.apply(page_key("f", chunk_part(key), "e"), write_chunk(chunk, index))
     again = new_table()
-    load(again, pages.of("f"), index)
+    assert load(again, pages, "f", index) == []
     return again, records
 
 

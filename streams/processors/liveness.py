@@ -1,0 +1,198 @@
+"""Liveness: heartbeats in; which nodes are alive in memory, in state pages and in `node-states`."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+from faust.types import TP
+
+from streams import metrics
+from streams.core.liveness.admission import Limits
+from streams.engine.app import App
+from streams.engine.bulk import Bulk
+from streams.engine.fetched import last_heard
+from streams.engine.intake import Intake
+from streams.engine.transport import Consumer, Poll
+from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
+from streams.processors.node_folding import NodeFolder, Records
+from streams.processors.node_judging import NodeJudge, Verdict
+from streams.processors.node_recovery import SOURCE, NodeRecovery, ReadLog
+from streams.processors.node_saving import NodeSaver, Page, snapshot
+from streams.processors.node_states import TOPIC as NODE_STATES
+
+if TYPE_CHECKING:
+    from streams.processors.node_parts import Part
+
+ResultT = TypeVar("ResultT")
+
+JUDGE_EVERY_S = 0.5
+SAVE_EVERY_S = 1.0
+# Polls wait while this many records are not yet folded.
+MAX_PENDING = 60_000
+# So many records are folded at once: whoever reads waits for no more.
+FOLD_RECORDS = 20_000
+FOLD_FOR_S = 0.5
+PENDING_POLL_S = 0.01
+
+log = structlog.get_logger("fleetbeat.liveness")
+
+
+class LivenessProcessor:
+    """Owns a `Part` for each assigned partition of `heartbeats`. Tables are touched on one thread only, in order."""
+
+    def __init__(self, app: App, read: ReadLog, limits: Limits) -> None:
+        self.parts: dict[int, Part] = {}
+        self.recovered = False
+        self.judge = NodeJudge()
+        self._app = app
+        self._folder = NodeFolder()
+        self._thread = ThreadPoolExecutor(1, "liveness")
+        self._recovery = NodeRecovery(app, read, limits, self.in_thread)
+        self._saver = NodeSaver(app)
+        self._intake = Intake(app, SOURCE)
+        self._pending: deque[Records] = deque()
+        self._pending_count = 0
+        self._epoch = 0
+        self._generation = -1
+        self._judged_s = self._saved_s = 0.0  # monotonic
+
+    def lose_all(self) -> None:
+        """A rebalance has begun: nothing is answered, judged or saved until recovery is complete."""
+        self._epoch += 1
+        self.recovered = False
+        self._intake.lose_all()
+        self._pending.clear()
+        self._pending_count = 0
+
+    async def recover(self, owned: Iterable[int]) -> None:
+        """Every partition is sought to its commit: build the tables of newly owned ones, drop those of others.
+
+        A table is kept when the group has not met since without us: nobody else can have changed its pages.
+        """
+        epoch, owned = self._epoch, set(owned)
+        started = time.monotonic()
+        generation = self._app.consumer_generation_id
+        followed = generation == self._generation + 1
+        kept = {p: part for p, part in self.parts.items() if p in owned} if followed else {}
+        for part in kept.values():
+            part.wait()
+        self.parts = kept  # what is built anew should not be in memory twice
+        built = await self._recovery.build(owned - kept.keys())
+        if epoch != self._epoch:
+            return
+        self.parts = dict(sorted({**kept, **built}.items()))
+        self._generation = generation
+        self.recovered = True
+        nodes = sum(part.table.nodes for part in self.parts.values())
+        seconds = round(time.monotonic() - started, 3)
+        log.info("nodes recovered", partitions=sorted(built), kept=sorted(kept), nodes=nodes, seconds=seconds)
+
+    async def process(self, stream: AsyncIterable[Poll]) -> None:
+        """Faust's entry: each event is what one poll brought for one partition."""
+        async for poll in stream:
+            epoch = self._epoch
+            self._recovery.clock(poll[0].partition).received(poll[-1].timestamp, time.monotonic())
+            records = await self._intake.take(poll)
+            if not records or epoch != self._epoch:
+                continue
+            self._pending.append(records)
+            self._pending_count += len(records)
+            metrics.HEARTBEATS_PENDING.set(self._pending_count)
+            # A rebalance waits until this poll is let go of, and nothing is folded meanwhile.
+            while self._pending_count > MAX_PENDING and epoch == self._epoch and not self._app.rebalancing:  # noqa: ASYNC110 - of three events, one of them Faust's
+                await asyncio.sleep(PENDING_POLL_S)
+
+    async def step(self) -> None:
+        """Fold what is pending; judge, announce and save when it is time to. Announced before it is saved."""
+        epoch = self._epoch
+        if not self.recovered or not self.heard_of:
+            return
+        await self._fold_pending(epoch)
+        if epoch == self._epoch and time.monotonic() - self._judged_s >= JUDGE_EVERY_S:
+            self._judged_s = time.monotonic()
+            await self._judge_all()
+        if epoch == self._epoch and time.monotonic() - self._saved_s >= SAVE_EVERY_S:
+            self._saved_s = time.monotonic()
+            await self.save()
+
+    async def save(self) -> None:
+        """Write the pages that are due, await every ack, then move the commits."""
+        epoch = self._epoch
+        if not self.recovered or not self.heard_of:
+            return
+        with metrics.NODE_SNAPSHOT_SECONDS.time():
+            saved = await self.in_thread(lambda: [snapshot(part) for part in self.parts.values()])
+            pages: list[Page] = await asyncio.to_thread(lambda: [page for each in saved for page in each.packed()])
+            await self._saver.tell_who_left(saved)
+            await self._saver.write(pages)
+        if epoch == self._epoch:
+            await self._saver.commit(saved)
+
+    async def in_thread(self, step: Callable[..., ResultT], *args: Any) -> ResultT:  # noqa: ANN401 - passed on
+        """Run a step between folds: the tables stand still for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, step, *args)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the tables hold all that was known before this worker had them."""
+        return self.recovered and all(part.known_again for part in self.parts.values())
+
+    @property
+    def heard_of(self) -> bool:
+        """Whether the group knows us: otherwise others may keep our partitions, and speak of their nodes."""
+        consumer: Consumer = self._app.consumer  # type: ignore[assignment]
+        return consumer.holds_assignment()
+
+    def lag(self) -> int | None:
+        """Heartbeats that are in the log and not yet in the tables; None while that is not known."""
+        lag = 0
+        for part in self.parts.values():
+            heard = last_heard(self._app, TP(SOURCE, part.partition))
+            if heard is None:
+                return None
+            lag += max(0, heard.end - part.read_to)
+        return lag
+
+    async def _fold_pending(self, epoch: int) -> None:
+        until_s = time.monotonic() + FOLD_FOR_S
+        while self._pending and epoch == self._epoch and time.monotonic() < until_s:
+            polls = self._take()
+            with metrics.BATCH_SECONDS.labels("liveness").time():
+                letters = await self.in_thread(self._folder.fold, self.parts, polls)
+            send = self._app.producer.send
+            acks: list[Any] = [await send(DEAD_LETTERS, key, value, None, None, None) for key, value in letters]
+            await asyncio.gather(*acks)
+        self._look()
+
+    def _take(self) -> list[Records]:
+        polls: list[Records] = []
+        count = 0
+        while self._pending and count < FOLD_RECORDS:
+            polls.append(self._pending.popleft())
+            count += len(polls[-1])
+        self._pending_count -= count
+        metrics.HEARTBEATS_PENDING.set(self._pending_count)
+        return polls
+
+    def _look(self) -> None:
+        """Moves the time of every part on."""
+        clock_ms, at_s = time.time_ns() // 1_000_000, time.monotonic()
+        for part in self.parts.values():
+            part.look(last_heard(self._app, TP(SOURCE, part.partition)), clock_ms, at_s)
+            if missing := part.missing():
+                metrics.NODES_MISSING.inc(missing)
+                log.error("nodes lost: no page brought them back", partition=part.partition, nodes=missing)
+
+    async def _judge_all(self) -> None:
+        at_s = time.monotonic()
+        judged = [part for part in self.parts.values() if part.may_be_judged(at_s)]
+        if not judged:
+            return
+        verdict: Verdict = await self.in_thread(self.judge.round, judged)
+        bulk = Bulk(self._app, NODE_STATES)
+        await asyncio.to_thread(verdict.pack, bulk, judged[0])
+        await bulk.send()

@@ -1,0 +1,139 @@
+"""The reading side of the node tables: what the views ask."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import polars as pl
+
+from streams.core.liveness.reads import FleetCounts, Node, NodeQuery
+from streams.core.liveness.states import STATES
+from streams.core.liveness.zones import OUTAGE, Zone, ZoneState
+from streams.engine.partitioning import partition_of
+from streams.processors.liveness import LivenessProcessor
+from streams.processors.node_parts import Part
+from streams.processors.node_recovery import SOURCE
+from streams.processors.queries import NotHereError
+
+AnswerT = TypeVar("AnswerT")
+
+# Counting two million nodes takes a while: several who ask within this time get the same answer.
+FLEET_FOR_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What an answer rests on: heartbeats up to these offsets, and all that had come by `complete_to_ms`."""
+
+    complete_to_ms: int
+    staleness_ms: int
+    offsets: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class NodesAnswer:
+    """Nodes in the order of their ids; `outages` are of all zones."""
+
+    nodes: tuple[Node, ...]
+    outages: Mapping[Zone, ZoneState]
+    basis: Basis
+
+
+@dataclass(frozen=True, slots=True)
+class FleetAnswer:
+    """The whole fleet in figures."""
+
+    counts: FleetCounts
+    outages: Mapping[Zone, ZoneState]
+    basis: Basis
+
+
+class NodeQueries:
+    """Answers from the tables of this worker. Every method raises NotHereError while it cannot be answered."""
+
+    def __init__(self, processor: LivenessProcessor, partitions: int, now_ms: Callable[[], int]) -> None:
+        self._processor = processor
+        self._partitions = partitions
+        self._now_ms = now_ms
+        self._fleet: tuple[float, FleetAnswer] | None = None
+        self._counting = asyncio.Lock()
+
+    async def node(self, node_id: str) -> NodesAnswer:
+        """One node, or none. It may be in another partition than it should: not all clients place keys alike."""
+        home, ids = partition_of(node_id.encode(errors="replace"), self._partitions), pl.Series([node_id])
+
+        def find(parts: Collection[Part]) -> NodesAnswer:
+            for part in (*parts, *self._processor.parts.values()):
+                if found := part.table.describe(ids, part.now_ms):
+                    return NodesAnswer(tuple(found), self._outages(), self._basis([part]))
+            return NodesAnswer((), self._outages(), self._basis(parts))
+
+        return await self._read([home], find)
+
+    async def nodes(self, query: NodeQuery) -> NodesAnswer:
+        """Those that the query selects."""
+
+        def select(parts: Collection[Part]) -> NodesAnswer:
+            found = [(part, part.table.select(query, part.now_ms)) for part in parts]
+            ids = pl.concat([ids for _, ids in found]).sort().head(query.limit)
+            nodes = [
+                node for part, own in found for node in part.table.describe(own.filter(own.is_in(ids)), part.now_ms)
+            ]
+            ordered = sorted(nodes, key=lambda node: node.node_id)[: query.limit]
+            return NodesAnswer(tuple(ordered), self._outages(), self._basis(parts))
+
+        return await self._read(range(self._partitions), select)
+
+    async def fleet(self) -> FleetAnswer:
+        """Counts of all nodes."""
+        async with self._counting:
+            if self._fleet is None or time.monotonic() - self._fleet[0] > FLEET_FOR_S:
+                answer = await self._read(range(self._partitions), self._count)
+                self._fleet = time.monotonic(), answer
+            elif not self._processor.recovered:
+                self._fleet = None
+                raise NotHereError("the worker is recovering its nodes; try again in a few seconds")
+            return self._fleet[1]
+
+    def _count(self, parts: Collection[Part]) -> FleetAnswer:
+        counts = [part.table.counts(part.now_ms) for part in parts]
+        zones = pl.concat([each.zones for each in counts])
+        zones = zones.group_by("region", "zone").agg(pl.col(STATES).sum()).sort("region", "zone")
+        sums = {
+            name: sum(getattr(each, name) for each in counts) for name in ("heartbeats", "lost", "restarts", "refused")
+        }
+        return FleetAnswer(replace(counts[0], zones=zones, **sums), self._outages(), self._basis(parts))
+
+    async def _read(self, partitions: Collection[int], step: Callable[[Collection[Part]], AnswerT]) -> AnswerT:
+        processor = self._processor
+
+        def run() -> AnswerT:
+            missing = sorted(set(partitions) - processor.parts.keys())
+            if not processor.recovered:
+                raise NotHereError("the worker is recovering its nodes; try again in a few seconds")
+            if missing:
+                raise NotHereError(f"partitions {missing} of {SOURCE} are kept by another worker")
+            parts = [processor.parts[partition] for partition in partitions]
+            behind = [part.partition for part in parts if not part.known_again]
+            if behind:
+                raise NotHereError(
+                    f"the worker is recovering its nodes: partitions {behind} of {SOURCE} are read again"
+                )
+            return step(parts)
+
+        if not processor.recovered:  # now, not when the thread has built what it builds
+            raise NotHereError("the worker is recovering its nodes; try again in a few seconds")
+        answer = await processor.in_thread(run)
+        if not processor.heard_of:
+            raise NotHereError("the group has not heard of this worker lately; another may keep its nodes now")
+        return answer
+
+    def _outages(self) -> Mapping[Zone, ZoneState]:
+        return {zone: known for zone, known in self._processor.judge.zones.items() if known.state == OUTAGE}
+
+    def _basis(self, parts: Collection[Part]) -> Basis:
+        complete_to_ms = min(part.now_ms for part in parts)
+        staleness_ms = max(0, self._now_ms() - complete_to_ms)
+        return Basis(complete_to_ms, staleness_ms, {part.partition: part.read_to - 1 for part in parts})

@@ -1,0 +1,1 @@
+"""Real processes, real faults, and an oracle: one scenario for each row of the fault matrix."""

@@ -1,0 +1,244 @@
+"""The scenarios: what each row of the fault matrix does to a stand. A scenario ends when its last fault is over."""
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from fastavro import schemaless_writer
+
+from schemas.catalog import load_catalog
+from schemas.codec import encode, frame
+from schemas.records import Heartbeat
+from tests.faults.driver.group import reset_offsets, tear_last_page
+from tests.faults.driver.poison import heartbeat, poisons
+from tests.faults.driver.processes import PAGES, PARTIALS, DoomedWorker, deaths
+from tests.faults.driver.stand import PROMISES, Stand
+from tests.faults.driver.verdict import FORGED
+from tests.integration.worker_process import eventually, now_ms, probe_result
+
+SESSION_S = 6.0
+TAKEOVER_S = 60.0
+# What is younger may be in slices that are not sealed yet, of which a part only would be read again.
+OPEN_S = 25.0
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+
+def killed_worker(stand: Stand) -> None:
+    """Kill -9 at named points of its sends, and at random moments."""
+    worker = stand.worker()
+    stand.start_fleet()
+    for death in deaths(stand.rng, 20 if stand.long else 3):
+        if death is None:
+            worker.start()
+            stand.some_time(1, 12)
+            worker.kill()
+        else:
+            worker.start_doomed(death).await_death()
+        stand.kills += 1
+        stand.say(f"  killed: {death or 'at a random moment'}")
+    worker.start()
+
+
+def frozen_worker(stand: Stand) -> None:
+    """Two workers; one is stopped for longer than its session, wakes up, and then the other is killed."""
+    first, second = stand.worker("first"), stand.worker("second")
+    stand.start_fleet()
+    first.start().await_ready()
+    second.start()
+    for frozen, other in ((second, first), (first, second)):
+        eventually(lambda: _share([first, second]), "sharing", TAKEOVER_S)
+        stand.some_time(1, 4)
+        frozen.pause()
+        time.sleep(SESSION_S)
+        eventually(partial(_keeps_all, other), "takeover", TAKEOVER_S)
+        stand.some_time(1, 4)
+        frozen.resume()
+        stand.some_time(1, 8)
+    stand.kill(second)
+
+
+def broker_gone(stand: Stand) -> None:
+    """The broker is killed and started again, then paused; a worker that ends is started again by its unit only."""
+    worker = stand.worker().start().await_ready()
+    stand.keep(worker)
+    stand.start_fleet()
+    stand.some_time(3, 8)
+    stand.broker.kill()
+    stand.kills += 1
+    stand.some_time(1, 10)
+    stand.broker.start()
+    stand.some_time(5, 15)
+    stand.pause_broker(60 if stand.long else 15)
+
+
+def wild_clocks(stand: Stand) -> None:
+    """Nodes whose clocks are an hour off, step back, or say what cannot be; the worker is killed among them."""
+    worker = stand.worker().start()
+    stand.start_fleet()
+    worker.await_ready()
+    wild = (HOUR_MS, -HOUR_MS, DAY_MS, -DAY_MS, -400 * DAY_MS, 4_000, -4_000)
+    absolute = (0, -(1 << 62), 1 << 62, (1 << 63) - 1)
+    for step in range(600):
+        now = now_ms()
+        times = [now - step * 1_000, *(now + off for off in wild), *absolute]
+        for number, ts in enumerate(times):
+            record = probe_result(
+                node_id=f"guest-{number}", seq=step, ts=ts, service=stand.rng.choice(["login", "new"])
+            )
+            stand.guests.send(record)
+        time.sleep(0.02)
+        if step == 300:
+            stand.kill(worker)
+            worker.start()
+
+
+def poisoned(stand: Stand) -> None:
+    """Every kind of record that cannot be used, each with a good neighbour of the same node behind it."""
+    worker = stand.worker().start()
+    stand.start_fleet()
+    worker.await_ready()
+    seq = 0
+    for _ in range(10 if stand.long else 1):
+        for each in poisons():
+            stand.guests.poison(each.topic, each.key, each.value, each.why)
+            stand.guests.send(probe_result(node_id="guest-1", seq=seq, service="login"))
+            stand.guests.send(heartbeat(node_id="guest-1", seq=seq))
+            seq += 1
+            stand.some_time(0, 0.2)
+    stand.kill(worker)
+    worker.start()
+
+
+def torn_page(stand: Stand) -> None:
+    """The last state page of a partition is cut while the worker is down."""
+    worker = stand.worker().start()
+    stand.start_fleet()
+    worker.await_ready()
+    stand.some_time(5, 15)
+    stand.kill(worker)
+    torn = tear_last_page(stand.brokers, PAGES, stand.rng)
+    stand.say(f"  torn: partition {torn.partition}, {torn.key!r}")
+    stand.unreadable_pages = 1
+    worker.start()
+
+
+def mixed_schemas(stand: Stand) -> None:
+    """Heartbeats of the first schema beside the fleet's, which has the newest; workers come and go."""
+    worker = stand.worker().start()
+    stand.start_fleet()
+    first = load_catalog().topic("heartbeats").versions[0]
+    for seq in range(300):
+        for node in range(20):
+            record = heartbeat(node_id=f"guest-{node}", seq=seq)
+            stand.guests.send(record, frame(first.id, _body(record, first.parsed)))
+        time.sleep(0.05)
+        if seq == 150:
+            worker.await_ready()
+            stand.kill(worker)
+            worker.start()
+
+
+def storm(stand: Stand) -> None:
+    """A worker is added or removed every ten seconds: stopped, killed, or one more."""
+    workers = [stand.worker(name) for name in ("first", "second", "third")]
+    workers[0].start().await_ready()
+    stand.start_fleet()
+    until = time.monotonic() + (300 if stand.long else 40)
+    while time.monotonic() < until:
+        stand.say(f"  {_one_more_or_less(stand, workers)}")
+        time.sleep(10)
+
+
+def replayed(stand: Stand) -> None:
+    """An hour of event time is in the log; the group is set back to before it, while no worker runs."""
+    worker = stand.worker().start()
+    for seq in range(20_000):
+        ts = now_ms() - stand.rng.randrange(HOUR_MS)
+        stand.guests.send(
+            probe_result(node_id=f"guest-{seq % 20}", seq=seq, ts=ts, service=stand.rng.choice(["login", "new"]))
+        )
+    stand.start_fleet()
+    for age_s in (HOUR_MS / 1_000, stand.rng.uniform(OPEN_S, 45)):
+        worker.await_ready()
+        stand.some_time(5, 12)
+        stand.kill(worker)
+        reset_offsets(stand.brokers, ["probe-results", PARTIALS, "heartbeats"], age_s)
+        stand.say(f"  read again: the last {age_s:.0f} s")
+        worker.start()
+
+
+def forged(stand: Stand) -> None:
+    """A million nodes that do not exist, while the true ones go on; a worker takes 100,000, 20,000 of them a minute."""
+    worker = stand.worker("worker", "--nodes-max", "100000", "--nodes-new-per-minute", "20000").start()
+    stand.start_fleet()
+    worker.await_ready()
+    stand.some_time(4, 8)
+    names = [f"{FORGED}{number:07}" for number in range(1_000_000 if stand.long else 100_000)]
+    template = heartbeat(node_id=names[0])
+    value = encode(template)
+    for name in names:
+        stand.guests.send(replace(template, node_id=name), value.replace(names[0].encode(), name.encode()))
+    stand.guests.flush()
+    stand.kill(worker)
+    worker.start()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the matrix."""
+
+    title: str
+    scenario: Callable[[Stand], None]
+
+
+ROWS = {
+    2: Row("worker killed", killed_worker),
+    4: Row("worker frozen, woken", frozen_worker),
+    5: Row("broker killed, paused", broker_gone),
+    9: Row("wild clocks", wild_clocks),
+    10: Row("poison", poisoned),
+    11: Row("torn state page", torn_page),
+    12: Row("schemas mixed", mixed_schemas),
+    13: Row("rebalance storm", storm),
+    14: Row("an hour read again", replayed),
+    15: Row("forged nodes", forged),
+}
+
+
+def _one_more_or_less(stand: Stand, workers: list[DoomedWorker]) -> str:
+    rng = stand.rng
+    alive = [worker for worker in workers if worker.runs]
+    if len(alive) == 1 or (len(alive) < len(workers) and rng.random() < 0.5):
+        chosen = rng.choice([worker for worker in workers if worker not in alive])
+        chosen.start()
+        return f"{chosen.name} added"
+    chosen = rng.choice(alive)
+    if rng.random() < 0.5:
+        chosen.ask_to_stop()
+        return f"{chosen.name} asked to stop"
+    stand.kill(chosen)
+    return f"{chosen.name} killed"
+
+
+def _kept(worker: DoomedWorker) -> set[str]:
+    return {promise.id for promise in PROMISES if worker.get(f"/api/v1/slos/{promise.id}")[0] == 200}
+
+
+def _keeps_all(worker: DoomedWorker) -> bool:
+    return len(_kept(worker)) == len(PROMISES)
+
+
+def _share(workers: list[DoomedWorker]) -> bool:
+    """Each keeps some, each objective is kept by one."""
+    kept = [_kept(worker) for worker in workers]
+    return all(kept) and sum(map(len, kept)) == len(set().union(*kept)) == len(PROMISES)
+
+
+def _body(record: Heartbeat, schema: dict[str, Any]) -> bytes:
+    out = io.BytesIO()
+    schemaless_writer(out, schema, asdict(record))
+    return out.getvalue()
