@@ -71,7 +71,8 @@ def burn_rate(counted: Counted, usual: Counted, target: float) -> float | None:
     the same time: in a quiet minute one failure out of two events is not half an outage. Never more than the plain
     ratio, and the same for traffic that is as usual.
     """
-    from_usual = usual.total * counted.span_s / usual.span_s if usual.span_s else 0.0
+    # A window that begins before there were any events says no more than what there is.
+    from_usual = usual.total * min(1.0, counted.span_s / usual.span_s) if usual.span_s else 0.0
     expected = max(float(counted.total), from_usual)
     if not expected:
         return None

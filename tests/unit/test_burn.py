@@ -99,6 +99,11 @@ def test_low_traffic_never_makes_it_burn_faster(total: int, data: st.DataObject,
     assert (rule or 0.0) <= (plain or 0.0)
 
 
+def test_a_window_longer_than_the_history_is_the_plain_ratio() -> None:
+    three_minutes = Counted(180, 600, 300)
+    assert burn_rate(Counted(HOUR_S, 600, 300), three_minutes, 0.99) == pytest.approx(50.0)
+
+
 def test_the_gravest_that_fires_is_what_burns() -> None:
     full = Counted(DAY_S, 1_000, 0)
     windows = dict.fromkeys((HOUR_S, 300, 3 * DAY_S, 6 * HOUR_S), full)
