@@ -43,6 +43,10 @@ examples: setup ## What README and examples/ show, against a running stack
 long: setup ## Hundreds of random worlds against the exactness rules: minutes
 	@exec $(BIN)/python -m pytest -n auto -m long --timeout 1800
 
+.PHONY: faults
+faults: setup ## Every fault of the matrix against real processes, three seeds each, and a table: an hour or two
+	@exec $(BIN)/python -m tests.faults.run
+
 .PHONY: lint
 lint: setup ## Formatting, ruff, mypy and the import contracts
 	$(BIN)/ruff format --check

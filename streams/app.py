@@ -129,7 +129,8 @@ class Worker:
             asyncio.create_task(self._every(STEP_EVERY_S, self._rollup.step)),
             asyncio.create_task(self._every(SAVE_EVERY_S, self._objectives.save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
-            asyncio.create_task(self._every(STEP_EVERY_S, self._liveness.step)),
+            asyncio.create_task(self._every(STEP_EVERY_S, self._liveness.fold)),
+            asyncio.create_task(self._every(STEP_EVERY_S, self._liveness.tend)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._show_nodes)),
             asyncio.create_task(self._watch()),
         ]
@@ -181,7 +182,7 @@ class Worker:
         with contextlib.suppress(Exception):
             await self._rollup.step()
             await self._objectives.save()
-            await self._liveness.step()
+            await self._liveness.fold()
             await self._liveness.save()
             await self.app.consumer.commit()
 

@@ -17,11 +17,10 @@ from streams.engine.bulk import Bulk
 from streams.engine.fetched import last_heard
 from streams.engine.intake import Intake
 from streams.engine.transport import Consumer, Poll
-from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
-from streams.processors.node_folding import NodeFolder, Records
+from streams.processors.node_folding import Letters, NodeFolder, Records
 from streams.processors.node_judging import NodeJudge, Verdict
 from streams.processors.node_recovery import SOURCE, NodeRecovery, ReadLog
-from streams.processors.node_saving import NodeSaver, Page, snapshot
+from streams.processors.node_saving import NodeSaver, Page, Saved, snapshot
 from streams.processors.node_states import TOPIC as NODE_STATES
 
 if TYPE_CHECKING:
@@ -35,8 +34,9 @@ SAVE_EVERY_S = 1.0
 MAX_PENDING = 60_000
 # So many records are folded at once: whoever reads waits for no more.
 FOLD_RECORDS = 20_000
-FOLD_FOR_S = 0.5
 PENDING_POLL_S = 0.01
+UNHEARD_POLL_S = 0.1
+NEVER = -2  # no generation of the group follows it
 
 log = structlog.get_logger("fleetbeat.liveness")
 
@@ -57,13 +57,16 @@ class LivenessProcessor:
         self._pending: deque[Records] = deque()
         self._pending_count = 0
         self._epoch = 0
-        self._generation = -1
+        self._generation = NEVER
+        self._unsaid = False  # a verdict is on its way
         self._judged_s = self._saved_s = 0.0  # monotonic
 
     def lose_all(self) -> None:
         """A rebalance has begun: nothing is answered, judged or saved until recovery is complete."""
         self._epoch += 1
         self.recovered = False
+        if self._unsaid:  # the tables take for announced what is not: they are built anew
+            self._generation, self.judge = NEVER, NodeJudge()
         self._intake.lose_all()
         self._pending.clear()
         self._pending_count = 0
@@ -106,13 +109,21 @@ class LivenessProcessor:
             while self._pending_count > MAX_PENDING and epoch == self._epoch and not self._app.rebalancing:  # noqa: ASYNC110 - of three events, one of them Faust's
                 await asyncio.sleep(PENDING_POLL_S)
 
-    async def step(self) -> None:
-        """Fold what is pending; judge, announce and save when it is time to. Announced before it is saved."""
+    async def fold(self) -> None:
+        """Count what is pending."""
+        epoch = self._epoch
+        while self.recovered and self.heard_of and self._pending and epoch == self._epoch:
+            polls = self._take()
+            with metrics.BATCH_SECONDS.labels("liveness").time():
+                await self.in_thread(self._folder.fold, self.parts, polls)
+        self._look()
+
+    async def tend(self) -> None:
+        """Judge, announce and save when it is time to, while folding goes on. What is announced is saved afterwards."""
         epoch = self._epoch
         if not self.recovered or not self.heard_of:
             return
-        await self._fold_pending(epoch)
-        if epoch == self._epoch and time.monotonic() - self._judged_s >= JUDGE_EVERY_S:
+        if time.monotonic() - self._judged_s >= JUDGE_EVERY_S:
             self._judged_s = time.monotonic()
             await self._judge_all()
         if epoch == self._epoch and time.monotonic() - self._saved_s >= SAVE_EVERY_S:
@@ -120,13 +131,14 @@ class LivenessProcessor:
             await self.save()
 
     async def save(self) -> None:
-        """Write the pages that are due, await every ack, then move the commits."""
+        """Write dead letters and the pages that are due, await every ack, then move the commits."""
         epoch = self._epoch
         if not self.recovered or not self.heard_of:
             return
         with metrics.NODE_SNAPSHOT_SECONDS.time():
-            saved = await self.in_thread(lambda: [snapshot(part) for part in self.parts.values()])
+            saved, letters = await self.in_thread(self._snapshots)
             pages: list[Page] = await asyncio.to_thread(lambda: [page for each in saved for page in each.packed()])
+            await self._saver.write_letters(letters)
             await self._saver.tell_who_left(saved)
             await self._saver.write(pages)
         if epoch == self._epoch:
@@ -157,17 +169,6 @@ class LivenessProcessor:
             lag += max(0, heard.end - part.read_to)
         return lag
 
-    async def _fold_pending(self, epoch: int) -> None:
-        until_s = time.monotonic() + FOLD_FOR_S
-        while self._pending and epoch == self._epoch and time.monotonic() < until_s:
-            polls = self._take()
-            with metrics.BATCH_SECONDS.labels("liveness").time():
-                letters = await self.in_thread(self._folder.fold, self.parts, polls)
-            send = self._app.producer.send
-            acks: list[Any] = [await send(DEAD_LETTERS, key, value, None, None, None) for key, value in letters]
-            await asyncio.gather(*acks)
-        self._look()
-
     def _take(self) -> list[Records]:
         polls: list[Records] = []
         count = 0
@@ -177,6 +178,9 @@ class LivenessProcessor:
         self._pending_count -= count
         metrics.HEARTBEATS_PENDING.set(self._pending_count)
         return polls
+
+    def _snapshots(self) -> tuple[list[Saved], Letters]:
+        return [snapshot(part) for part in self.parts.values()], self._folder.take_letters()
 
     def _look(self) -> None:
         """Moves the time of every part on."""
@@ -192,7 +196,13 @@ class LivenessProcessor:
         judged = [part for part in self.parts.values() if part.may_be_judged(at_s)]
         if not judged:
             return
+        epoch, self._unsaid = self._epoch, True
         verdict: Verdict = await self.in_thread(self.judge.round, judged)
-        bulk = Bulk(self._app, NODE_STATES)
-        await asyncio.to_thread(verdict.pack, bulk, judged[0])
-        await bulk.send()
+        # Others may speak of these nodes now.
+        while not self.heard_of and epoch == self._epoch:  # noqa: ASYNC110 - of two events, one of them a clock's
+            await asyncio.sleep(UNHEARD_POLL_S)
+        if epoch == self._epoch:
+            bulk = Bulk(self._app, NODE_STATES)
+            await asyncio.to_thread(verdict.pack, bulk, judged[0])
+            await bulk.send()
+        self._unsaid = False

@@ -25,8 +25,14 @@ class NodeFolder:
 
     def __init__(self) -> None:
         self._reader = BlockReader(SOURCE, BEAT_COLUMNS)
+        self._letters: Letters = []
 
-    def fold(self, parts: Mapping[int, Part], polls: Sequence[Records]) -> Letters:
+    def take_letters(self) -> Letters:
+        """Dead letters since the last call; they must be written before what was folded with them is committed."""
+        letters, self._letters = self._letters, []
+        return letters
+
+    def fold(self, parts: Mapping[int, Part], polls: Sequence[Records]) -> None:
         """Counts what is new in the polls, which hold each partition's records in offset order."""
         by_partition: dict[int, Records] = {}
         for poll in polls:
@@ -44,7 +50,7 @@ class NodeFolder:
             begin, end = end, end + len(one)
             first, after = np.searchsorted(rows, (begin, end)).tolist()
             _fold(parts[partition], beats[first:after], one[-1].offset)
-        return dead_letters(records, rejects, "worker")
+        self._letters += dead_letters(records, rejects, "worker")
 
 
 def _placed(frame: pl.DataFrame, records: Records) -> tuple[np.ndarray[tuple[int], np.dtype[np.uint32]], pl.DataFrame]:

@@ -15,12 +15,15 @@ from streams.engine.app import App
 from streams.engine.bulk import Bulk
 from streams.engine.node_pages import page_key, write_page
 from streams.engine.positions import fetch_committed, move
+from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
+from streams.processors.node_folding import Letters
 from streams.processors.node_parts import Part
 from streams.processors.node_recovery import PAGES_TOPIC, SOURCE
 from streams.processors.node_states import TOPIC as NODE_STATES
 
-# A page that changes all the time is written once in so many saves; one with new nodes at once.
-ROUNDS = 30
+# A page that changes all the time is written once in so many saves; one with new nodes at once. So many seconds of
+# heartbeats are read again after a crash: with two million nodes that costs as much as all else of a restart.
+ROUNDS = 10
 
 Page = tuple[int, bytes, bytes | None]  # partition, key, value
 
@@ -62,6 +65,12 @@ class NodeSaver:
 
     def __init__(self, app: App) -> None:
         self._app = app
+
+    async def write_letters(self, letters: Letters) -> None:
+        """Returns when the broker has acknowledged every dead letter."""
+        send = self._app.producer.send
+        acks: list[Any] = [await send(DEAD_LETTERS, key, value, None, None, None) for key, value in letters]
+        await asyncio.gather(*acks)
 
     async def tell_who_left(self, saved: Collection[Saved]) -> None:
         """Returns when the broker has acknowledged a tombstone for every node that has left."""

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tests.faults.driver.rows import ROWS
@@ -44,7 +44,8 @@ def run_row(row: int, seed: int, form: Form, folder: Path) -> Outcome:
     place = folder / f"row-{row:02}-seed-{seed}"
     print(f"row {row}: {ROWS[row].title}; seed {seed}", flush=True)
     shutil.rmtree(place, ignore_errors=True)
-    stand = Stand(place, seed, form, say=lambda line: print(line, flush=True))
+    busy = replace(form, results_per_s=form.results_per_s * ROWS[row].busier)
+    stand = Stand(place, seed, busy, say=lambda line: print(line, flush=True))
     recovery_s, events, lost, doubled, faults = 0.0, 0, 0, 0, tuple[str, ...]()
     try:
         with stand:

@@ -174,8 +174,6 @@ def test_kill_minus_nine_at_random_moments(brokers: str, traffic: Traffic, start
     assert dead_letters_cover(brokers, traffic)
 
 
-# Long: it belongs to issue 5, and on a machine with other work it has over-counted twice in CI (docs/exactness.md).
-@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_two_workers_of_which_one_freezes_and_the_other_is_killed(
     brokers: str, traffic: Traffic, start: Start, rng: random.Random

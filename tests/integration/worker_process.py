@@ -273,10 +273,11 @@ class Traffic(threading.Thread):
     def _run(self) -> None:
         begun = time.monotonic()
         for seq in itertools.count():
-            while (ahead_s := seq / self._rate - (time.monotonic() - begun)) > 0:
-                if self._ending.wait(min(ahead_s, 0.02)):
-                    self.sender.flush()
-                    return
+            while (ahead_s := seq / self._rate - (time.monotonic() - begun)) > 0 and not self._ending.is_set():
+                self._ending.wait(min(ahead_s, 0.02))
+            if self._ending.is_set():  # also when it is behind
+                self.sender.flush()
+                return
             self.sender.send(self._event(seq))
             if self._rng.random() < 0.002:
                 self.sender.send_corrupt(b"node-1", b"\x00\x00\x00\x00\x02not avro %d" % seq)

@@ -96,7 +96,7 @@ class Stand:
             self.objectives = write_objectives(self.folder / "slos.yaml", PROMISES)
             self.guests = Guests(self.brokers)
             self._start_archive()
-            cleanup.callback(self._archive.kill)
+            cleanup.callback(_end, self._archive)
             cleanup.callback(self._end_processes)
             self.witness = cleanup.enter_context(Witness(self._running))
             self._cleanup = cleanup.pop_all()
@@ -118,7 +118,7 @@ class Stand:
         for worker in self.workers.values():
             worker.__exit__()
         if self._fleet is not None:
-            self._fleet.kill()
+            _end(self._fleet)
 
     @property
     def brokers(self) -> str:
@@ -274,3 +274,8 @@ class Stand:
     def _run(self, *arguments: str) -> None:
         with (self.folder / "topics.log").open("wb") as log:
             subprocess.run(fleetbeat(*arguments), stdout=log, stderr=log, check=True)
+
+
+def _end(child: Child) -> None:
+    child.kill()
+    eventually(lambda: child.poll() is not None, f"end of {child.name}", READY_S)
