@@ -14,7 +14,8 @@ class FrameError(ValueError):
 def pack(rows: pl.DataFrame) -> bytes:
     """The rows as bytes."""
     out = io.BytesIO()
-    rows.write_ipc_stream(out, compression="zstd")
+    # Of texts the oldest level writes those of the rows; the newest writes the whole buffers that they are parts of.
+    rows.write_ipc_stream(out, compression="zstd", compat_level=pl.CompatLevel.oldest())
     return out.getvalue()
 
 

@@ -105,8 +105,7 @@ class LivenessProcessor:
             self._pending.append(records)
             self._pending_count += len(records)
             metrics.HEARTBEATS_PENDING.set(self._pending_count)
-            # A rebalance waits until this poll is let go of, and nothing is folded meanwhile.
-            while self._pending_count > MAX_PENDING and epoch == self._epoch and not self._app.rebalancing:  # noqa: ASYNC110 - of three events, one of them Faust's
+            while self._pending_count > MAX_PENDING and epoch == self._epoch and not self._nothing_is_folded():  # noqa: ASYNC110 - of four events, two of them Faust's
                 await asyncio.sleep(PENDING_POLL_S)
 
     async def fold(self) -> None:
@@ -168,6 +167,10 @@ class LivenessProcessor:
                 return None
             lag += max(0, heard.end - part.read_to)
         return lag
+
+    def _nothing_is_folded(self) -> bool:
+        """A rebalance or a stop has begun, and waits until every poll is let go of."""
+        return self._app.rebalancing or self._app.should_stop
 
     def _take(self) -> list[Records]:
         polls: list[Records] = []

@@ -66,8 +66,9 @@ class NodeQueries:
 
         def find(parts: Collection[Part]) -> NodesAnswer:
             for part in (*parts, *self._processor.parts.values()):
+                basis = self._basis([part])
                 if found := part.table.describe(ids, part.now_ms):
-                    return NodesAnswer(tuple(found), self._outages(), self._basis([part]))
+                    return NodesAnswer(tuple(found), self._outages(), basis)
             return NodesAnswer((), self._outages(), self._basis(parts))
 
         return await self._read([home], find)
@@ -76,13 +77,14 @@ class NodeQueries:
         """Those that the query selects."""
 
         def select(parts: Collection[Part]) -> NodesAnswer:
+            basis = self._basis(parts)
             found = [(part, part.table.select(query, part.now_ms)) for part in parts]
             ids = pl.concat([ids for _, ids in found]).sort().head(query.limit)
             nodes = [
                 node for part, own in found for node in part.table.describe(own.filter(own.is_in(ids)), part.now_ms)
             ]
             ordered = sorted(nodes, key=lambda node: node.node_id)[: query.limit]
-            return NodesAnswer(tuple(ordered), self._outages(), self._basis(parts))
+            return NodesAnswer(tuple(ordered), self._outages(), basis)
 
         return await self._read(range(self._partitions), select)
 
@@ -98,13 +100,14 @@ class NodeQueries:
             return self._fleet[1]
 
     def _count(self, parts: Collection[Part]) -> FleetAnswer:
+        basis = self._basis(parts)
         counts = [part.table.counts(part.now_ms) for part in parts]
         zones = pl.concat([each.zones for each in counts])
         zones = zones.group_by("region", "zone").agg(pl.col(STATES).sum()).sort("region", "zone")
         sums = {
             name: sum(getattr(each, name) for each in counts) for name in ("heartbeats", "lost", "restarts", "refused")
         }
-        return FleetAnswer(replace(counts[0], zones=zones, **sums), self._outages(), self._basis(parts))
+        return FleetAnswer(replace(counts[0], zones=zones, **sums), self._outages(), basis)
 
     async def _read(self, partitions: Collection[int], step: Callable[[Collection[Part]], AnswerT]) -> AnswerT:
         processor = self._processor
@@ -134,6 +137,7 @@ class NodeQueries:
         return {zone: known for zone, known in self._processor.judge.zones.items() if known.state == OUTAGE}
 
     def _basis(self, parts: Collection[Part]) -> Basis:
+        """To be taken before the tables are looked at: the parts' time goes on meanwhile, and is never ahead of it."""
         complete_to_ms = min(part.now_ms for part in parts)
         staleness_ms = max(0, self._now_ms() - complete_to_ms)
         return Basis(complete_to_ms, staleness_ms, {part.partition: part.read_to - 1 for part in parts})

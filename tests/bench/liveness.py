@@ -24,7 +24,7 @@ from tests.integration.worker_process import Promise, WorkerProcess, eventually,
 
 NODES = 2_000_000
 INTERVAL_S = 30
-ASKED = 200
+ASKED = 100
 FLOORS = {"memory_mb": 1_500, "ready_s": 20}
 PATHS = {
     "fleet": "/api/v1/fleet",
@@ -59,14 +59,16 @@ def measure(brokers: str, root: Path, nodes: int) -> dict[str, Any]:
     with WorkerProcess(brokers, root, objectives, options=limits) as worker:
         worker.start()
         figures: dict[str, Any] = {"nodes": nodes, **fold_rates(worker, nodes, sent)}
+        say(figures)
         fleet = simulate(brokers, nodes)
         try:
-            eventually(lambda: up(worker) > 0.99 * nodes, "fleet that is up", 3 * INTERVAL_S)
+            eventually(lambda: up(worker) > 0.99 * nodes, "fleet that is up", 10 * INTERVAL_S)
             some = worker.get("/api/v1/nodes?limit=1")[1]["nodes"][0]["node_id"]
             paths = {**PATHS, "node": f"/api/v1/nodes/{some}"}
             figures |= {
                 f"{name}_{figure}": ms for name, path in paths.items() for figure, ms in ask(worker, path).items()
             }
+            say(figures)
             figures["memory_before_mb"] = memory_mb(worker)
             figures["ready_s"] = restart(worker)
             figures["up_after_restart"] = up(worker)
@@ -79,6 +81,11 @@ def measure(brokers: str, root: Path, nodes: int) -> dict[str, Any]:
         figures["heartbeats"] = sent
         figures["miscounted"] = counted(worker) - sent
     return figures
+
+
+def say(figures: dict[str, Any]) -> None:
+    """How far it is: the whole takes minutes."""
+    print(json_format.dumps(figures), file=sys.stderr, flush=True)
 
 
 def simulate(brokers: str, nodes: int, *more: str) -> "subprocess.Popen[str]":
