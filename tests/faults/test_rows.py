@@ -1,4 +1,4 @@
-"""The short form of `make faults`: a worker that dies at three named points, and poison; the oracle is exact."""
+"""The short form of `make faults`: a worker that dies at three named points, and (long) poison; the oracle is exact."""
 
 import random
 from pathlib import Path
@@ -15,7 +15,14 @@ SHORT = Form(nodes=200, results_per_s=2_000, long=False, visible_s=60)
 @pytest.mark.kafka
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("row", [2, 10], ids=["a worker dies at named points", "poison in every topic"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(2, id="a worker dies at named points"),
+        # Most of a minute for what test_blocks_poison.py and test_end_to_end_producers.py see in seconds.
+        pytest.param(10, id="poison in every topic", marks=pytest.mark.long),
+    ],
+)
 def test_every_second_is_exact_and_every_record_stored_once(row: int, tmp_path: Path) -> None:
     outcome = run_row(row, random.SystemRandom().randrange(1 << 32), SHORT, tmp_path)
     assert outcome.faults == ()
