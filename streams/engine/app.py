@@ -85,6 +85,7 @@ def create_app(settings: EngineSettings, batch_topics: frozenset[str]) -> App:
         stream_wait_empty=True,
         stream_recovery_delay=0,
         producer_linger=0.01,
+        producer_max_batch_size=1 << 19,  # a request for each state page would take as long as all of them together
         producer_request_timeout=15,
         producer_max_request_size=MAX_MESSAGE_BYTES,
         producer_compression_type="lz4",

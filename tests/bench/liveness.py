@@ -2,7 +2,8 @@
 
 A real Kafka, a real worker and `fleetbeat simulate` on this machine. First two heartbeats of every node wait in the
 log and are folded as fast as it goes; then the fleet beats in real time, every 30 s, while views are asked and the
-worker is killed. At the end what the worker has counted must be what was sent.
+worker is killed twice, once while the fleet holds its breath and once under load. At the end what the worker has
+counted must be what was sent.
 `fleetbeat bench liveness --json` prints only the last line; `--nodes` makes the fleet smaller when run as a file.
 """
 
@@ -70,13 +71,17 @@ def measure(brokers: str, root: Path, nodes: int) -> dict[str, Any]:
             }
             say(figures)
             figures["memory_before_mb"] = memory_mb(worker)
+            fleet.send_signal(signal.SIGSTOP)
             figures["ready_s"] = restart(worker)
-            figures["up_after_restart"] = up(worker)
+            fleet.send_signal(signal.SIGCONT)
+            eventually(lambda: up(worker) > 0.99 * nodes, "fleet that is up again", 10 * INTERVAL_S)
+            figures["ready_under_load_s"] = restart(worker)
         finally:
+            fleet.send_signal(signal.SIGCONT)
             fleet.send_signal(signal.SIGTERM)
             out, _ = fleet.communicate()
         sent += json_format.loads(out)["heartbeats"]
-        eventually(lambda: counted(worker) >= sent, "end of the log", 120)
+        eventually(lambda: counted(worker) >= sent, "end of the log", 300)
         figures["memory_mb"] = max(figures["memory_before_mb"], memory_mb(worker))
         figures["heartbeats"] = sent
         figures["miscounted"] = counted(worker) - sent
@@ -146,7 +151,7 @@ def restart(worker: WorkerProcess) -> float:
     """Seconds from the start after a kill -9 until the worker is ready."""
     worker.kill()
     begun = time.monotonic()
-    worker.start().await_ready(120)
+    worker.start().await_ready(300)
     return round(time.monotonic() - begun, 1)
 
 
