@@ -54,7 +54,9 @@ def main(*, json: bool = False) -> int:
         print(f"exec to first heartbeat in Kafka, median of {RUNS}  {cold_start_ms:>8,.0f} ms")
         print(f"processor time of that                         {figures['cold_start_cpu_ms']:>8,.0f} ms")
         print(f"resident after {IDLE_S} s with ten probes every 5 s   {idle_mb:>8,.1f} MB")
-    print(json_format.dumps({"name": "agent_start", "figures": figures, "ratios": {}, "floors": FLOORS, "holds": holds}))
+    print(
+        json_format.dumps({"name": "agent_start", "figures": figures, "ratios": {}, "floors": FLOORS, "holds": holds})
+    )
     return 0
 
 
