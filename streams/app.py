@@ -69,7 +69,9 @@ class Worker:
     def __init__(self, options: WorkerOptions, objectives: tuple[Objective, ...], partitions: int) -> None:
         index = SeriesIndex()
         self.app: App = create_app(
-            EngineSettings(options.brokers, options.state, partitions), frozenset({SOURCE, PARTIALS, HEARTBEATS})
+            EngineSettings(options.brokers, options.state, partitions),
+            batch_topics=frozenset({SOURCE, PARTIALS, HEARTBEATS}),
+            raw_topics=frozenset({SOURCE}),
         )
         self._partitions = partitions
         self._rollup = RollupProcessor(self.app, Judge(objectives, index), index, partitions)
@@ -125,8 +127,8 @@ class Worker:
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         self.app.finalize()
         await self.app.start()
+        rolling = asyncio.create_task(self._guarded(lambda: self._rollup.run(self._stop)))
         tasks = [
-            asyncio.create_task(self._every(STEP_EVERY_S, self._rollup.step)),
             asyncio.create_task(self._every(SAVE_EVERY_S, self._objectives.save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
             asyncio.create_task(self._every(STEP_EVERY_S, self._liveness.fold)),
@@ -138,7 +140,9 @@ class Worker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._failure is None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(rolling, 10)  # what is counted should be sent
+        if self._failure is None and not rolling.cancelled():
             await self._last_words()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.app.stop(), 15)

@@ -146,11 +146,14 @@ class Rollup:
             kept = ~pl.col("source").is_in(done)
             slot.plain, slot.objectives = slot.plain.filter(kept), slot.objectives.filter(kept)
 
-    def resume_point(self, partition: int) -> tuple[int, int]:
-        """(offset, frontier before it) from where a restart rebuilds every open cell of a partition."""
-        first = min((slot.since[partition] for slot in self._slots.values() if partition in slot.since), default=None)
-        progress = self.progress[partition]
-        return first or (progress.applied_offset + 1, progress.frontier)
+    def resume_point(self, partition: int, done: Progress) -> tuple[int, int]:
+        """(offset, frontier before it) from where a restart rebuilds every open cell of a partition.
+
+        `done`: what is published. More may have been counted since, and the point is never behind that: a record in
+        between may be unreadable and in no cell.
+        """
+        since = [slot.since[partition] for slot in self._slots.values() if partition in slot.since]
+        return min([*since, (done.applied_offset + 1, done.frontier)])
 
     def open_rows(self) -> int:
         """Rows held for open cells: the size of the state."""
