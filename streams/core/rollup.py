@@ -125,8 +125,7 @@ class Rollup:
         if not len(rows):
             return Flush(_NO_ROWS, _NO_ROWS, progress)
         grouped = self._group(events, columns, rows)
-        plain = grouped.rename({"success": "good"}).group_by(_ROW).agg(_SUMS)
-        judged = self._judge.objective_rows(grouped).group_by(_ROW).agg(_SUMS)
+        plain, judged = grouped.rename({"success": "good"}), self._judge.objective_rows(grouped)
         return Flush(self._merge(plain, "plain"), self._merge(judged, "objectives"), progress)
 
     def settle(self, flush: Flush) -> None:
@@ -213,15 +212,23 @@ class Rollup:
         for key, part in by_slot(fresh):
             slot = self._slots[key]
             known: pl.DataFrame = getattr(slot, family)
-            if known.is_empty():
-                merged = part.select(CELL_ROWS.names())
-                touched.append(merged)
-            else:
-                both = pl.concat([known, part.select(CELL_ROWS.names())])
-                merged = both.group_by(_ROW).agg(_SUMS).select(CELL_ROWS.names())
-                touched.append(merged.join(part.select(CELL).unique(), on=CELL, how="semi"))
+            fold = part.select(CELL_ROWS.names())
+            both = fold if known.is_empty() else pl.concat([known, fold])
+            merged = both.group_by(_ROW).agg(_SUMS).select(CELL_ROWS.names())
+            touched.append(merged if known.is_empty() else _touched(merged, fold))
             setattr(slot, family, merged)
         return pl.concat(touched) if touched else _NO_ROWS
+
+
+def _touched(merged: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
+    """The rows of one slot whose cells have fresh rows too."""
+    if fresh["late"][0] != ON_TIME:  # the slot has cells of many slices
+        return merged.join(fresh.select(CELL).unique(), on=CELL, how="semi")
+    width = int(merged["series"].max() or 0) + 1  # type: ignore[arg-type]
+    marks = np.zeros((int(merged["source"].max() or 0) + 1) * width, np.bool_)  # type: ignore[arg-type]
+    marks[fresh["source"].to_numpy().astype(np.int64) * width + fresh["series"].to_numpy()] = True
+    cells = merged["source"].to_numpy().astype(np.int64) * width + merged["series"].to_numpy()
+    return merged.filter(pl.Series(marks[cells]))
 
 
 def slot_keys(slices: Longs, late: Longs) -> Longs:

@@ -89,7 +89,7 @@ def create_app(settings: EngineSettings, batch_topics: frozenset[str], raw_topic
         producer_max_batch_size=1 << 19,  # a request for each state page would take as long as all of them together
         producer_request_timeout=15,
         producer_max_request_size=MAX_MESSAGE_BYTES,
-        producer_compression_type="lz4",
+        producer_compression_type=None,  # cells and pages, nearly all of the bytes, are compressed already
         producer_acks=-1,
     )
     app.batch_topics, app.raw_topics = batch_topics, raw_topics

@@ -126,9 +126,11 @@ class RollupProcessor:
                     await asyncio.sleep(PENDING_POLL_S)
                     continue
                 counted = await self._counted()
-                if sending is not None:
+                if sending is not None and (counted is not None or sending.done()):
                     await sending
-                sending = asyncio.create_task(self._sent(counted)) if counted else None
+                    sending = None
+                if counted is not None:
+                    sending = asyncio.create_task(self._sent(counted))
         finally:
             if sending is not None:
                 await sending
