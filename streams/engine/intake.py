@@ -13,7 +13,7 @@ from streams import metrics
 from streams.engine.app import App
 from streams.engine.transport import Consumer, Poll, RawPoll
 
-PollT = TypeVar("PollT", Poll, RawPoll)
+PollT = TypeVar("PollT", bound=Poll | RawPoll)
 
 log = structlog.get_logger("fleetbeat.intake")
 

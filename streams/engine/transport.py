@@ -61,17 +61,20 @@ class Poll(list[ConsumerRecord[bytes, bytes]]):
     @property
     def partition(self) -> int:
         """Of all records; an empty poll has none."""
-        return self[0].partition
+        partition: int = self[0].partition
+        return partition
 
     @property
     def first(self) -> int:
         """The offset of the first record."""
-        return self[0].offset
+        offset: int = self[0].offset
+        return offset
 
     @property
     def next(self) -> int:
         """The offset after the last record."""
-        return self[-1].offset + 1
+        offset: int = self[-1].offset + 1
+        return offset
 
     def since(self, offset: int) -> "Poll":
         """The records from an offset on."""

@@ -44,8 +44,8 @@ class SourceReader:
         counts = [len(pieces[place]) for place in whole]
         for number in doubtful:
             pieces[whole[number]] = list(pieces[whole[number]].records())  # type: ignore[union-attr]
-        lengths = [len(piece) for piece in pieces]
-        first = np.cumsum(lengths) - lengths
+        lengths = np.array([len(piece) for piece in pieces], dtype=np.int64)
+        first: Longs = np.cumsum(lengths) - lengths
         batches = [_source_batch(list(run)) for _, run in groupby(filter(len, pieces), _partition)]
         listed = [place for place, piece in enumerate(pieces) if not isinstance(piece, RawBatch)]
         if not listed:
@@ -55,7 +55,7 @@ class SourceReader:
         block = self._reader.read([record.key for record in records], [record.value for record in records])
         parts = (
             _moved(frame, counts, first[whole]),
-            _moved(block.frame, [lengths[place] for place in listed], first[listed]),
+            _moved(block.frame, lengths[listed], first[listed]),
         )
         rejected = [records[reject.row] for reject in block.rejects]
         return Reading(batches, pl.concat(parts).sort("_row"), list(block.rejects), rejected)
@@ -71,7 +71,7 @@ def _pieces(poll: Poll | RawPoll) -> list[RawBatch | Records]:
     ]
 
 
-def _moved(frame: pl.DataFrame, lengths: Sequence[int], first: Longs) -> pl.DataFrame:
+def _moved(frame: pl.DataFrame, lengths: Sequence[int] | Longs, first: Longs) -> pl.DataFrame:
     """`_row` counts over the pieces of these lengths one after the other; from now on over all, where they begin."""
     if frame.is_empty():
         return frame
@@ -81,7 +81,8 @@ def _moved(frame: pl.DataFrame, lengths: Sequence[int], first: Longs) -> pl.Data
 
 
 def _partition(piece: RawBatch | Records) -> int:
-    return piece.tp.partition if isinstance(piece, RawBatch) else piece[0].partition
+    partition: int = piece.tp.partition if isinstance(piece, RawBatch) else piece[0].partition
+    return partition
 
 
 def _source_batch(run: list[RawBatch | Records]) -> SourceBatch:

@@ -10,11 +10,10 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from streams.engine.raw import RawBatch, RawRecords
 
-Record = ConsumerRecord[bytes, bytes]
 LZ4 = 3
 
 
-def message_set(records: Sequence[Record], codec: int = LZ4, *, base: int | None = None) -> bytes:
+def message_set(records: Sequence[ConsumerRecord[bytes, bytes]], codec: int = LZ4, *, base: int | None = None) -> bytes:
     """One batch, with the append time of the last record; `base` below the first offset leaves a gap."""
     begin = records[0].offset if base is None else base
     built = DefaultRecordBatchBuilder(2, codec, 0, -1, -1, -1, 1 << 24)
@@ -29,7 +28,7 @@ def message_set(records: Sequence[Record], codec: int = LZ4, *, base: int | None
     return bytes(data)
 
 
-def raw_batches(records: Sequence[Record], codec: int = LZ4) -> list[RawBatch]:
+def raw_batches(records: Sequence[ConsumerRecord[bytes, bytes]], codec: int = LZ4) -> list[RawBatch]:
     """A batch for each append time."""
     tp = TopicPartition(records[0].topic, records[0].partition)
     sets = [message_set(list(run), codec) for _, run in groupby(records, lambda record: record.timestamp)]

@@ -172,7 +172,13 @@ def test_a_row_takes_as_many_bytes_as_fastavro_writes(rows: list[dict[str, Any]]
         schemaless_writer(out, schema, row)
         expected.append(len(out.getvalue()))
     pairs = pl.List(pl.Struct({"k": pl.String, "v": pl.Int64}))
-    types = {"text": pl.String, "number": pl.Int64, "words": pl.String, "flag": pl.Boolean, "pairs": pairs}
+    types: dict[str, Any] = {
+        "text": pl.String,
+        "number": pl.Int64,
+        "words": pl.String,
+        "flag": pl.Boolean,
+        "pairs": pairs,
+    }
     frame = pl.DataFrame(rows, schema=types)
     found = sum(np.broadcast_to(sizes(kind, frame[name]), len(rows)) for name, kind in kinds.items())
     assert np.array(found).tolist() == expected
@@ -182,4 +188,3 @@ def test_the_frame_of_the_first_value_is_found() -> None:
     assert value_prefix(batch([row_of(GOOD)])) == encode(GOOD)[:5]
     assert value_prefix(batch([(None, None)])) != encode(GOOD)[:5]
     assert value_prefix(RecordBatch(1, b"\xff\xff")) == b""
-    assert record_batches.FRAME_BYTES == 5

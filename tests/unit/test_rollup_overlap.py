@@ -15,9 +15,10 @@ from streams.core.series import Judge, SeriesIndex
 from streams.engine.transport import LOG_APPEND_TIME, Poll
 from streams.processors import rollup as processor
 from streams.processors.rollup import PARTIALS, SOURCE, RollupProcessor
-from tests.unit.test_rollup_processor import LOUD, PARTITIONS, START_MS, Fake, record
+from tests.unit.exactness import START_MS
+from tests.unit.test_rollup_processor import LOUD, PARTITIONS, Fake, record
 
-Record = ConsumerRecord[bytes, bytes]
+Records = list[ConsumerRecord[bytes, bytes]]
 SOURCE_TP = TP(SOURCE, 0)
 
 
@@ -45,7 +46,7 @@ class Held(Fake):
         return [partial for owner, partial in self.sent if owner == 0]
 
 
-def junk(offset: int) -> Record:
+def junk(offset: int) -> ConsumerRecord[bytes, bytes]:
     return ConsumerRecord(SOURCE, 0, offset, START_MS + offset, LOG_APPEND_TIME, b"n", b"junk", None, 1, 4, ())
 
 
@@ -68,7 +69,7 @@ async def running(fake: Held) -> AsyncIterator[RollupProcessor]:
     await task
 
 
-async def two_under_way(own: RollupProcessor, fake: Held, first: list[Record], second: list[Record]) -> None:
+async def two_under_way(own: RollupProcessor, fake: Held, first: Records, second: Records) -> None:
     """The first is sent and not acknowledged, the second counted."""
     own._pending.append(Poll(first, first[0].offset))
     await until(lambda: len(fake.sent) == PARTITIONS)
