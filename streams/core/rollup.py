@@ -34,6 +34,7 @@ CELL_ROWS = pl.Schema(
     }
 )
 _NO_ROWS = pl.DataFrame(schema=CELL_ROWS)  # to make one takes longer than to fill it
+_BUCKET_BITS = 11
 _SOURCE_BITS = 20  # more than Kafka has partitions in a topic, and a slot key needs 32 of the other 43 bits
 _ROW = [*CELL, "bucket", "good"]
 _SUMS = (pl.col("n", "sum_us").sum(), pl.col("max_us").max())
@@ -214,10 +215,28 @@ class Rollup:
             known: pl.DataFrame = getattr(slot, family)
             fold = part.select(CELL_ROWS.names())
             both = fold if known.is_empty() else pl.concat([known, fold])
-            merged = both.group_by(_ROW).agg(_SUMS).select(CELL_ROWS.names())
+            merged = _summed(both)
             touched.append(merged if known.is_empty() else _touched(merged, fold))
             setattr(slot, family, merged)
         return pl.concat(touched) if touched else _NO_ROWS
+
+
+def _summed(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of one slot, those of equal key added up; in the order of series, source and bucket when it is on time.
+
+    Sorting numbers takes less than half as long as grouping by six columns, and ordered rows make smaller records.
+    """
+    if rows["late"][0] != ON_TIME:  # many slices: their keys would not fit
+        return rows.group_by(_ROW).agg(_SUMS).select(CELL_ROWS.names())
+    columns = {name: rows[name].to_numpy() for name in CELL_ROWS.names()}
+    source, series, bucket, good = (columns[name].astype(np.int64) for name in ("source", "series", "bucket", "good"))
+    keys = (((series << _SOURCE_BITS | source) << _BUCKET_BITS | bucket) << 1) | good
+    order = np.argsort(keys)
+    keys = keys[order]
+    first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+    sums = {name: np.add.reduceat(columns[name][order], first) for name in ("n", "sum_us")}
+    sums["max_us"] = np.maximum.reduceat(columns["max_us"][order], first)
+    return pl.DataFrame({name: sums.get(name, columns[name][order[first]]) for name in columns}, schema=CELL_ROWS)
 
 
 def _touched(merged: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:

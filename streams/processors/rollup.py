@@ -217,15 +217,14 @@ class RollupProcessor:
         """(partition, framed record) for every owner of a touched cell, or for all: without frontiers, and with."""
         sources = [Source(p, progress.applied_offset, progress.frontier) for p, progress in flush.progress.items()]
         rows = pl.concat([flush.plain, flush.objectives])
-        targets = pl.Series("_target", self._owners_of(rows["series"]))
-        by_target = rows.with_columns(targets).partition_by("_target", as_dict=True, include_key=False)
+        targets = self._owners_of(rows["series"]).astype(np.int16)
+        order = np.argsort(targets, kind="stable")
+        rows, ends = rows[order], np.searchsorted(targets[order], np.arange(self._partitions + 1))
         silent, telling = list[tuple[int, bytes]](), list[tuple[int, bytes]]()
         for target in range(self._partitions):
-            cells = by_target.get((target,))
-            if cells is not None or tell_all:
-                *others, last = write_partials(
-                    SOURCE, "", sources, rows.clear() if cells is None else cells, self._index
-                )
+            cells = rows[int(ends[target]) : int(ends[target + 1])]
+            if not cells.is_empty() or tell_all:
+                *others, last = write_partials(SOURCE, "", sources, cells, self._index)
                 silent += [(target, value) for value in others]
                 telling.append((target, last))
         metrics.PARTIAL_BYTES.inc(sum(len(value) for _, value in silent + telling))
