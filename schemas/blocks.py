@@ -6,16 +6,22 @@ row depends neither on its neighbours nor on the consumer, also where fastavro r
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import polars as pl
 
 from schemas.catalog import load_catalog
 from schemas.codec import FRAME_BYTES, MAX_VALUE_BYTES, DecodeError, read_body, split_frame, writer_of
 from schemas.containers import INDEX, Container
+from schemas.record_batches import KEY, LogContainer, RecordBatch, value_prefix
 from schemas.rules import KEYED_BY_NODE, RULES
 
 # A doubtful block is split into stretches of this many records, so that one bad record costs its neighbours little.
 STRETCH = 256
+# Whole batches are decoded in groups of about so many records: larger ones only need more memory.
+GROUP = 32_768
+# A doubtful group of batches is halved until it has so few records, which are then read one by one.
+SMALL_GROUP = 2_048
 # Faults that fastavro finds and polars cannot overlook, see `_sound`.
 _CERTAIN = frozenset({"truncated", "trailing-bytes", "key-mismatch"})
 _REFUSED = DecodeError("undecodable", "polars cannot read it: a number out of range or not written as Avro says")
@@ -58,7 +64,9 @@ class BlockReader:
         self._keyed = topic in KEYED_BY_NODE
         self._columns = [name for name in names if name in wanted or (self._keyed and name == "node_id")]
         self._containers = {version.id: Container(version) for version in self._topic.versions}
+        self._logs = {version.id: LogContainer(version) for version in self._topic.versions}
         self._empty = _millis(self._containers[latest.id].read([]).select(self._columns))
+        self._no_rows = self._empty.with_columns(pl.lit(0, pl.UInt32).alias("_row")).clear()
         self._violation = _violation(topic)
         self._prefixes = {b"\0" + schema_id.to_bytes(4, "big"): schema_id for schema_id in self._containers}
 
@@ -69,11 +77,56 @@ class BlockReader:
         frames = []
         for schema_id, rows in self._by_writer(values, rejects).items():
             frames += self._read_rows(schema_id, rows, batch)
-        frame = pl.concat([self._empty.with_columns(pl.lit(0, pl.UInt32).alias("_row")).clear(), *frames])
+        frame = pl.concat([self._no_rows, *frames])
         if len(self._containers) > 1 or rejects:
             frame = frame.sort("_row")
         frame = self._apply_rules(frame, rejects)
         return Block(frame, tuple(sorted(rejects, key=lambda reject: reject.row)))
+
+    def read_batches(self, batches: Sequence[RecordBatch]) -> tuple[pl.DataFrame, set[int]]:
+        """Decode and check whole batches; `_row` of the good rows counts over all records of all of them.
+
+        Returns the batches too in which there is any doubt. No row is taken of these: `read` decides about each.
+        """
+        counts = [batch.count for batch in batches]
+        first = [0, *accumulate(counts)]
+        frames, doubtful = [self._no_rows], set[int]()
+        for writer, members in self._by_batch_writer(batches).items():
+            waiting = _groups(members, counts)
+            while waiting:
+                group = waiting.pop()
+                frame = self._whole(writer, [batches[number] for number in group])
+                if frame is not None:
+                    rows = [pl.int_range(first[n], first[n + 1], dtype=pl.UInt32, eager=True) for n in group]
+                    frames.append(frame.with_columns(pl.concat(rows).alias("_row")))
+                elif len(group) == 1 or sum(counts[number] for number in group) <= SMALL_GROUP:
+                    doubtful.update(group)
+                else:
+                    waiting += [group[: len(group) // 2], group[len(group) // 2 :]]
+        return pl.concat(frames).sort("_row"), doubtful
+
+    def _by_batch_writer(self, batches: Sequence[RecordBatch]) -> Mapping[int, Sequence[int]]:
+        """By the schema of their first value; what is in doubt there is in doubt for any of them."""
+        if len(self._logs) == 1:
+            return {self._topic.latest.id: range(len(batches))}
+        groups: dict[int, list[int]] = {}
+        for number, batch in enumerate(batches):
+            writer = self._prefixes.get(value_prefix(batch), self._topic.latest.id)
+            groups.setdefault(writer, []).append(number)
+        return groups
+
+    def _whole(self, schema_id: int, batches: Sequence[RecordBatch]) -> pl.DataFrame | None:
+        """The rows of whole batches, or None on any doubt."""
+        frame = self._logs[schema_id].try_read(batches)
+        if frame is None or (self._keyed and not (frame[KEY] == frame["node_id"]).all()):
+            return None
+        known = [name for name in self._columns if name in frame.columns]
+        frame = _millis(frame.select(known))
+        if schema_id != self._topic.latest.id:
+            frame = self._completed(frame, self._columns)
+        if self._violation is not None and frame.select(self._violation.is_not_null().any()).item():
+            return None
+        return frame
 
     def _by_writer(self, values: Sequence[bytes | None], rejects: list[Reject]) -> Mapping[int, Sequence[int]]:
         only = self._only_writer(values)
@@ -131,7 +184,7 @@ class BlockReader:
                 return None
         known = [name for name in self._columns if name in frame.columns]
         frame = _millis(frame.select(known)).with_columns(pl.Series("_row", rows, dtype=pl.UInt32))
-        return frame if schema_id == self._topic.latest.id else self._completed(frame)
+        return frame if schema_id == self._topic.latest.id else self._completed(frame, [*self._columns, "_row"])
 
     def _sound(self, schema_id: int, rows: Sequence[int], batch: _Batch) -> list[int]:
         """The rows without a fault that polars cannot overlook either; one by one, at a tenth of the speed."""
@@ -167,12 +220,12 @@ class BlockReader:
             return error
         return None
 
-    def _completed(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Rows of an older writer with the reader's defaults for what it did not know."""
+    def _completed(self, frame: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
+        """Rows of an older writer with the reader's defaults for what it did not know; the columns in this order."""
         defaults = {field["name"]: field.get("default") for field in self._topic.latest.parsed["fields"]}
         missing = [name for name in self._columns if name not in frame.columns]
         columns = [pl.lit(defaults[name], self._empty.schema[name]).alias(name) for name in missing]
-        return frame.with_columns(columns).cast(self._empty.schema).select(*self._columns, "_row")
+        return frame.with_columns(columns).cast(self._empty.schema).select(wanted)
 
     def _apply_rules(self, frame: pl.DataFrame, rejects: list[Reject]) -> pl.DataFrame:
         if self._violation is None or frame.is_empty():
@@ -187,6 +240,19 @@ class BlockReader:
             detail = f"{rule.column}: {str(fields[rule.column])[:100]!r}; expected {rule.expected}"
             rejects.append(Reject(fields["_row"], "invalid-value", detail))
         return frame.filter(which.is_null())
+
+
+def _groups(members: Sequence[int], counts: Sequence[int]) -> list[Sequence[int]]:
+    """Consecutive members with about GROUP records together."""
+    groups, first, size = list[Sequence[int]](), 0, 0
+    for place, number in enumerate(members):
+        size += counts[number]
+        if size >= GROUP:
+            groups.append(members[first : place + 1])
+            first, size = place + 1, 0
+    if first < len(members):
+        groups.append(members[first:])
+    return groups
 
 
 def _millis(frame: pl.DataFrame) -> pl.DataFrame:

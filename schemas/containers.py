@@ -25,10 +25,10 @@ class Container:
 
     def __init__(self, version: SchemaVersion) -> None:
         self.version = version
-        schema = _bare(json.loads(version.text))
-        self._ints = [field["name"] for field in schema["fields"] if _widen(field)]
+        schema = bare(json.loads(version.text))
+        self._ints = [field["name"] for field in schema["fields"] if widen(field)]
         schema["fields"].append({"name": INDEX, "type": "long"})
-        self._header, self._sync = _header(schema)
+        self._header, self._sync = header_of(schema)
         self._first = (1 << _SECRET_BITS) | secrets.randbits(_SECRET_BITS)
         self._trailers: list[bytes] = []
 
@@ -42,12 +42,12 @@ class Container:
         trailers = self._trailers
         if len(trailers) < count:
             # A new list, because another thread may be reading with the old one.
-            self._trailers = trailers = [_zigzag(self._first + number) for number in range(2 * count)]
+            self._trailers = trailers = [zigzag(self._first + number) for number in range(2 * count)]
         pieces = [b""] * (2 * count)
         pieces[::2] = bodies
         pieces[1::2] = trailers[:count]
         joined = b"".join(pieces)
-        block = (self._header, _zigzag(count), _zigzag(len(joined)), joined, self._sync) if count else (self._header,)
+        block = (self._header, zigzag(count), zigzag(len(joined)), joined, self._sync) if count else (self._header,)
         return pl.read_avro(io.BytesIO(b"".join(block))).cast(dict.fromkeys(self._ints, pl.Int32))
 
     def try_read(self, bodies: list[bytes]) -> pl.DataFrame | None:
@@ -58,16 +58,16 @@ class Container:
             return None
 
 
-def _bare(schema: Any) -> Any:  # noqa: ANN401 - an Avro schema is any JSON
+def bare(schema: Any) -> Any:  # noqa: ANN401 - an Avro schema is any JSON
     """Without defaults and docs: a writer's schema needs neither, and polars refuses a number as default of a long."""
     if isinstance(schema, dict):
-        return {key: _bare(value) for key, value in schema.items() if key not in ("default", "doc")}
+        return {key: bare(value) for key, value in schema.items() if key not in ("default", "doc")}
     if isinstance(schema, list):
-        return [_bare(item) for item in schema]
+        return [bare(item) for item in schema]
     return schema
 
 
-def _widen(field: Schema) -> bool:
+def widen(field: Schema) -> bool:
     """Whether the field is an int; it becomes a long, of the same form on the wire, as polars wraps too large ints."""
     kind = field["type"]
     if kind == "int":
@@ -77,14 +77,15 @@ def _widen(field: Schema) -> bool:
     return bool(field["type"] != kind)
 
 
-def _header(schema: Schema) -> tuple[bytes, bytes]:
+def header_of(schema: Schema) -> tuple[bytes, bytes]:
+    """What a file of this schema begins with, and the marker that ends its blocks."""
     out = io.BytesIO()
     writer(out, parse_schema(schema), [])
     header = out.getvalue()
     return header, header[-16:]
 
 
-def _zigzag(number: int) -> bytes:
+def zigzag(number: int) -> bytes:
     """A non-negative number as Avro writes a long."""
     number <<= 1
     out = bytearray()

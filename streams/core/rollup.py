@@ -34,6 +34,7 @@ CELL_ROWS = pl.Schema(
     }
 )
 _NO_ROWS = pl.DataFrame(schema=CELL_ROWS)  # to make one takes longer than to fill it
+_BUCKET_BITS = 11
 _SOURCE_BITS = 20  # more than Kafka has partitions in a topic, and a slot key needs 32 of the other 43 bits
 _ROW = [*CELL, "bucket", "good"]
 _SUMS = (pl.col("n", "sum_us").sum(), pl.col("max_us").max())
@@ -125,8 +126,7 @@ class Rollup:
         if not len(rows):
             return Flush(_NO_ROWS, _NO_ROWS, progress)
         grouped = self._group(events, columns, rows)
-        plain = grouped.rename({"success": "good"}).group_by(_ROW).agg(_SUMS)
-        judged = self._judge.objective_rows(grouped).group_by(_ROW).agg(_SUMS)
+        plain, judged = grouped.rename({"success": "good"}), self._judge.objective_rows(grouped)
         return Flush(self._merge(plain, "plain"), self._merge(judged, "objectives"), progress)
 
     def settle(self, flush: Flush) -> None:
@@ -146,11 +146,14 @@ class Rollup:
             kept = ~pl.col("source").is_in(done)
             slot.plain, slot.objectives = slot.plain.filter(kept), slot.objectives.filter(kept)
 
-    def resume_point(self, partition: int) -> tuple[int, int]:
-        """(offset, frontier before it) from where a restart rebuilds every open cell of a partition."""
-        first = min((slot.since[partition] for slot in self._slots.values() if partition in slot.since), default=None)
-        progress = self.progress[partition]
-        return first or (progress.applied_offset + 1, progress.frontier)
+    def resume_point(self, partition: int, done: Progress) -> tuple[int, int]:
+        """(offset, frontier before it) from where a restart rebuilds every open cell of a partition.
+
+        `done`: what is published. More may have been counted since, and the point is never behind that: a record in
+        between may be unreadable and in no cell.
+        """
+        since = [slot.since[partition] for slot in self._slots.values() if partition in slot.since]
+        return min([*since, (done.applied_offset + 1, done.frontier)])
 
     def open_rows(self) -> int:
         """Rows held for open cells: the size of the state."""
@@ -210,15 +213,41 @@ class Rollup:
         for key, part in by_slot(fresh):
             slot = self._slots[key]
             known: pl.DataFrame = getattr(slot, family)
-            if known.is_empty():
-                merged = part.select(CELL_ROWS.names())
-                touched.append(merged)
-            else:
-                both = pl.concat([known, part.select(CELL_ROWS.names())])
-                merged = both.group_by(_ROW).agg(_SUMS).select(CELL_ROWS.names())
-                touched.append(merged.join(part.select(CELL).unique(), on=CELL, how="semi"))
+            fold = part.select(CELL_ROWS.names())
+            both = fold if known.is_empty() else pl.concat([known, fold])
+            merged = _summed(both)
+            touched.append(merged if known.is_empty() else _touched(merged, fold))
             setattr(slot, family, merged)
         return pl.concat(touched) if touched else _NO_ROWS
+
+
+def _summed(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of one slot, those of equal key added up; in the order of series, source and bucket when it is on time.
+
+    Sorting numbers takes less than half as long as grouping by six columns, and ordered rows make smaller records.
+    """
+    if rows["late"][0] != ON_TIME:  # many slices: their keys would not fit
+        return rows.group_by(_ROW).agg(_SUMS).select(CELL_ROWS.names())
+    columns = {name: rows[name].to_numpy() for name in CELL_ROWS.names()}
+    source, series, bucket, good = (columns[name].astype(np.int64) for name in ("source", "series", "bucket", "good"))
+    keys = (((series << _SOURCE_BITS | source) << _BUCKET_BITS | bucket) << 1) | good
+    order = np.argsort(keys)
+    keys = keys[order]
+    first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+    sums = {name: np.add.reduceat(columns[name][order], first) for name in ("n", "sum_us")}
+    sums["max_us"] = np.maximum.reduceat(columns["max_us"][order], first)
+    return pl.DataFrame({name: sums.get(name, columns[name][order[first]]) for name in columns}, schema=CELL_ROWS)
+
+
+def _touched(merged: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
+    """The rows of one slot whose cells have fresh rows too."""
+    if fresh["late"][0] != ON_TIME:  # the slot has cells of many slices
+        return merged.join(fresh.select(CELL).unique(), on=CELL, how="semi")
+    width = int(merged["series"].max() or 0) + 1  # type: ignore[arg-type]
+    marks = np.zeros((int(merged["source"].max() or 0) + 1) * width, np.bool_)  # type: ignore[arg-type]
+    marks[fresh["source"].to_numpy().astype(np.int64) * width + fresh["series"].to_numpy()] = True
+    cells = merged["source"].to_numpy().astype(np.int64) * width + merged["series"].to_numpy()
+    return merged.filter(pl.Series(marks[cells]))
 
 
 def slot_keys(slices: Longs, late: Longs) -> Longs:

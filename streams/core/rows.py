@@ -5,7 +5,7 @@ array, and `key >> 12` is the cell.
 """
 
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -118,6 +118,21 @@ class Steps(_Columns):
         n, late_n, sum_us = (np.add.reduceat(column[order], first) for column in (self.n, self.late_n, self.sum_us))
         return Steps(keys[first], n, late_n, sum_us, np.maximum.reduceat(self.max_us[order], first))
 
+    def plus(self, other: "Steps") -> "Steps":
+        """With the sums of others added; both are `summed`."""
+        if not len(self.key):
+            return other
+        at = np.searchsorted(self.key, other.key)
+        known = self.key[np.minimum(at, len(self.key) - 1)] == other.key
+        places, new = at[known], ~known
+        columns = []
+        for name in ("n", "late_n", "sum_us", "max_us"):
+            column, more = getattr(self, name).copy(), getattr(other, name)
+            added = np.maximum if name == "max_us" else np.add
+            column[places] = added(column[places], more[known])
+            columns.append(np.insert(column, at[new], more[new]))
+        return Steps(np.insert(self.key, at[new], other.key[new]), *columns)
+
     def frame(self) -> pl.DataFrame:
         """The rows as STEP_SCHEMA."""
         counts = {"n": self.n, "late_n": self.late_n, "sum_us": self.sum_us, "max_us": self.max_us}
@@ -159,20 +174,38 @@ class OpenCells(_Columns):
         return pl.DataFrame({name: columns[name] for name in OPEN_SCHEMA}, schema=OPEN_SCHEMA)
 
     def latest(self) -> "OpenCells":
-        """Of each cell the rows with the greatest applied offset; where a replay repeats it, the later record's."""
-        rows = self
-        for version in ("applied", "offset"):
-            cells = rows.key >> CELL_SHIFT
-            order = np.lexsort((cells, rows.late, rows.source))
-            rows = rows.where(order)  # type: ignore[arg-type]
-            cells = cells[order]
-            if not len(cells):
-                return rows
-            changes = (
-                (cells[1:] != cells[:-1]) | (rows.late[1:] != rows.late[:-1]) | (rows.source[1:] != rows.source[:-1])
-            )
-            first = np.flatnonzero(np.concatenate(([True], changes)))
-            versions = getattr(rows, version)
-            greatest = np.repeat(np.maximum.reduceat(versions, first), np.diff(np.append(first, len(cells))))
-            rows = rows.where(versions == greatest)
-        return rows
+        """Of each cell the rows with the greatest applied offset; where a replay repeats it, the later record's.
+
+        Rows of one version of a cell stand together, so versions are compared and not rows.
+        """
+        if not len(self.key):
+            return self
+        cells = self.key >> CELL_SHIFT
+        changes = _changes(cells, self.source, self.late, self.applied, self.offset)
+        first = np.flatnonzero(changes)
+        cells, source, late = cells[first], self.source[first], self.late[first]
+        order = np.lexsort((cells, late, source))
+        groups = np.cumsum(_changes(cells[order], late[order], source[order])) - 1
+        newest = np.ones(len(first), np.bool_)
+        for version in (self.applied[first], self.offset[first]):
+            known = np.where(newest, version, np.iinfo(np.int64).min)
+            greatest = np.empty(len(first), np.int64)
+            greatest[order] = _greatest(known[order], groups)
+            newest &= version == greatest
+        return self if newest.all() else self.where(np.repeat(newest, np.diff(first, append=len(self.key))))
+
+
+def _changes(*columns: npt.NDArray[Any]) -> Mask:
+    """Where any column differs from the row before; the first row does."""
+    found = np.zeros(len(columns[0]), np.bool_)
+    found[0] = True
+    for column in columns:
+        found[1:] |= column[1:] != column[:-1]
+    return found
+
+
+def _greatest(values: Longs, groups: Longs) -> Longs:
+    """The greatest value of each one's group; groups are numbered in order."""
+    first = np.searchsorted(groups, np.arange(groups[-1] + 1))
+    found: Longs = np.maximum.reduceat(values, first)[groups]
+    return found

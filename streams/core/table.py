@@ -19,6 +19,8 @@ from streams.core.slices import HOURS, LATENESS_MS, ON_TIME, SLICE_MS, TIERS, Ti
 
 Longs = npt.NDArray[np.int64]
 NEVER = -1
+# Rows that are folded and not yet looked at take memory; so many are looked at at once.
+MAX_PENDING_ROWS = 100_000
 
 
 class NotCaughtUpError(RuntimeError):
@@ -34,6 +36,15 @@ class Heading:
 
     offset: int
     sources: tuple[tuple[int, int, int | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Heads:
+    """By row: whether its record names its source, with which applied offset, and the frontier before the record."""
+
+    known: npt.NDArray[np.bool_]
+    applied: Longs
+    before: Longs
 
 
 @dataclass(slots=True)
@@ -61,6 +72,7 @@ class SloTable:
         self._open = OpenCells.from_frame(pl.DataFrame(schema=OPEN_SCHEMA))
         self._ahead = NEVER  # the greatest applied offset of restored chunks, until the open cells are there too
         self._pending: list[pl.DataFrame] = []
+        self._pending_rows = 0
         self._heads: list[tuple[int, int, int, int]] = []  # offset, source, applied, frontier before
         self._steps: dict[int, list[tuple[int, int]]] = {}  # source → (frontier, offset) since the last seal
 
@@ -91,19 +103,27 @@ class SloTable:
             rows = rows.filter(pl.col("offset") > before).unique(["offset", *CELL, "bucket", "good"])
         if not rows.is_empty():
             self._pending.append(rows)
+            self._pending_rows += rows.height
+            if self._pending_rows > MAX_PENDING_ROWS:
+                self._settled()
 
     def seal(self) -> None:
         """Move cells that their source's frontier has sealed into every tier that still holds their time."""
         rows = self._settled()
         limits = seal_ms(starts_of(rows.key), rows.late)
-        sealed_at = np.full(len(limits), NEVER)
-        for source, frontier in self.frontiers.items():
-            mine = (rows.source == source) & (limits <= frontier)
-            sealed_at[mine] = self._sealing_offsets(source, limits[mine])
-        sealed = sealed_at != NEVER
+        frontiers = np.full(max(self.frontiers, default=0) + 1, NEVER)
+        frontiers[list(self.frontiers)] = list(self.frontiers.values())
+        # Of a source that nobody has told a frontier of, nothing is sealed.
+        known = np.minimum(rows.source, len(frontiers) - 1)
+        sealed = (limits <= frontiers[known]) & (known == rows.source)
         if sealed.any():
+            moved, limits = rows.where(sealed), limits[sealed]
+            sealed_at = np.full(len(limits), NEVER)
+            for source in np.flatnonzero(np.bincount(moved.source)).tolist():
+                mine = moved.source == source
+                sealed_at[mine] = self._sealing_offsets(source, limits[mine])
             for tier in TIERS:
-                self._add(tier, rows.where(sealed), sealed_at[sealed])
+                self._add(tier, moved, sealed_at)
             self._open = rows.where(~sealed)
         self._steps.clear()
         self._expire()
@@ -151,15 +171,28 @@ class SloTable:
     def _settled(self) -> OpenCells:
         """The open cells with all that is pending: its rows, but those of cells sealed before their record."""
         if self._pending:
-            schema = {"offset": pl.Int64, "source": pl.Int32, "applied": pl.Int64, "before": pl.Int64}
-            heads = pl.DataFrame(self._heads, schema=schema, orient="row")
-            known = pl.concat(self._pending).join(heads, on=["offset", "source"])
-            fresh = OpenCells.from_frame(known)
-            kept = fresh.where(seal_ms(starts_of(fresh.key), fresh.late) > known["before"].to_numpy())
+            rows = pl.concat(self._pending)
+            heads = self._heads_of(rows["offset"].to_numpy(), rows["source"].to_numpy())
+            fresh = OpenCells.from_frame(rows.with_columns(applied=heads.applied))
+            wanted = heads.known & (seal_ms(starts_of(fresh.key), fresh.late) > heads.before)
+            kept = fresh if wanted.all() else fresh.where(wanted)
             self._open = OpenCells.concat(self._open, kept).latest()
             self._pending.clear()
+            self._pending_rows = 0
         self._heads.clear()
         return self._open
+
+    def _heads_of(self, offsets: Longs, sources: npt.NDArray[np.int32]) -> _Heads:
+        """For each row what its record says of its source."""
+        heads = np.array(self._heads, dtype=np.int64).reshape(-1, 4)
+        if not len(heads):
+            return _Heads(np.zeros(len(offsets), np.bool_), offsets, offsets)
+        least, width = heads[:, 0].min(), np.int64(heads[:, 1].max() + 1)
+        keys = (heads[:, 0] - least) * width + heads[:, 1]
+        order = np.argsort(keys, kind="stable")
+        places = np.searchsorted(keys[order], (offsets - least) * width + sources)
+        found = heads[order[np.minimum(places, len(keys) - 1)]]
+        return _Heads((found[:, 0] == offsets) & (found[:, 1] == sources), found[:, 2], found[:, 3])
 
     def _sealing_offsets(self, source: int, limits: Longs) -> Longs:
         """For each limit the offset of the record whose frontier reached it, among those since the last seal."""
@@ -169,16 +202,18 @@ class SloTable:
 
     def _add(self, tier: Tier, rows: OpenCells, sealed_at: Longs) -> None:
         steps = _steps_of(rows, tier, histograms=tier is not HOURS or self._hour_histograms)
-        chunk_starts = starts_of(steps.key) // tier.chunk_s * tier.chunk_s
-        for start in np.unique(chunk_starts).tolist():
-            key = (tier.name, start)
+        chunk_numbers = starts_of(steps.key) // tier.chunk_s
+        lowest = int(chunk_numbers.min())
+        for number in (np.flatnonzero(np.bincount(chunk_numbers - lowest)) + lowest).tolist():
+            key = (tier.name, number * tier.chunk_s)
             if self._is_expired(key, tier):
                 continue
             chunk = self.chunks.get(key) or Chunk()
             # After a crash a chunk may be ahead of the open cells: what was sealed until then is in it already.
-            fresh = steps.where((chunk_starts == start) & (sealed_at > chunk.applied))
-            if len(fresh.key):
-                chunk.rows = Steps.concat(chunk.rows, fresh).summed()
+            wanted = (chunk_numbers == number) & (sealed_at > chunk.applied)
+            if wanted.any():
+                fresh = steps if wanted.all() else steps.where(wanted)
+                chunk.rows = chunk.rows.plus(fresh.summed())
                 chunk.applied, chunk.dirty = self.applied, True
                 self.chunks[key] = chunk
 

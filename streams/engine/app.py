@@ -43,9 +43,10 @@ def raw_schema() -> PassThrough:
 
 
 class App(faust.App):
-    """Faust with batches on `batch_topics` and signals around rebalances."""
+    """Faust with polls on `batch_topics`, of the broker's own batches on `raw_topics`, and signals at rebalances."""
 
     batch_topics: frozenset[str] = frozenset()
+    raw_topics: frozenset[str] = frozenset()
     on_ready: Callable[[], None] = staticmethod(lambda: None)
     on_lost: Callable[[], None] = staticmethod(lambda: None)
 
@@ -59,7 +60,7 @@ class App(faust.App):
         self.on_ready()
 
 
-def create_app(settings: EngineSettings, batch_topics: frozenset[str]) -> App:
+def create_app(settings: EngineSettings, batch_topics: frozenset[str], raw_topics: frozenset[str] = frozenset()) -> App:
     """The application without its processors."""
     app = App(
         settings.app_id,
@@ -88,10 +89,10 @@ def create_app(settings: EngineSettings, batch_topics: frozenset[str]) -> App:
         producer_max_batch_size=1 << 19,  # a request for each state page would take as long as all of them together
         producer_request_timeout=15,
         producer_max_request_size=MAX_MESSAGE_BYTES,
-        producer_compression_type="lz4",
+        producer_compression_type=None,  # cells and pages, nearly all of the bytes, are compressed already
         producer_acks=-1,
     )
-    app.batch_topics = batch_topics
+    app.batch_topics, app.raw_topics = batch_topics, raw_topics
     app.transport = Transport(app.conf.broker, app, app.loop)
     app.producer.buffer.max_messages = 1 << 30  # we await acks ourselves; Faust would wait message by message
     return app

@@ -4,12 +4,16 @@ Faust empties its queues whenever the flow is resumed and seeks when it pleases.
 again, and a poll that is missing must not go unnoticed.
 """
 
+from typing import TypeVar, cast
+
 import structlog
 from faust.types import TP
 
 from streams import metrics
 from streams.engine.app import App
-from streams.engine.transport import Consumer, Poll
+from streams.engine.transport import Consumer, Poll, RawPoll
+
+PollT = TypeVar("PollT", bound=Poll | RawPoll)
 
 log = structlog.get_logger("fleetbeat.intake")
 
@@ -33,11 +37,11 @@ class Intake:
         """Partitions are taken away: the next polls come after a seek."""
         self._next = {}
 
-    async def take(self, poll: Poll) -> Poll:
+    async def take(self, poll: PollT) -> PollT | Poll:
         """The records that were not taken before, perhaps none. Raises PassedOverError."""
         if poll.begin is None:  # read before the seek, which makes it come again
             return Poll((), None)
-        partition, taken = poll[0].partition, self._next
+        partition, taken = poll.partition, self._next
         tp = TP(self._topic, partition)
         expected = taken.get(partition)
         if expected is None:
@@ -45,12 +49,12 @@ class Intake:
             expected = point.offset if point else 0
         if poll.begin > expected:
             raise PassedOverError(tp, expected, poll.begin)
-        if poll[0].offset > expected:
-            await self._count_missing(tp, expected, poll[0].offset)
+        if poll.first > expected:
+            await self._count_missing(tp, expected, poll.first)
             if taken is not self._next:  # taken away meanwhile
                 return Poll((), None)
-        taken[partition] = max(expected, poll[-1].offset + 1)
-        return poll if poll[0].offset >= expected else Poll((r for r in poll if r.offset >= expected), poll.begin)
+        taken[partition] = max(expected, poll.next)
+        return poll if poll.first >= expected else cast("PollT | Poll", poll.since(expected))
 
     async def _count_missing(self, tp: TP, expected: int, found: int) -> None:
         """Offsets without a record: retention had deleted them, or they are marks of a producer's transactions."""

@@ -22,20 +22,20 @@ def write_partials(
 
     A cell is never spread over two records, or the later one would replace the earlier.
     """
-    ordered = rows.sort("series", "source", "slice", "late", "bucket")
 
     def parts(tellers: tuple[Source, ...], cells: pl.DataFrame) -> Iterator[bytes]:
         local, names = index.externalize(cells)
         value = encode(SloPartial(topic, topic_id, tellers, tuple(names), pack(local)))
-        middle = _between_cells(cells) if len(value) > MAX_RECORD_BYTES else 0
+        ordered = cells.sort(*CELL, "bucket") if len(value) > MAX_RECORD_BYTES else cells.clear()
+        middle = _between_cells(ordered)
         if not middle:
             yield value
             return
-        yield from parts(silent, cells[:middle])
-        yield from parts(tellers, cells[middle:])
+        yield from parts(silent, ordered[:middle])
+        yield from parts(tellers, ordered[middle:])
 
     silent = tuple(Source(source.partition, source.applied_offset) for source in sources)
-    yield from parts(tuple(sources), ordered)
+    yield from parts(tuple(sources), rows)
 
 
 def _between_cells(ordered: pl.DataFrame) -> int:

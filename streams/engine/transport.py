@@ -22,6 +22,8 @@ from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from streams.engine.raw import RawBatch, hand_on_raw
+
 LOG_APPEND_TIME = 1
 # Goes on while the machine sleeps, as the group's clock does.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -39,6 +41,12 @@ class ResumePoint(NamedTuple):
 class NotAppendTimeError(RuntimeError):
     """A topic stamps records with the producers' clocks, on which lateness cannot be decided."""
 
+    def __init__(self, topic: str, partition: int, offset: int) -> None:
+        super().__init__(
+            f"topic {topic}: record {partition}/{offset} carries its producer's time; "
+            "expected message.timestamp.type=LogAppendTime (run `fleetbeat topics apply`)"
+        )
+
 
 class Poll(list[ConsumerRecord[bytes, bytes]]):
     """The records of one partition in one poll; `begin` is where they go on from.
@@ -49,6 +57,47 @@ class Poll(list[ConsumerRecord[bytes, bytes]]):
     def __init__(self, records: Iterable[ConsumerRecord[bytes, bytes]], begin: int | None) -> None:
         super().__init__(records)
         self.begin = begin
+
+    @property
+    def partition(self) -> int:
+        """Of all records; an empty poll has none."""
+        partition: int = self[0].partition
+        return partition
+
+    @property
+    def first(self) -> int:
+        """The offset of the first record."""
+        offset: int = self[0].offset
+        return offset
+
+    @property
+    def next(self) -> int:
+        """The offset after the last record."""
+        offset: int = self[-1].offset + 1
+        return offset
+
+    def since(self, offset: int) -> "Poll":
+        """The records from an offset on."""
+        return Poll((record for record in self if record.offset >= offset), self.begin)
+
+
+class RawPoll:
+    """The same as batches (`streams.engine.raw`); its length is that of all records, also those ahead of `first`."""
+
+    def __init__(self, batches: Sequence[RawBatch], begin: int | None, first: int | None = None) -> None:
+        self.batches = tuple(batches)
+        self.begin = begin
+        self.partition = batches[0].tp.partition
+        self.first = max(batches[0].base_offset, first or 0, begin or 0)
+        self.next = batches[-1].next_offset
+
+    def __len__(self) -> int:
+        return sum(batch.count for batch in self.batches)
+
+    def since(self, offset: int) -> "RawPoll | Poll":
+        """The records from an offset on."""
+        wanted = [batch for batch in self.batches if batch.next_offset > offset]
+        return RawPoll(wanted, self.begin, offset) if wanted else Poll((), None)
 
 
 class Batch:
@@ -68,13 +117,13 @@ class Batch:
         "value",
     )
 
-    def __init__(self, records: Poll) -> None:
-        last = records[-1]
-        self.topic, self.partition, self.offset = last.topic, last.partition, last.offset
-        self.timestamp, self.timestamp_type = last.timestamp, last.timestamp_type
+    def __init__(self, tp: TP, poll: Poll | RawPoll) -> None:
+        self.topic, self.partition, self.offset = tp.topic, tp.partition, poll.next - 1
+        self.timestamp = poll[-1].timestamp if isinstance(poll, Poll) else poll.batches[-1].time_ms
+        self.timestamp_type = LOG_APPEND_TIME
         self.headers: list[Any] = []
         self.key = self.checksum = None
-        self.value = records
+        self.value = poll
         self.serialized_key_size = self.serialized_value_size = 0
 
 
@@ -91,8 +140,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self._handed: dict[TP, int] = {}
 
     async def on_start(self) -> None:
-        """Faust's, and then: remember when requests were sent that the group has answered."""
+        """Faust's, and then: take raw batches, and remember when requests were sent that the group has answered."""
         await super().on_start()
+        if topics := self.app.raw_topics:  # type: ignore[attr-defined]
+            hand_on_raw(self._ensure_consumer(), topics)
         coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001 - no public way to heartbeats
         send = coordinator._send_req  # noqa: SLF001 - as above
 
@@ -134,11 +185,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         polled = await super()._fetch_records(*args, **kwargs)
         return {tp: [self._batch(tp, records)] if batched(tp) else records for tp, records in polled.items() if records}
 
-    def _batch(self, tp: TP, records: list[ConsumerRecord[bytes, bytes]]) -> Batch:
-        poll = Poll(records, self._handed.get(tp))
-        if tp in self._handed:
-            self._handed[tp] = records[-1].offset + 1
-        return Batch(poll)
+    def _batch(self, tp: TP, records: list[Any]) -> Batch:
+        begin = self._handed.get(tp)
+        poll = RawPoll(records, begin) if isinstance(records[0], RawBatch) else Poll(records, begin)
+        if begin is not None:
+            self._handed[tp] = poll.next
+        return Batch(tp, poll)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # Only what differs from Faust's: the metadata, and no crash when the group has moved on.
@@ -241,15 +293,14 @@ class Transport(driver.Transport):
     Consumer = Consumer
 
 
-def require_append_time(records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
+def require_append_time(records: Iterable[ConsumerRecord[bytes, bytes]] | Iterable[RawBatch]) -> None:
     """Raises NotAppendTimeError unless the broker stamped every record."""
-    wrong = next((record for record in records if record.timestamp_type != LOG_APPEND_TIME), None)
-    if wrong is not None:
-        message = (
-            f"topic {wrong.topic}: record {wrong.partition}/{wrong.offset} carries its producer's time; "
-            "expected message.timestamp.type=LogAppendTime (run `fleetbeat topics apply`)"
-        )
-        raise NotAppendTimeError(message)
+    for each in records:
+        if isinstance(each, RawBatch):
+            if not each.append_time:
+                raise NotAppendTimeError(each.tp.topic, each.tp.partition, each.base_offset)
+        elif each.timestamp_type != LOG_APPEND_TIME:
+            raise NotAppendTimeError(each.topic, each.partition, each.offset)
 
 
 def clock_s() -> float:

@@ -1,37 +1,36 @@
 """The rollup: probe results in, cumulative cells out. Keeps no changelog; a restart replays the open cells.
 
 Faust hands over what polls brought; several times a second all of it, over all partitions, is counted and published in
-one step, so that what a step costs does not depend on how many partitions there are or how small polls come in.
+one step, so that what a step costs does not depend on how many partitions there are or how small polls come in. While
+the brokers acknowledge one flush, the next one is counted; it is sent when the one before it is acknowledged.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from operator import attrgetter
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
-from schemas.blocks import BlockReader, Reject
 from schemas.records import Source
 from streams import metrics
-from streams.core.rollup import Flush, Rollup, SourceBatch
+from streams.core.rollup import Flush, Rollup
 from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.engine.app import App
 from streams.engine.intake import Intake
 from streams.engine.partials import write_partials
 from streams.engine.partitioning import partition_of
-from streams.engine.transport import Consumer, Poll, ResumePoint, require_append_time
+from streams.engine.transport import Consumer, Poll, RawPoll, ResumePoint
 from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
 from streams.processors.dead_letters import dead_letters
+from streams.processors.source_reading import Reading, SourceReader
 
-Records = list[ConsumerRecord[bytes, bytes]]
 ResultT = TypeVar("ResultT")
 
 SOURCE = "probe-results"
@@ -39,8 +38,11 @@ PARTIALS = "slo-partials"
 # This often a flush goes to every owner, with or without cells for it. Only then are cells that its frontiers seal done
 # with: an owner that has not heard of the frontier would take what a restart rebuilds of such a cell for newer.
 TELL_ALL_EVERY_S = 1.0
+# A step begins this long after the one before, or as soon as so many records wait.
+STEP_EVERY_S = 0.25
+STEP_RECORDS = 60_000
 # Polls wait while this many records are not yet counted.
-MAX_PENDING = 60_000
+MAX_PENDING = 120_000
 PENDING_POLL_S = 0.01
 
 
@@ -58,6 +60,15 @@ class _Outcome:
     letters: list[tuple[bytes | None, bytes]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What is on its way, and since which rebalance."""
+
+    epoch: int
+    rollup: Rollup
+    outcome: _Outcome
+
+
 class RollupProcessor:
     """Counts the assigned partitions of `probe-results`. All block work runs on one thread, in order."""
 
@@ -66,15 +77,17 @@ class RollupProcessor:
         self._judge = judge
         self._index = index
         self._partitions = partitions
-        self._reader = BlockReader(SOURCE, [*LABELS, "ts", "success", "latency_us"])
+        self._reader = SourceReader(SOURCE, [*LABELS, "ts", "success", "latency_us"])
         self._thread = ThreadPoolExecutor(1, "rollup")
         self._rollup = Rollup(judge)
         self._intake = Intake(app, SOURCE)
         self._epoch = 0
-        self._pending: list[Records] = []
+        self._pending: list[Poll | RawPoll] = []
         self._pending_count = 0
+        self._enough = asyncio.Event()
         self._published: dict[int, int] = {}
         self._told_all_s = 0.0
+        self._begun_s = 0.0
         self._untold = False  # the last flush has not been sent to every owner
         self._owners: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 
@@ -87,7 +100,7 @@ class RollupProcessor:
         self._untold = False
         self._clear_pending()
 
-    async def process(self, stream: AsyncIterable[Poll]) -> None:
+    async def process(self, stream: AsyncIterable[Poll | RawPoll]) -> None:
         """Faust's entry: each event is what one poll brought for one partition."""
         async for poll in stream:
             epoch = self._epoch
@@ -97,20 +110,58 @@ class RollupProcessor:
             self._pending.append(records)
             self._pending_count += len(records)
             metrics.PENDING.set(self._pending_count)
+            if self._pending_count >= STEP_RECORDS:
+                self._enough.set()
             # A rebalance waits until this poll is let go of, and nothing is counted meanwhile.
             while self._pending_count > MAX_PENDING and epoch == self._epoch and not self._app.rebalancing:  # noqa: ASYNC110 - of three events, one of them Faust's
                 await asyncio.sleep(PENDING_POLL_S)
 
+    async def run(self, stop: asyncio.Event) -> None:
+        """Count and send until `stop`; returns when all that was counted is sent. Raises what sending raises."""
+        sending: asyncio.Task[None] | None = None
+        try:
+            while not stop.is_set():
+                await self._due()
+                if self._app.rebalancing:
+                    await asyncio.sleep(PENDING_POLL_S)
+                    continue
+                counted = await self._counted()
+                if sending is not None and (counted is not None or sending.done()):
+                    await sending
+                    sending = None
+                if counted is not None:
+                    sending = asyncio.create_task(self._sent(counted))
+        finally:
+            if sending is not None:
+                await sending
+
     async def step(self) -> None:
         """Count what is pending, publish it and, once all of it is acknowledged, move the commit."""
+        counted = await self._counted()
+        if counted is not None:
+            await self._sent(counted)
+
+    async def _due(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._begun_s + STEP_EVERY_S):
+                await self._enough.wait()
+        self._begun_s = asyncio.get_running_loop().time()
+
+    async def _counted(self) -> _Counted | None:
+        """What a step has to send; None when that is nothing. Nothing of it counts before it is acknowledged."""
         if not self._pending and not (self._untold and self._must_tell_all()):
-            return
+            return None
         epoch, rollup, polls = self._epoch, self._rollup, self._pending
         self._clear_pending()
-        for records in polls:
-            self._open(rollup, records[0].partition)
+        for poll in polls:
+            self._open(rollup, poll.partition)
         with metrics.BATCH_SECONDS.labels("rollup").time():
             outcome = await self._in_thread(self._count, rollup, polls)
+        return _Counted(epoch, rollup, outcome) if epoch == self._epoch else None
+
+    async def _sent(self, counted: _Counted) -> None:
+        """Publish and, once all is acknowledged, move the commit. Flushes are sent one after the other."""
+        epoch, outcome = counted.epoch, counted.outcome
         if epoch != self._epoch:
             return
         with metrics.FLUSH_SECONDS.time():
@@ -120,14 +171,12 @@ class RollupProcessor:
             await asyncio.gather(*acks)
         if epoch != self._epoch:
             return
-        if outcome.told_all:
-            await self._in_thread(rollup.settle, outcome.flush)
+        points = await self._in_thread(_settled, counted.rollup, outcome)
         if epoch != self._epoch:
             return
-        for partition, progress in outcome.flush.progress.items():
-            self._published[partition] = progress.applied_offset
-            self._consumer.resume_points[TP(SOURCE, partition)] = ResumePoint(*rollup.resume_point(partition))
-        metrics.OPEN_ROWS.set(rollup.open_rows())
+        for partition, point in points.items():
+            self._published[partition] = outcome.flush.progress[partition].applied_offset
+            self._consumer.resume_points[TP(SOURCE, partition)] = point
 
     def read_to(self, partition: int) -> int | None:
         """The offset after the last one that is counted and published; None before the first."""
@@ -140,6 +189,7 @@ class RollupProcessor:
     def _clear_pending(self) -> None:
         self._pending = []
         self._pending_count = 0
+        self._enough.clear()
 
     def _open(self, rollup: Rollup, partition: int) -> None:
         if partition in rollup.progress:
@@ -147,42 +197,34 @@ class RollupProcessor:
         point = self._consumer.committed.get(TP(SOURCE, partition))
         rollup.open(partition, point.frontier if point else 0)
 
-    def _count(self, rollup: Rollup, polls: list[Records]) -> _Outcome:
-        records = [record for poll in polls for record in poll]
-        require_append_time(records)
+    def _count(self, rollup: Rollup, polls: list[Poll | RawPoll]) -> _Outcome:
         seen = (rollup.events, rollup.late, rollup.clamped)
         applied = {partition: progress.applied_offset for partition, progress in rollup.progress.items()}
-        block = self._reader.read([record.key for record in records], [record.value for record in records])
-        flush = rollup.step([_source_batch(poll) for poll in polls], block.frame)
+        reading = self._reader.read(polls)
+        flush = rollup.step(reading.batches, reading.frame)
         metrics.EVENTS.labels(SOURCE).inc(rollup.events - seen[0])
         metrics.LATE.labels(SOURCE).inc(rollup.late - seen[1])
         metrics.CLAMPED.labels(SOURCE).inc(rollup.clamped - seen[2])
-        rejects = [r for r in block.rejects if records[r.row].offset > applied[records[r.row].partition]]
+        metrics.OPEN_ROWS.set(rollup.open_rows())
         tell_all = self._must_tell_all()
         self._untold = not tell_all
         if tell_all:
             self._told_all_s = time.monotonic()
         silent, telling = self._partials(flush, tell_all=tell_all)
-        return _Outcome(flush, silent, telling, tell_all, self._letters(records, rejects))
-
-    def _letters(self, records: Records, rejects: list[Reject]) -> list[tuple[bytes | None, bytes]]:
-        for reject in rejects:
-            metrics.REJECTED.labels(SOURCE, reject.reason).inc()
-        return dead_letters(records, rejects, "worker")
+        return _Outcome(flush, silent, telling, tell_all, _letters(reading, applied))
 
     def _partials(self, flush: Flush, *, tell_all: bool) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
         """(partition, framed record) for every owner of a touched cell, or for all: without frontiers, and with."""
         sources = [Source(p, progress.applied_offset, progress.frontier) for p, progress in flush.progress.items()]
         rows = pl.concat([flush.plain, flush.objectives])
-        targets = pl.Series("_target", self._owners_of(rows["series"]))
-        by_target = rows.with_columns(targets).partition_by("_target", as_dict=True, include_key=False)
+        targets = self._owners_of(rows["series"]).astype(np.int16)
+        order = np.argsort(targets, kind="stable")
+        rows, ends = rows[order], np.searchsorted(targets[order], np.arange(self._partitions + 1))
         silent, telling = list[tuple[int, bytes]](), list[tuple[int, bytes]]()
         for target in range(self._partitions):
-            cells = by_target.get((target,))
-            if cells is not None or tell_all:
-                *others, last = write_partials(
-                    SOURCE, "", sources, rows.clear() if cells is None else cells, self._index
-                )
+            cells = rows[int(ends[target]) : int(ends[target + 1])]
+            if not cells.is_empty() or tell_all:
+                *others, last = write_partials(SOURCE, "", sources, cells, self._index)
                 silent += [(target, value) for value in others]
                 telling.append((target, last))
         metrics.PARTIAL_BYTES.inc(sum(len(value) for _, value in silent + telling))
@@ -213,8 +255,19 @@ def owner_key(series: str) -> bytes:
     return series.encode()
 
 
-def _source_batch(records: Records) -> SourceBatch:
-    count = len(records)
-    offsets = np.fromiter(map(attrgetter("offset"), records), np.int64, count)
-    append_ms = np.fromiter(map(attrgetter("timestamp"), records), np.int64, count)
-    return SourceBatch(records[0].partition, offsets, append_ms)
+def _settled(rollup: Rollup, outcome: _Outcome) -> dict[int, ResumePoint]:
+    """From where a restart has to read, now that a flush is acknowledged. More may have been counted since."""
+    if outcome.told_all:
+        rollup.settle(outcome.flush)
+    progress = outcome.flush.progress
+    return {partition: ResumePoint(*rollup.resume_point(partition, done)) for partition, done in progress.items()}
+
+
+def _letters(reading: Reading, applied: dict[int, int]) -> list[tuple[bytes | None, bytes]]:
+    """About what cannot be read and was not seen before."""
+    found = zip(reading.rejects, reading.rejected, strict=True)
+    fresh = [(reject, record) for reject, record in found if record.offset > applied[record.partition]]
+    for reject, _ in fresh:
+        metrics.REJECTED.labels(SOURCE, reject.reason).inc()
+    rejects = [replace(reject, row=row) for row, (reject, _) in enumerate(fresh)]
+    return dead_letters([record for _, record in fresh], rejects, "worker")

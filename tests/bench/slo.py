@@ -42,16 +42,31 @@ _say = Console(stderr=True).print
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One backlog: `events` counted at `events_per_s` wall, by `cpu_us` of the worker each; RSS at its highest."""
+    """One backlog: `events` counted at `events_per_s` wall, by `cpu_us` of the worker each; RSS at its highest.
+
+    Cores are those that the worker, and everything on the machine together, kept busy meanwhile.
+    """
 
     events: int
     events_per_s: float
     cpu_us: float
     rss_mb: int
+    worker_cores: float
+    machine_cores: float
     getmany_per_s: float
     partial_bytes: float
     page_bytes: float
     drained_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """At one moment: events counted, and processor time used so far."""
+
+    at_s: float
+    events: int
+    worker_s: float
+    machine_s: float
 
 
 def main(*, json: bool = False) -> int:
@@ -60,7 +75,8 @@ def main(*, json: bool = False) -> int:
     if not json:
         for series, run in runs.items():
             print(
-                f"{series:>6,} series  {run.events_per_s:>10,.0f} events/s  {run.cpu_us:5.2f} µs of CPU an event  "
+                f"{series:>6,} series  {run.events_per_s:>10,.0f} events/s  {run.cpu_us:5.2f} µs of CPU an event, "
+                f"{run.worker_cores:.1f} of {run.machine_cores:.1f} busy cores  "
                 f"{run.rss_mb:,} MB  bare getmany {run.getmany_per_s:,.0f} events/s"
             )
     scored = runs[SCORED]
@@ -73,6 +89,8 @@ def main(*, json: bool = False) -> int:
             "events_per_s": round(scored.events_per_s),
             "cpu_us_per_event": round(scored.cpu_us, 2),
             "rss_mb": scored.rss_mb,
+            "worker_cores": round(scored.worker_cores, 2),
+            "machine_cores": round(scored.machine_cores, 2),
             "getmany_per_s": round(scored.getmany_per_s),
             "partial_bytes_per_event": round(scored.partial_bytes, 2),
             "page_bytes_per_event": round(scored.page_bytes, 2),
@@ -131,30 +149,40 @@ async def _bare_getmany(bootstrap: str, events: int) -> float:
 
 def _drain(bootstrap: str, folder: Path, events: int, getmany_per_s: float) -> Run:
     """The rate is that between the first and the last tenth of the backlog: start-up and last steps are not in it."""
-    samples: list[tuple[float, int]] = []
+    samples: list[_Sample] = []
     with _worker(bootstrap, folder) as (url, process):
         begun = time.perf_counter()
         rss, metrics = 0, ""
-        while not samples or samples[-1][1] < events or _lag(metrics):
+        while not samples or samples[-1].events < events or _lag(metrics):
             time.sleep(0.2)
             metrics = _metrics(url)
-            samples.append((time.perf_counter(), total(metrics, "fleetbeat_rollup_events_total")))
+            samples.append(_sample(process, total(metrics, "fleetbeat_rollup_events_total")))
             rss = max(rss, process.memory_info().rss)
             if time.perf_counter() - begun > 600:
-                raise RuntimeError(f"{samples[-1][1]} of {events} events after 10 minutes")
+                raise RuntimeError(f"{samples[-1].events} of {events} events after 10 minutes")
         times = process.cpu_times()
         drained_s = time.perf_counter() - begun
-    inside = [(at, seen) for at, seen in samples if 0.1 * events <= seen <= 0.9 * events]
-    (first, low), (last, high) = inside[0], inside[-1]
+    inside = [sample for sample in samples if 0.1 * events <= sample.events <= 0.9 * events]
+    first, last = inside[0], inside[-1]
+    seconds = last.at_s - first.at_s
     return Run(
         events=events,
-        events_per_s=(high - low) / (last - first),
+        events_per_s=(last.events - first.events) / seconds,
         cpu_us=(times.user + times.system) / events * 1e6,
         rss_mb=rss >> 20,
+        worker_cores=(last.worker_s - first.worker_s) / seconds,
+        machine_cores=(last.machine_s - first.machine_s) / seconds,
         getmany_per_s=getmany_per_s,
         partial_bytes=total(metrics, "fleetbeat_partial_bytes_total") / events,
         page_bytes=total(metrics, "fleetbeat_page_bytes_total") / events,
         drained_s=drained_s,
+    )
+
+
+def _sample(process: psutil.Process, events: int) -> _Sample:
+    own, every = process.cpu_times(), psutil.cpu_times()
+    return _Sample(
+        time.perf_counter(), events, own.user + own.system, sum(every) - every.idle - getattr(every, "iowait", 0.0)
     )
 
 

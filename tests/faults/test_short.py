@@ -39,6 +39,7 @@ class Scenario:
         self.rng = random.Random(seed)
         self.world = World(PARTITIONS, OBJECTIVES, clock)
         self.events: dict[bytes, ProbeResult] = {}
+        self.junk: set[bytes] = set()
         self._numbers = itertools.count()
 
     async def run(self) -> None:
@@ -78,6 +79,9 @@ class Scenario:
             )
             self.events[encode(event)] = event
             self.world.probe(rng.randrange(2), event)
+            if rng.random() < 0.05:
+                self.junk.add(b"junk %d" % number)
+                self.world.append(SOURCE, rng.randrange(2), b"n", b"junk %d" % number)
 
     async def _settled(self) -> Worker:
         """A worker that has read everything."""
@@ -97,6 +101,8 @@ class Scenario:
                 if found.get(start) != wanted.get(start)
             }
             assert not wrong, f"{each.id}: found and expected by second: {wrong}"
+        letters = {decode(letter).value for letter in self.world.dead}  # type: ignore[union-attr]
+        assert self.junk <= letters, "a record that cannot be read is in no dead letter"
 
 
 @pytest.mark.parametrize("number", range(4))

@@ -21,12 +21,13 @@ from schemas.records import ProbeResult
 from streams.core.objectives import Objective, Selector
 from streams.core.series import Judge, SeriesIndex
 from streams.core.slices import SECONDS
-from streams.engine.transport import Poll, ResumePoint
+from streams.engine.transport import Poll, RawPoll, ResumePoint
 from streams.processors import rollup as rollup_module
 from streams.processors.objectives import ObjectivesProcessor
 from streams.processors.rollup import SOURCE, RollupProcessor
 from streams.processors.slo_parts import OBJECTIVES
 from streams.processors.slo_recovery import PARTIALS
+from tests.unit.raw_batches import raw_batches
 
 BEGIN_MS = 1_767_225_600_000
 
@@ -96,7 +97,7 @@ class Producer:
         else:
             self._world.append(topic, partition, key, value)
         done = asyncio.get_running_loop().create_future()
-        done.set_result(None)
+        asyncio.get_running_loop().call_soon(done.set_result, None)
         return done
 
 
@@ -128,6 +129,7 @@ class Worker:
         app: Any = self.app
         index = SeriesIndex()
         self.rollup = RollupProcessor(app, Judge(world.objectives, index), index, world.partitions)
+        self.rollup._in_thread = _in_turn  # type: ignore[method-assign]  # else a seed would not tell what happens
         self.objectives = ObjectivesProcessor(app, self._read, index)
         self.position = {tp: point.offset for tp, point in world.commits.items()}
 
@@ -140,8 +142,15 @@ class Worker:
         await self.objectives.recover(range(self.world.partitions))
 
     async def count(self) -> None:
-        """One step of the rollup over some of what waits in some of the source partitions."""
-        await self.rollup.process(self._polls(SOURCE))
+        """Some steps of the rollup over some of what waits in some of the source partitions; their flushes overlap."""
+        stop = asyncio.Event()
+        running = asyncio.create_task(self.rollup.run(stop))
+        for _ in range(self._rng.randrange(1, 4)):
+            await self.rollup.process(self._polls(SOURCE))
+            for _ in range(self._rng.randrange(30)):
+                await asyncio.sleep(0)
+        stop.set()
+        await running
         await self.rollup.step()
 
     async def fold(self) -> None:
@@ -160,8 +169,8 @@ class Worker:
             if known is None or point.offset > known.offset:
                 self.world.commits[tp] = point
 
-    async def _polls(self, topic: str) -> AsyncIterator[Poll]:
-        """Some come twice, as when Faust seeks back."""
+    async def _polls(self, topic: str) -> AsyncIterator[Any]:
+        """As records or as batches. Some come twice, as when Faust seeks back."""
         rng = self._rng
         for partition in rng.sample(range(self.world.partitions), self.world.partitions):
             tp = TP(topic, partition)
@@ -170,9 +179,9 @@ class Worker:
             taken = waiting if rng.random() < 0.7 else waiting[: rng.randrange(len(waiting) + 1)]
             if taken and rng.random() < 0.8:
                 self.position[tp] = at + len(taken)
-                yield Poll(taken, at)
-                if rng.random() < 0.1:
-                    yield Poll(taken, at)
+                raw = topic == SOURCE and rng.random() < 0.5
+                for _ in range(1 + (rng.random() < 0.1)):
+                    yield RawPoll(raw_batches(taken), at) if raw else Poll(taken, at)
 
     def behind(self) -> bool:
         return any(
@@ -188,6 +197,13 @@ class Worker:
                 total, fine, lates, sum_us = found.get(start, (0, 0, 0, 0))
                 found[start] = (total + n, fine + n * good, lates + late, sum_us + total_us)
         return found
+
+
+async def _in_turn(step: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401 - as the processor's own
+    """Runs a step while others go on, but always at the same point."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return step(*args)
 
 
 def expected(
@@ -221,4 +237,5 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time of the rollup's processor."""
     clock = Clock()
     monkeypatch.setattr(rollup_module, "time", clock)
+    monkeypatch.setattr(rollup_module, "STEP_EVERY_S", 0.0)
     return clock

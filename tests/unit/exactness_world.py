@@ -48,7 +48,7 @@ class World:
         return everyone
 
     def commit_of(self, counter: Counter, partition: int) -> tuple[int, int]:
-        return counter.rollup.resume_point(partition)
+        return counter.rollup.resume_point(partition, counter.rollup.progress[partition])
 
     def in_order(self, pages: list[Write]) -> list[Write]:
         """Chunks before what stands for the tables."""

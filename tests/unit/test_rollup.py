@@ -73,12 +73,14 @@ def test_a_restart_from_the_resume_point_rebuilds_every_open_cell(seed: int) -> 
         before = first.next[0]
         flush = first.count([log], [(0, before, min(before + rng.randint(1, 15), len(log)))])
         first.rollup.settle(flush)
-        second = Counter(Rollup, {0: first.rollup.resume_point(0)}, [0])
+        second = Counter(Rollup, {0: first.rollup.resume_point(0, first.rollup.progress[0])}, [0])
         if second.next[0] < first.next[0]:
             again = second.count([log], [(0, second.next[0], first.next[0])])
             assert again.progress == flush.progress
             second.rollup.settle(again)
-        assert second.rollup.resume_point(0) == first.rollup.resume_point(0)
+        assert second.rollup.resume_point(0, second.rollup.progress[0]) == first.rollup.resume_point(
+            0, first.rollup.progress[0]
+        )
         assert second.rollup.open_rows() == first.rollup.open_rows()
 
 
@@ -127,9 +129,9 @@ def test_a_restart_begins_at_the_first_record_of_an_open_second(frontier_ms: int
     rollup = rollup_of(0)
     step(rollup, log, 0, 3)
     flush = step(rollup, log, 3, 4)
-    assert rollup.resume_point(0) == (0, 0)
+    assert rollup.resume_point(0, rollup.progress[0]) == (0, 0)
     rollup.settle(flush)
-    assert rollup.resume_point(0) == resume
+    assert rollup.resume_point(0, rollup.progress[0]) == resume
 
 
 def test_late_cells_are_open_until_their_append_second_is_over() -> None:
@@ -137,9 +139,9 @@ def test_late_cells_are_open_until_their_append_second_is_over() -> None:
     flush = step(rollup, log, 0, 3)
     assert sorted(flush.plain["n"]) == [1, 2]
     rollup.settle(flush)
-    assert rollup.resume_point(0) == (0, 0)
+    assert rollup.resume_point(0, rollup.progress[0]) == (0, 0)
     rollup.settle(step(rollup, log, 3, 4))
-    assert rollup.resume_point(0) == (3, START_MS + 100_999)
+    assert rollup.resume_point(0, rollup.progress[0]) == (3, START_MS + 100_999)
 
 
 def test_a_flush_tells_of_partitions_that_brought_nothing() -> None:

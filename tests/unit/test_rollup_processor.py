@@ -13,7 +13,7 @@ from schemas.codec import decode, encode
 from schemas.records import ProbeResult, SloPartial
 from streams.core.series import Judge, SeriesIndex, series_name
 from streams.engine.partitioning import partition_of
-from streams.engine.transport import LOG_APPEND_TIME
+from streams.engine.transport import LOG_APPEND_TIME, Poll
 from streams.processors import rollup as processor
 from streams.processors.rollup import PARTIALS, SOURCE, RollupProcessor
 from tests.unit.exactness import START_MS
@@ -65,7 +65,7 @@ def steps(fake: Fake, *polls: list[ConsumerRecord[bytes, bytes]]) -> RollupProce
 
     async def run() -> None:
         for poll in polls:
-            own._pending.append(poll)
+            own._pending.append(Poll(poll, 0))
             await own.step()
 
     asyncio.run(run())
@@ -103,7 +103,7 @@ def test_every_owner_hears_of_the_last_frontier_although_nothing_comes_any_more(
     monkeypatch.setattr(processor, "TELL_ALL_EVERY_S", 3_600.0)
     own = steps(fake, OPEN)
     own._told_all_s = time.monotonic()
-    own._pending.append(SEALING)
+    own._pending.append(Poll(SEALING, 0))
     asyncio.run(own.step())
     told = len(fake.sent)
     asyncio.run(own.step())

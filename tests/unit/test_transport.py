@@ -44,6 +44,7 @@ class Kafka:
 def thread_of(kafka: Kafka) -> ConsumerThread:
     thread: Any = object.__new__(ConsumerThread)
     thread._consumer = kafka
+    thread.app = SimpleNamespace(raw_topics=frozenset())
     thread.consumer = SimpleNamespace(batched=lambda tp: tp.topic == "b")
     thread.committed, thread.heard_s, thread._handed = {}, float("-inf"), {}
     return thread  # type: ignore[no-any-return]

@@ -1,0 +1,118 @@
+"""Kafka's record batches → columns, without taking them apart first.
+
+A record of Kafka's format 2 is also an Avro record: its varints are Avro's longs, keys and values are lengths and
+bytes, and a record without headers ends with a zero. With the fields of the value's schema in place of the value, a
+whole batch is a block of an Avro file, which polars decodes in native code.
+
+A value that is shorter or longer than its record shifts every later one. So the bytes that each row must have taken are
+computed from its columns (`schemas.sizes`), and compared with the lengths that Kafka wrote ahead of the record and of
+the value, and per batch with the batch's own. A row cannot take fewer bytes than that; none can have taken more when
+all of them together are exactly the batches. So each row begins and ends where Kafka's record does.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from schemas.catalog import SchemaVersion
+from schemas.codec import FRAME_BYTES, MAX_VALUE_BYTES
+from schemas.containers import bare, header_of, widen, zigzag
+from schemas.sizes import Sizes, long_sizes, sizes
+
+Longs = npt.NDArray[np.int64]
+
+KEY = "_key"
+_OFFSET = "_offset"
+_AHEAD = (("_length", "long"), ("_attributes", "boolean"), ("_ts", "long"), (_OFFSET, "long"), (KEY, "string"))
+_BOTH = 2  # one byte each: the record's attributes, and that there are no headers
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBatch:
+    """`records`: the decompressed records, `count` by the batch's header, with consecutive offsets or not."""
+
+    count: int
+    records: bytes
+
+
+class LogContainer:
+    """Decodes whole batches whose values are all of one schema version; may be used from several threads."""
+
+    def __init__(self, version: SchemaVersion) -> None:
+        schema = bare(json.loads(version.text))
+        self._ints = [field["name"] for field in schema["fields"] if widen(field)]
+        self._fields: list[dict[str, Any]] = schema["fields"]
+        frame = {"type": "fixed", "name": "KafkaFrame", "size": FRAME_BYTES}
+        ahead = [{"name": name, "type": kind} for name, kind in (*_AHEAD, ("_size", "long"), ("_frame", frame))]
+        around = [*ahead, *self._fields, {"name": "_headers", "type": "long"}]
+        self._header, self._sync = header_of({"type": "record", "name": "KafkaRecord", "fields": around})
+        self._frame = b"\0" + version.id.to_bytes(4, "big")
+
+    def try_read(self, batches: Sequence[RecordBatch]) -> pl.DataFrame | None:
+        """The columns of the values and `_key`, one row a record; None on any doubt."""
+        counts = np.array([batch.count for batch in batches])
+        lengths = np.array([len(batch.records) for batch in batches])
+        count = int(counts.sum())
+        parts = (batch.records for batch in batches)
+        block = (self._header, zigzag(count), zigzag(int(lengths.sum())), *parts, self._sync)
+        try:
+            frame = pl.read_avro(io.BytesIO(b"".join(block))).cast(dict.fromkeys(self._ints, pl.Int32))
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, OSError, EOFError):
+            return None
+        first = np.cumsum(counts) - counts
+        if frame.height != count or not self._framed(frame, np.arange(count) - np.repeat(first, counts)):
+            return None
+        if not self._sums_agree(frame, first, lengths):
+            return None
+        return frame.select(KEY, *(field["name"] for field in self._fields))
+
+    def _framed(self, frame: pl.DataFrame, offsets: Longs) -> bool:
+        """Every value begins as this schema's do, no record has headers, and offsets are without gaps."""
+        said = frame.select((pl.col("_frame") == pl.lit(self._frame)).all(), (pl.col("_headers") == 0).all()).row(0)
+        return all(said) and bool((frame[_OFFSET].to_numpy() == offsets).all())
+
+    def _sums_agree(self, frame: pl.DataFrame, first: Longs, lengths: Longs) -> bool:
+        """Every row has taken as many bytes as its record has, and the rows of each batch as many as the batch."""
+        said = frame["_size"].to_numpy()
+        value = _sum(FRAME_BYTES, (sizes(field["type"], frame[field["name"]]) for field in self._fields))
+        if not (said == value).all() or said.max() > MAX_VALUE_BYTES:
+            return False
+        whole = _sum(_BOTH + said + long_sizes(said), (sizes(kind, frame[name]) for name, kind in _AHEAD[2:]))
+        said = frame["_length"].to_numpy()
+        return bool((said == whole).all() and (np.add.reduceat(said + long_sizes(said), first) == lengths).all())
+
+
+def value_prefix(batch: RecordBatch) -> bytes:
+    """The frame of the first record's value; anything where there is none."""
+    records, at = batch.records, 0
+    for skipped in (1, 0, 0):  # length and then the attributes; time; offset
+        _, at = _varint(records, at)
+        at += skipped
+    for _ in ("key", "value"):
+        size, begin = _varint(records, at)
+        at = begin + max(0, size)
+    return records[begin : begin + FRAME_BYTES]
+
+
+def _sum(first: Sizes, others: Iterable[Sizes]) -> Sizes:
+    for other in others:
+        first = first + other
+    return first
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A zigzag number, and the place behind it."""
+    coded = shift = 0
+    while at < len(data):
+        byte = data[at]
+        coded |= (byte & 127) << shift
+        shift, at = shift + 7, at + 1
+        if byte < 128:  # noqa: PLR2004 - the highest bit says that more follows
+            break
+    return (coded >> 1) ^ -(coded & 1), at
