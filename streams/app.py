@@ -71,7 +71,7 @@ class Worker:
         self.app: App = create_app(
             EngineSettings(options.brokers, options.state, partitions),
             batch_topics=frozenset({SOURCE, PARTIALS, HEARTBEATS}),
-            raw_topics=frozenset({SOURCE}),
+            raw_topics=frozenset({SOURCE, HEARTBEATS}),
         )
         self._partitions = partitions
         self._rollup = RollupProcessor(self.app, Judge(objectives, index), index, partitions)
