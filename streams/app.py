@@ -131,7 +131,7 @@ class Worker:
         tasks = [
             asyncio.create_task(self._every(SAVE_EVERY_S, self._objectives.save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
-            asyncio.create_task(self._every(STEP_EVERY_S, self._liveness.fold)),
+            asyncio.create_task(self._fold_nodes()),
             asyncio.create_task(self._every(STEP_EVERY_S, self._liveness.tend)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._show_nodes)),
             asyncio.create_task(self._watch()),
@@ -195,6 +195,12 @@ class Worker:
             await asyncio.sleep(interval_s)
             if not self.app.rebalancing:
                 await self._guarded(step)
+
+    async def _fold_nodes(self) -> None:
+        while not self._stop.is_set():
+            await self._liveness.due(STEP_EVERY_S)
+            if not self.app.rebalancing:
+                await self._guarded(self._liveness.fold)
 
     async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
         """Anything unexpected ends the worker: a restart replays, going on might not."""

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -56,6 +57,7 @@ class LivenessProcessor:
         self._intake = Intake(app, SOURCE)
         self._pending: deque[Poll | RawPoll] = deque()
         self._pending_count = 0
+        self._enough = asyncio.Event()  # a fold's worth is pending
         self._epoch = 0
         self._generation = NEVER
         self._unsaid = False  # a verdict is on its way
@@ -105,8 +107,17 @@ class LivenessProcessor:
             self._pending.append(records)
             self._pending_count += len(records)
             metrics.HEARTBEATS_PENDING.set(self._pending_count)
+            if self._pending_count >= FOLD_RECORDS:
+                self._enough.set()
             while self._pending_count > MAX_PENDING and epoch == self._epoch and not self._nothing_is_folded():  # noqa: ASYNC110 - of four events, two of them Faust's
                 await asyncio.sleep(PENDING_POLL_S)
+
+    async def due(self, after_s: float) -> None:
+        """Returns after so long, or as soon as there is enough to fold."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(after_s):
+                await self._enough.wait()
+        self._enough.clear()
 
     async def fold(self) -> None:
         """Count what is pending."""
