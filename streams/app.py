@@ -72,7 +72,7 @@ class Worker:
         self.app: App = create_app(
             EngineSettings(options.brokers, options.state, partitions),
             batch_topics=frozenset({SOURCE, PARTIALS, HEARTBEATS}),
-            raw_topics=frozenset({SOURCE}),
+            raw_topics=frozenset({SOURCE, HEARTBEATS}),
         )
         self._partitions = partitions
         self._rollup = RollupProcessor(self.app, Judge(objectives, index), index, partitions)
@@ -132,7 +132,7 @@ class Worker:
         tasks = [
             asyncio.create_task(self._every(SAVE_EVERY_S, self._save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
-            asyncio.create_task(self._every(STEP_EVERY_S, self._liveness.fold)),
+            asyncio.create_task(self._fold_nodes()),
             asyncio.create_task(self._every(STEP_EVERY_S, self._liveness.tend)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._show_nodes)),
             asyncio.create_task(self._watch()),
@@ -202,6 +202,12 @@ class Worker:
             await asyncio.sleep(interval_s)
             if not self.app.rebalancing:
                 await self._guarded(step)
+
+    async def _fold_nodes(self) -> None:
+        while not self._stop.is_set():
+            await self._liveness.due(STEP_EVERY_S)
+            if not self.app.rebalancing:
+                await self._guarded(self._liveness.fold)
 
     async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
         """Anything unexpected ends the worker: a restart replays, going on might not."""

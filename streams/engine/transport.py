@@ -76,6 +76,11 @@ class Poll(list[ConsumerRecord[bytes, bytes]]):
         offset: int = self[-1].offset + 1
         return offset
 
+    @property
+    def append_ms(self) -> int:
+        """When the last record was appended."""
+        return self[-1].timestamp
+
     def since(self, offset: int) -> "Poll":
         """The records from an offset on."""
         return Poll((record for record in self if record.offset >= offset), self.begin)
@@ -90,6 +95,7 @@ class RawPoll:
         self.partition = batches[0].tp.partition
         self.first = max(batches[0].base_offset, first or 0, begin or 0)
         self.next = batches[-1].next_offset
+        self.append_ms = batches[-1].time_ms
 
     def __len__(self) -> int:
         return sum(batch.count for batch in self.batches)
@@ -119,7 +125,7 @@ class Batch:
 
     def __init__(self, tp: TP, poll: Poll | RawPoll) -> None:
         self.topic, self.partition, self.offset = tp.topic, tp.partition, poll.next - 1
-        self.timestamp = poll[-1].timestamp if isinstance(poll, Poll) else poll.batches[-1].time_ms
+        self.timestamp = poll.append_ms
         self.timestamp_type = LOG_APPEND_TIME
         self.headers: list[Any] = []
         self.key = self.checksum = None

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -16,8 +17,8 @@ from streams.engine.app import App
 from streams.engine.bulk import Bulk
 from streams.engine.fetched import last_heard
 from streams.engine.intake import Intake
-from streams.engine.transport import Consumer, Poll
-from streams.processors.node_folding import Letters, NodeFolder, Records
+from streams.engine.transport import Consumer, Poll, RawPoll
+from streams.processors.node_folding import Letters, NodeFolder
 from streams.processors.node_judging import NodeJudge, Verdict
 from streams.processors.node_recovery import SOURCE, NodeRecovery, ReadLog
 from streams.processors.node_saving import NodeSaver, Page, Saved, snapshot
@@ -54,8 +55,9 @@ class LivenessProcessor:
         self._recovery = NodeRecovery(app, read, limits, self.in_thread)
         self._saver = NodeSaver(app)
         self._intake = Intake(app, SOURCE)
-        self._pending: deque[Records] = deque()
+        self._pending: deque[Poll | RawPoll] = deque()
         self._pending_count = 0
+        self._enough = asyncio.Event()  # a fold's worth is pending
         self._epoch = 0
         self._generation = NEVER
         self._unsaid = False  # a verdict is on its way
@@ -94,19 +96,28 @@ class LivenessProcessor:
         seconds = round(time.monotonic() - started, 3)
         log.info("nodes recovered", partitions=sorted(built), kept=sorted(kept), nodes=nodes, seconds=seconds)
 
-    async def process(self, stream: AsyncIterable[Poll]) -> None:
+    async def process(self, stream: AsyncIterable[Poll | RawPoll]) -> None:
         """Faust's entry: each event is what one poll brought for one partition."""
         async for poll in stream:
             epoch = self._epoch
-            self._recovery.clock(poll[0].partition).received(poll[-1].timestamp, time.monotonic())
+            self._recovery.clock(poll.partition).received(poll.append_ms, time.monotonic())
             records = await self._intake.take(poll)
             if not records or epoch != self._epoch:
                 continue
             self._pending.append(records)
             self._pending_count += len(records)
             metrics.HEARTBEATS_PENDING.set(self._pending_count)
+            if self._pending_count >= FOLD_RECORDS:
+                self._enough.set()
             while self._pending_count > MAX_PENDING and epoch == self._epoch and not self._nothing_is_folded():  # noqa: ASYNC110 - of four events, two of them Faust's
                 await asyncio.sleep(PENDING_POLL_S)
+
+    async def due(self, after_s: float) -> None:
+        """Returns after so long, or as soon as there is enough to fold."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(after_s):
+                await self._enough.wait()
+        self._enough.clear()
 
     async def fold(self) -> None:
         """Count what is pending."""
@@ -172,8 +183,8 @@ class LivenessProcessor:
         """A rebalance or a stop has begun, and waits until every poll is let go of."""
         return self._app.rebalancing or self._app.should_stop
 
-    def _take(self) -> list[Records]:
-        polls: list[Records] = []
+    def _take(self) -> list[Poll | RawPoll]:
+        polls: list[Poll | RawPoll] = []
         count = 0
         while self._pending and count < FOLD_RECORDS:
             polls.append(self._pending.popleft())

@@ -1,22 +1,20 @@
 """Polls of heartbeats → the tables of their partitions, and dead letters for what cannot be read."""
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
-from aiokafka.structs import ConsumerRecord
 
-from schemas.blocks import BlockReader
 from streams import metrics
 from streams.core.liveness.beats import BEAT_COLUMNS
 from streams.core.liveness.table import Folded
-from streams.engine.transport import require_append_time
+from streams.engine.transport import Poll, RawPoll
 from streams.processors.dead_letters import dead_letters
 from streams.processors.node_parts import Part
 from streams.processors.node_recovery import SOURCE
+from streams.processors.source_reading import Reading, SourceReader
 
-Records = list[ConsumerRecord[bytes, bytes]]
 Letters = list[tuple[bytes | None, bytes]]
 
 
@@ -24,7 +22,7 @@ class NodeFolder:
     """Decodes polls of many partitions in one go."""
 
     def __init__(self) -> None:
-        self._reader = BlockReader(SOURCE, BEAT_COLUMNS)
+        self._reader = SourceReader(SOURCE, BEAT_COLUMNS)
         self._letters: Letters = []
 
     def take_letters(self) -> Letters:
@@ -32,35 +30,38 @@ class NodeFolder:
         letters, self._letters = self._letters, []
         return letters
 
-    def fold(self, parts: Mapping[int, Part], polls: Sequence[Records]) -> None:
+    def fold(self, parts: Mapping[int, Part], polls: Sequence[Poll | RawPoll]) -> None:
         """Counts what is new in the polls, which hold each partition's records in offset order."""
-        by_partition: dict[int, Records] = {}
-        for poll in polls:
-            if poll[0].partition in parts:  # else it was lost meanwhile, and its new owner reads these
-                by_partition.setdefault(poll[0].partition, []).extend(poll)
-        records = [record for one in by_partition.values() for record in one]
-        require_append_time(records)
-        block = self._reader.read([record.key for record in records], [record.value for record in records])
-        rejects = [r for r in block.rejects if records[r.row].offset >= parts[records[r.row].partition].read_to]
-        for reject in rejects:
-            metrics.REJECTED.labels(SOURCE, reject.reason).inc()
-        rows, beats = _placed(block.frame, records)
-        end = 0
-        for partition, one in by_partition.items():
-            begin, end = end, end + len(one)
+        # What was lost meanwhile is read by its new owner.
+        known = sorted((poll for poll in polls if poll.partition in parts), key=lambda poll: poll.partition)
+        reading = self._reader.read(known)
+        self._letters += _letters(reading, parts)
+        end, rows = 0, reading.frame["_row"].to_numpy()
+        beats = _placed(reading)
+        for batch in reading.batches:
+            begin, end = end, end + len(batch.offsets)
             first, after = np.searchsorted(rows, (begin, end)).tolist()
-            _fold(parts[partition], beats[first:after], one[-1].offset)
-        self._letters += dead_letters(records, rejects, "worker")
+            _fold(parts[batch.partition], beats[first:after], int(batch.offsets[-1]))
 
 
-def _placed(frame: pl.DataFrame, records: Records) -> tuple[np.ndarray[tuple[int], np.dtype[np.uint32]], pl.DataFrame]:
-    """The index into `records` of each row, and the rows with their offsets and append times."""
-    rows = frame["_row"].to_numpy()
+def _placed(reading: Reading) -> pl.DataFrame:
+    """The good rows with their offsets and append times."""
+    rows = reading.frame["_row"].to_numpy()
     columns = {
-        name: pl.Series(np.fromiter(map(attrgetter(attribute), records), np.int64, len(records))[rows])
-        for name, attribute in (("offset", "offset"), ("append_ms", "timestamp"))
+        name: np.concatenate([np.zeros(0, np.int64), *(getattr(batch, array) for batch in reading.batches)])[rows]
+        for name, array in (("offset", "offsets"), ("append_ms", "append_ms"))
     }
-    return rows, frame.drop("_row").with_columns(**columns)
+    return reading.frame.drop("_row").with_columns(**{name: pl.Series(column) for name, column in columns.items()})
+
+
+def _letters(reading: Reading, parts: Mapping[int, Part]) -> Letters:
+    """About what cannot be read and was not seen before."""
+    found = zip(reading.rejects, reading.rejected, strict=True)
+    fresh = [(reject, record) for reject, record in found if record.offset >= parts[record.partition].read_to]
+    for reject, _ in fresh:
+        metrics.REJECTED.labels(SOURCE, reject.reason).inc()
+    rejects = [replace(reject, row=row) for row, (reject, _) in enumerate(fresh)]
+    return dead_letters([record for _, record in fresh], rejects, "worker")
 
 
 def _fold(part: Part, beats: pl.DataFrame, last_offset: int) -> None:
