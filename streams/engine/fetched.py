@@ -9,7 +9,10 @@ from streams.engine.app import App
 
 
 class Heard(NamedTuple):
-    """`end`: the offset after the last record; `at_ms`: this machine's clock when the broker last answered a fetch."""
+    """`end`: the offset after the last record; `at_ms`: this machine's clock when the broker last answered a fetch.
+
+    Where the log ends in marks of transactions, which are no records, `end` is before them once they have been fetched.
+    """
 
     end: int
     at_ms: int
@@ -20,8 +23,8 @@ def last_heard(app: App, tp: TP) -> Heard | None:
 
     The broker keeps a fetch waiting only while it has nothing to give, so a recent `at_ms` makes `end` good up to now.
     """
-    consumer = app.consumer._thread._consumer  # type: ignore[attr-defined]  # noqa: SLF001 - Faust hands on the end alone
-    if consumer is None:
+    thread = app.consumer._thread  # type: ignore[attr-defined]  # noqa: SLF001 - Faust hands on the end alone
+    if thread is None or (consumer := thread._consumer) is None:  # noqa: SLF001 - as above
         return None
     kafka_tp = TopicPartition(tp.topic, tp.partition)
     try:
@@ -29,4 +32,7 @@ def last_heard(app: App, tp: TP) -> Heard | None:
         end = consumer.highwater(kafka_tp)
     except AssertionError:  # aiokafka's answer; asking first would be no use, as its thread may lose the partition
         return None
-    return None if at_ms is None or end is None else Heard(end, at_ms)
+    if at_ms is None or end is None:
+        return None
+    passed = thread.passed.get(tp)
+    return Heard(passed.records_to if passed is not None and passed.position >= end else end, at_ms)
