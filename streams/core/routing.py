@@ -15,11 +15,17 @@ class AddressError(ValueError):
 
 
 def parse_address(text: str) -> str:
-    """HOST:PORT as it is. Raises AddressError."""
+    """HOST:PORT in small letters. Raises AddressError."""
     found = _ADDRESS.match(text)
     if found is None or not 0 < int(found[1]) <= _LAST_PORT:
         raise AddressError("expected HOST:PORT, such as 10.0.0.7:8080 or worker-1.example.org:8080")
-    return text
+    return text.lower()
+
+
+def address_of(url: str) -> str:
+    """HOST:PORT of a worker's URL. Raises AddressError."""
+    place = url.removeprefix("http://").rstrip("/")
+    return parse_address(place if re.search(r":\d+\Z", place) else f"{place}:80")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,7 @@ def agreed(own: str, distribution: Mapping[str, Mapping[str, Collection[int]]]) 
     keepers: dict[tuple[str, int], str] = {}
     for url, topics in distribution.items():
         try:
-            address = parse_address(url.removeprefix("http://").rstrip("/"))
+            address = address_of(url)
         except AddressError:
             continue
         keepers |= {(topic, partition): address for topic, found in topics.items() for partition in found}

@@ -1,6 +1,8 @@
 """What the fetcher knows of a partition: how far its log goes, and when the broker last said so."""
 
-from typing import NamedTuple
+import asyncio
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 from aiokafka.structs import TopicPartition
 from faust.types import TP
@@ -34,5 +36,27 @@ def last_heard(app: App, tp: TP) -> Heard | None:
         return None
     if at_ms is None or end is None:
         return None
+    return Heard(_records_end(thread, tp, end), at_ms)
+
+
+async def ask_ends(app: App, tps: Collection[TP], timeout_s: float) -> dict[TP, int]:
+    """The ends of logs (as `Heard.end`), asked of the broker now: for partitions that the fetcher has no news of.
+
+    Raises TimeoutError, and whatever aiokafka has to say.
+    """
+    thread = app.consumer._thread  # type: ignore[attr-defined]  # noqa: SLF001 - Faust's own way is a queue that fetches use
+
+    async def ask() -> Mapping[TopicPartition, int]:
+        kafka = thread._ensure_consumer()  # noqa: SLF001 - as above
+        async with asyncio.timeout(timeout_s):
+            ends: Mapping[TopicPartition, int] = await kafka.end_offsets([TopicPartition(*tp) for tp in tps])
+            return ends
+
+    ends = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask(), thread.thread_loop))
+    found = {TP(tp.topic, tp.partition): end for tp, end in ends.items()}
+    return {tp: _records_end(thread, tp, end) for tp, end in found.items()}
+
+
+def _records_end(thread: Any, tp: TP, end: int) -> int:  # noqa: ANN401 - Faust's consumer thread, with ours in it
     passed = thread.passed.get(tp)
-    return Heard(passed.records_to if passed is not None and passed.position >= end else end, at_ms)
+    return passed.records_to if passed is not None and passed.position >= end else end
