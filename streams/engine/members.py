@@ -13,7 +13,7 @@ from streams.engine.app import App
 
 def advertise(app: App, address: str) -> None:
     """Be reached at `address` (HOST:PORT); to be said before the app starts."""
-    app.conf.canonical_url = URL(f"http://{address}")  # type: ignore[misc]  # a setting, whatever its annotation says
+    app.conf.canonical_url = URL(f"http://{address}")
 
 
 class Group:

@@ -91,7 +91,9 @@ class NodeQueries:
             found = [(part, part.table.select(query, part.now_ms)) for part in parts]
             ids = pl.concat([ids for _, ids in found]).sort().head(query.limit)
             nodes = [
-                node for part, own in found for node in part.table.describe(own.filter(own.is_in(ids)), part.now_ms)
+                node
+                for part, own in found
+                for node in part.table.describe(own if ids.is_empty() else own.filter(own <= ids[-1]), part.now_ms)
             ]
             ordered = sorted(nodes, key=lambda node: node.node_id)[: query.limit]
             return NodesAnswer(tuple(ordered), self._outages(), basis)
