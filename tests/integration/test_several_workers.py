@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 
 from infra.kafka import LocalKafka
 from schemas.codec import encode
-from tests.integration.node_fleet import NodeFleet, SimulatedNode, known_from_log
+from tests.integration.node_fleet import Known, NodeFleet, SimulatedNode, known_from_log
 from tests.integration.worker_process import (
     COUNTS,
     Counted,
@@ -39,7 +39,7 @@ NODES = 50
 PAGE = 7
 PROMISES = tuple(Promise(f"service-{n}", {"service": f"service-{n}"}) for n in range(6))
 # More than a second between asking, hearing and telling would be noticed by nobody; so much is for this machine.
-PROMPT_MS = 6_000
+PROMPT_MS = 5_000
 # What differs between two answers of the same content.
 _CLOCKS = {"staleness_ms", "complete_to_ms", "judged_to_ms", "windows", "burns", "attainment", "budget_left"}
 _CLOCKS |= {"burn_rate", "burning", "exhausted_in_s", "sealed_to_ms", "sealed"}
@@ -53,6 +53,7 @@ class Pair:
     first: WorkerProcess
     second: WorkerProcess
     log: list[Counted]
+    known: dict[str, Known]
     from_ms: int
 
     @property
@@ -86,7 +87,8 @@ def pair(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         time.sleep(2)
         traffic.end()
         fleet.end()
-        yield Pair(brokers, first, second, counted(read_log(brokers), traffic.sender.events), traffic.from_ms)
+        log = counted(read_log(brokers), traffic.sender.events)
+        yield Pair(brokers, first, second, log, known_from_log(brokers), traffic.from_ms)
 
 
 def slices_differ(pair: Pair, worker: WorkerProcess) -> list[str]:
@@ -124,7 +126,7 @@ def all_nodes(worker: WorkerProcess) -> list[dict[str, Any]]:
 def the_log_is_answered_by(pair: Pair, worker: WorkerProcess) -> None:
     """Every view, of every key."""
     eventually(lambda: not slices_differ(pair, worker), f"{slices_differ(pair, worker)[:3]}", 30)
-    known = known_from_log(pair.brokers)
+    known = pair.known
     eventually(lambda: (worker.get("/api/v1/fleet")[1] or {}).get("known") == NODES, "all nodes", 20)
     assert [node["node_id"] for node in all_nodes(worker)] == sorted(known)
     for node_id, node in known.items():
