@@ -57,15 +57,20 @@ def newer(known: Tip | None, found: Tip) -> Tip:
 
 def complete_to_ms(tables: Collection[Told], tips: Mapping[int, Tip], partitions: int) -> int:
     """Before this time (ms) everything is in all of the tables; 0 when that cannot be said of some partition."""
-    return min(
-        (_of_source(table, source, tips.get(source)) for table in tables for source in range(partitions)), default=0
-    )
+    return min((_of_source(tables, source, tips.get(source)) for source in range(partitions)), default=0)
 
 
-def _of_source(table: Told, source: int, tip: Tip | None) -> int:
-    frontier = table.frontiers.get(source, 0)
-    if tip is None:
-        return frontier
-    heard = table.applied.get(source, NOTHING) >= tip.read_to - 1
-    read = tip.earlier_by_ms is not None and table.read_up_at_ms >= tip.earlier_by_ms
-    return max(frontier, tip.at_ms) if heard or read else frontier
+def _of_source(tables: Collection[Told], source: int, tip: Tip | None) -> int:
+    lowest: int | None = None
+    for table in tables:
+        known = table.frontiers.get(source, 0)
+        if tip is not None and tip.at_ms > known and _holds(table, source, tip):
+            known = tip.at_ms
+        lowest = known if lowest is None or known < lowest else lowest
+    return lowest or 0
+
+
+def _holds(table: Told, source: int, tip: Tip) -> bool:
+    """Whether all that there was at the tip is in the table."""
+    told = table.applied.get(source, NOTHING) >= tip.read_to - 1
+    return told or (tip.earlier_by_ms is not None and table.read_up_at_ms >= tip.earlier_by_ms)
