@@ -20,6 +20,7 @@ TIMEOUT_S = 2.0
 MAX_AT_ONCE = 64
 MAX_ANSWER_BYTES = 64 << 20
 NOT_PASSED_ON = "; the question was passed on once, and is not passed on again"
+NOBODY_ELSE = ", and the group names nobody to ask (does it have an address of its own? see --advertise)"
 _OK, _NOT_FOUND, _UNAVAILABLE = 200, 404, 503
 
 Json = dict[str, Any]

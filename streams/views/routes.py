@@ -19,7 +19,7 @@ from streams.views.answers import bad_request, error, json_response, not_found
 from streams.views.nodes import PATHS as NODE_PATHS
 from streams.views.nodes import node_routes
 from streams.views.payloads import objective_payload, slices_payload, standing_payload
-from streams.views.peers import NOT_PASSED_ON, Asked, Peers, passed_on
+from streams.views.peers import NOBODY_ELSE, NOT_PASSED_ON, Asked, Peers, passed_on
 from streams.views.registry import registry_routes
 from streams.views.tips import TIPS_PATH, tips_payload
 
@@ -176,10 +176,10 @@ async def _errors(
     try:
         return await handler(request)
     except NotHereError as reason:
-        again = NOT_PASSED_ON if passed_on(request) and isinstance(reason, KeptElsewhereError) else ""
-        return web.Response(
-            status=503, body=error(f"{reason}{again}"), content_type="application/json", headers={"Retry-After": "2"}
-        )
+        why = str(reason)
+        if isinstance(reason, KeptElsewhereError):
+            why += NOT_PASSED_ON if passed_on(request) else NOBODY_ELSE
+        return web.Response(status=503, body=error(why), content_type="application/json", headers={"Retry-After": "2"})
     except (web.HTTPException, asyncio.CancelledError):
         raise
     except Exception:

@@ -2,9 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,32 +237,3 @@ def test_who_is_left_answers_about_everything(pair: Pair) -> None:
     eventually(all_kept, "takeover", 60)
     assert statuses <= {200, 503}
     the_log_is_answered_by(pair, pair.first)
-
-
-StartWorker = Callable[[str], WorkerProcess]
-
-
-def test_two_workers_with_one_address_say_so(kafka: LocalKafka, tmp_path: Path) -> None:
-    """As on two machines, each of which listens on its own 127.0.0.1."""
-    make_topics(kafka.bootstrap, 2)
-    promises = [Promise(f"slo-{n}") for n in range(8)]
-    objectives = write_objectives(tmp_path / "slos.yaml", promises)
-    same = ("--advertise", "127.0.0.1:9")
-    with (
-        WorkerProcess(kafka.bootstrap, tmp_path, objectives, "first", options=same) as first,
-        WorkerProcess(kafka.bootstrap, tmp_path, objectives, "second", options=same) as second,
-    ):
-        first.start()
-        second.start()
-
-        def sharing() -> bool:
-            return all(
-                {w.get(f"/api/v1/slos/{p.id}", alone=True)[0] for p in promises} == {200, 503} for w in (first, second)
-            )
-
-        eventually(sharing, "sharing", 40)
-        status, answer = first.get("/api/v1/fleet")
-        assert status == 503
-        assert "two of them have the same address: see --advertise" in answer["error"]
-        answers = [first.get(f"/api/v1/slos/{promise.id}") for promise in promises]
-        assert {status for status, _ in answers} == {200, 503}

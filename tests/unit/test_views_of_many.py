@@ -267,6 +267,21 @@ def test_while_workers_change_places_a_part_is_not_given_for_all(second: tuple[i
     play(scene, Worker((0, 2), BEATS), Worker(second, BEATS))
 
 
+def test_who_shares_its_address_with_another_says_so() -> None:
+    """As far as the group knows it keeps everything."""
+
+    async def scene(group: Group) -> None:
+        (worker,) = group.workers
+        group.agree(**{f"p{partition}": worker.address for partition in ALL})
+        name = next(name for name in SLOS if home(name) in (1, 3))
+        for path in (f"/api/v1/slos/{name}", "/api/v1/fleet", "/api/v1/nodes/nobody"):
+            status, answer = await group.get(worker, path)
+            assert status == 503, path
+            assert "see --advertise" in answer["error"]
+
+    play(scene, Worker((0, 2), BEATS))
+
+
 def test_an_objective_that_only_some_workers_know_is_not_missing_silently() -> None:
     async def scene(group: Group) -> None:
         first, second = group.workers
