@@ -28,12 +28,13 @@ from streams.engine.transport import Consumer, topic_partitions
 from streams.logs import configure_logs
 from streams.processors.lags import Lags
 from streams.processors.liveness import LivenessProcessor
+from streams.processors.node_judging import show_states
 from streams.processors.node_queries import NodeQueries
 from streams.processors.node_recovery import PAGES_TOPIC as NODE_PAGES
 from streams.processors.node_recovery import SOURCE as HEARTBEATS
 from streams.processors.node_states import TOPIC as NODE_STATES
 from streams.processors.objectives import ObjectivesProcessor
-from streams.processors.queries import NotHereError, TableQueries
+from streams.processors.queries import KeptElsewhereError, NotHereError, TableQueries
 from streams.processors.rollup import SOURCE, RollupProcessor
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from streams.processors.status import StatusPublisher
@@ -181,9 +182,13 @@ class Worker:
             await self._status.publish(_now_ms())
 
     async def _show_nodes(self) -> None:
-        with contextlib.suppress(NotHereError):
-            for state, count in (await self._nodes.fleet()).counts.states.items():
-                metrics.NODES.labels(state).set(count)
+        """Of the partitions that are kept here: over all workers each node is counted once."""
+        try:
+            show_states((await self._nodes.fleet()).counts.states)
+        except KeptElsewhereError:
+            show_states({})
+        except NotHereError:
+            pass  # soon again
 
     async def _last_words(self) -> None:
         """A clean stop leaves little to replay."""
