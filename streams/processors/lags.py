@@ -42,11 +42,12 @@ class Lags:
         self._partitions = partitions
         self._tips: dict[int, Tip] = {}
         self._marks: dict[int, InputMark] = {}
-        self._assigned_ms = 0
+        self._assigned_ms: int | None = None
 
     def lose_all(self) -> None:
         """A rebalance has begun; what is known of the log stays true."""
         self._marks = {}
+        self._assigned_ms = None
 
     def assigned(self) -> None:
         """What was committed until now, earlier owners had published."""
@@ -93,7 +94,7 @@ class Lags:
         for partition in topic_partitions(self._consumer.assignment(), PARTIALS):
             tp = TP(PARTIALS, partition)
             heard = self.heard(tp)
-            if heard is not None and partition in self._objectives.parts:
+            if heard is not None and self._objectives.recovered and partition in self._objectives.parts:
                 mark = self._marks.setdefault(partition, InputMark())
                 mark.look(self.read_to(tp), heard.end, _good_to_ms(heard, now_ms))
         self.hear(self._own_tips(now_ms))
@@ -131,8 +132,9 @@ class Lags:
             tp = TP(SOURCE, partition)
             heard = self.heard(tp)  # before what was read: that may only be more
             read_to = self.read_to(tp)
-            if heard is not None and read_to >= heard.end:
-                earlier_ms = None if self._rollup.read_to(partition) else self._assigned_ms
+            published = self._rollup.read_to(partition) is not None
+            if heard is not None and read_to >= heard.end and (published or self._assigned_ms is not None):
+                earlier_ms = None if published else self._assigned_ms
                 tips[partition] = Tip(read_to, _good_to_ms(heard, now_ms), earlier_ms)
         return tips
 
