@@ -2,10 +2,11 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from faust.assignor.partition_assignor import PartitionAssignor
 
 from streams.engine.app import App, EngineSettings, create_app
 from streams.engine.members import Group, advertise
@@ -23,10 +24,11 @@ def member(folder: Path, address: str) -> App:
 def meet(*apps: App) -> None:
     """The first leads: everyone joins and is given its assignment, as bytes."""
     cluster: Any = SimpleNamespace(partitions_for_topic=lambda _: set(range(PARTITIONS)))
-    joining = {f"m{number}": app.assignor.metadata(set(TOPICS)) for number, app in enumerate(apps)}  # type: ignore[attr-defined]
-    given = apps[0].assignor.assign(cluster, joining)
-    for number, app in enumerate(apps):
-        app.assignor.on_assignment(ConsumerProtocolMemberAssignment.decode(given[f"m{number}"].encode()))
+    assignors = [cast("PartitionAssignor", app.assignor) for app in apps]
+    joining = {f"m{number}": assignor.metadata(set(TOPICS)) for number, assignor in enumerate(assignors)}
+    given = assignors[0].assign(cluster, joining)
+    for number, assignor in enumerate(assignors):
+        assignor.on_assignment(ConsumerProtocolMemberAssignment.decode(given[f"m{number}"].encode()))
 
 
 def kept(app: App) -> set[int]:

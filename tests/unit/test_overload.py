@@ -19,6 +19,7 @@ from streams.processors.liveness import LivenessProcessor
 from streams.processors.node_clock import BrokerClock
 from streams.processors.node_judging import NodeJudge
 from streams.processors.node_parts import GRACE_S, Part
+from streams.processors.node_recovery import SOURCE as HEARTBEATS
 from streams.processors.rollup import RollupProcessor
 from tests.unit.exactness import Event, Logged
 from tests.unit.exactness_world import World
@@ -189,6 +190,6 @@ def test_results_that_nobody_counts_are_not_taken_without_end() -> None:
 
 
 def test_heartbeats_that_nobody_counts_are_not_taken_without_end() -> None:
-    own = LivenessProcessor(app_of(), lambda *_: None, Limits(1, 1))  # type: ignore[arg-type,return-value]
-    taken = asyncio.run(taken_of_an_endless_log(own.process, liveness.SOURCE))
+    own = LivenessProcessor(app_of(), lambda *_: None, Limits(1, 1))  # type: ignore[arg-type]
+    taken = asyncio.run(taken_of_an_endless_log(own.process, HEARTBEATS))
     assert liveness.MAX_PENDING < taken <= liveness.MAX_PENDING + POLL
