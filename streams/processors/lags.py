@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 
+from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from streams import metrics
@@ -72,7 +73,7 @@ class Lags:
         """Of every assigned partition; None before the broker has answered for it."""
         found: dict[TP, Reading | None] = {}
         for topic in TOPICS:
-            for partition in topic_partitions(self._consumer.assignment(), topic):
+            for partition in self._assigned(topic):
                 tp = TP(topic, partition)
                 heard = self.heard(tp)
                 found[tp] = None if heard is None else Reading(self.read_to(tp), heard.end)
@@ -91,7 +92,7 @@ class Lags:
     def look(self) -> None:
         """Note what can be said of the log now."""
         now_ms = _now_ms()
-        for partition in topic_partitions(self._consumer.assignment(), PARTIALS):
+        for partition in self._assigned(PARTIALS):
             tp = TP(PARTIALS, partition)
             heard = self.heard(tp)
             if heard is not None and self._objectives.recovered and partition in self._objectives.parts:
@@ -128,7 +129,7 @@ class Lags:
 
     def _own_tips(self, now_ms: int) -> dict[int, Tip]:
         tips: dict[int, Tip] = {}
-        for partition in topic_partitions(self._consumer.assignment(), SOURCE):
+        for partition in self._assigned(SOURCE):
             tp = TP(SOURCE, partition)
             heard = self.heard(tp)  # before what was read: that may only be more
             read_to = self.read_to(tp)
@@ -137,6 +138,13 @@ class Lags:
                 earlier_ms = None if published else self._assigned_ms
                 tips[partition] = Tip(read_to, _good_to_ms(heard, now_ms), earlier_ms)
         return tips
+
+    def _assigned(self, topic: str) -> set[int]:
+        """Views are asked before Faust has started, and while it stops: then there are none."""
+        try:
+            return topic_partitions(self._consumer.assignment(), topic)
+        except ConsumerNotStarted:
+            return set()
 
     def _mark(self, partition: int) -> InputMark:
         return self._marks.get(partition) or InputMark()

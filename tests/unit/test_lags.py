@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from streams.core.completeness import Tip
@@ -122,3 +123,15 @@ def test_nothing_known_is_no_claim(stand: Stand) -> None:
     stand.table.frontiers.clear()
     found = stand.lags.completeness()
     assert (found.complete_to_ms, found.staleness_ms) == (0, -1)
+
+
+def test_before_faust_has_started_nothing_is_known_and_nothing_fails(stand: Stand) -> None:
+    """The views are there already."""
+
+    def not_started() -> set[TP]:
+        raise ConsumerNotStarted
+
+    stand.lags._app.consumer.assignment = not_started  # type: ignore[method-assign]
+    stand.objectives.parts.clear()
+    stand.look_twice()
+    assert (stand.complete_to_ms(), stand.lags.own_tips(), stand.lags.readings()) == (0, {}, {})

@@ -2,14 +2,16 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
-from faust.assignor.partition_assignor import PartitionAssignor
 
 from streams.engine.app import App, EngineSettings, create_app
 from streams.engine.members import Group, advertise
+
+if TYPE_CHECKING:
+    from faust.assignor.partition_assignor import PartitionAssignor
 
 PARTITIONS = 4
 TOPICS = ("heartbeats", "slo-partials")
