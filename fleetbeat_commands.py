@@ -110,10 +110,16 @@ def worker(  # noqa: PLR0913 - one argument an option
     listen: Annotated[
         str, _says("HOST:PORT of views, health and metrics; port 0 takes a free one.")
     ] = "127.0.0.1:8080",
+    advertise: Annotated[
+        str | None, _says("HOST:PORT at which the other workers reach this one; without it where it listens.")
+    ] = None,
     nodes_max: Annotated[int, _says("Nodes known at once; heartbeats of more are refused.")] = 2_500_000,
     nodes_new_per_minute: Annotated[
         int, _says("New nodes taken in a minute; the others come with a later heartbeat.")
     ] = 500_000,
+    stall_after: Annotated[
+        float, _says("Seconds behind without any progress, after which the worker ends to be started again.")
+    ] = 60.0,
 ) -> int:
     """Keep the SLO tables and the node table from the stream and answer them over HTTP.
 
@@ -129,6 +135,8 @@ def worker(  # noqa: PLR0913 - one argument an option
             state=state,
             nodes_max=nodes_max,
             nodes_new_per_minute=nodes_new_per_minute,
+            advertise=advertise,
+            stall_after_s=stall_after,
         )
     )
 

@@ -9,39 +9,45 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import structlog
 from aiohttp import web
-from faust.types import TP
 
 from schemas.listen import ListenAddress, parse_listen
 from streams import metrics
 from streams.config import load_objectives
 from streams.core.liveness.admission import Limits
 from streams.core.objectives import Objective
+from streams.core.routing import AddressError, parse_address
 from streams.core.series import Judge, SeriesIndex
 from streams.engine.app import App, EngineSettings, create_app, raw_schema
 from streams.engine.brokers import find_partitions
 from streams.engine.changelog import read_changelog
-from streams.engine.transport import topic_partitions
+from streams.engine.members import Group, advertise
+from streams.engine.transport import Consumer, topic_partitions
 from streams.logs import configure_logs
+from streams.processors.lags import Lags
 from streams.processors.liveness import LivenessProcessor
+from streams.processors.node_judging import show_states
 from streams.processors.node_queries import NodeQueries
 from streams.processors.node_recovery import PAGES_TOPIC as NODE_PAGES
 from streams.processors.node_recovery import SOURCE as HEARTBEATS
 from streams.processors.node_states import TOPIC as NODE_STATES
 from streams.processors.objectives import ObjectivesProcessor
-from streams.processors.queries import Completeness, NotHereError, TableQueries
+from streams.processors.queries import KeptElsewhereError, NotHereError, TableQueries
 from streams.processors.rollup import SOURCE, RollupProcessor
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from streams.processors.status import StatusPublisher
-from streams.views.routes import Health, create_views
+from streams.processors.watchdog import LOOK_EVERY_S, Watchdog
+from streams.views.peers import Peers
+from streams.views.routes import Health, Tables, create_views
+from streams.views.tips import ask_tips
 
 STEP_EVERY_S = 0.25
 SAVE_EVERY_S = 2.0
 SAVE_PAUSE_S = 8.0
 PUBLISH_EVERY_S = 5.0
+HEAR_EVERY_S = 1.0
 # Ready means that a question is answered from events this fresh at most.
 READY_LAG_RECORDS = 200_000
 
@@ -58,6 +64,12 @@ class WorkerOptions:
     state: Path = Path(".fleetbeat/worker")
     nodes_max: int = 2_500_000
     nodes_new_per_minute: int = 500_000
+    advertise: str | None = None
+    stall_after_s: float = 60.0
+
+
+class OptionError(ValueError):
+    """An option whose value cannot be meant."""
 
 
 class CannotStartError(RuntimeError):
@@ -84,25 +96,17 @@ class Worker:
         )
         self._liveness = LivenessProcessor(self.app, read, limits)
         self._nodes = NodeQueries(self._liveness, partitions, _now_ms)
-        self._queries = TableQueries(objectives, self._objectives, partitions, _now_ms, self.completeness)
+        self._lags = Lags(self.app, self._rollup, self._objectives, self._liveness, partitions)
+        self._queries = TableQueries(objectives, self._objectives, partitions, _now_ms, self._lags.completeness)
         self._status = StatusPublisher(self.app, self._queries)
+        self._watchdog = Watchdog(self.app, self._lags, options.stall_after_s, self._works)
+        self._peers = Peers(Group(self.app).members)
         self._recovering: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
         self._stop = asyncio.Event()
         self._wire()
-        self.views = create_views(self._queries, self._nodes, self.health)
-
-    def completeness(self) -> Completeness:
-        """A source partition is complete up to its frontier in the tables; up to now when nothing of it is pending."""
-        now_ms = _now_ms()
-        known: dict[int, int] = {}
-        for part in self._objectives.parts.values():
-            for table in part.tables.values():
-                for source, frontier in table.frontiers.copy().items():  # the fold thread adds to it
-                    known[source] = min(known.get(source, frontier), frontier)
-        complete = [now_ms if self._caught_up(p) else known.get(p, 0) for p in range(self._partitions)]
-        lowest = min(complete, default=0)
-        return Completeness(lowest, now_ms - lowest if lowest else -1)
+        tables = Tables(self._queries, self._nodes, self._lags.own_tips, partitions)
+        self.views = create_views(tables, self._peers, self.health)
 
     def health(self) -> Health:
         """Ready when the tables are recovered and the lag is small."""
@@ -111,11 +115,11 @@ class Worker:
         for holds, reason in (
             (self._objectives.recovered, "the tables are being recovered"),
             (self._liveness.answers, "the nodes are being recovered"),
-            (self.app.consumer.holds_assignment(), "the group has not heard of this worker lately"),  # type: ignore[attr-defined]
+            (self._consumer.holds_assignment(), "the group has not heard of this worker lately"),
         ):
             if not holds:
                 return Health(ready=False, reason=reason)
-        lag = self._lag()
+        lag = self._lags.total()
         if lag is None:
             return Health(ready=False, reason="the consumer has not heard of its partitions yet")
         if lag > READY_LAG_RECORDS:
@@ -135,6 +139,9 @@ class Worker:
             asyncio.create_task(self._fold_nodes()),
             asyncio.create_task(self._every(STEP_EVERY_S, self._liveness.tend)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._show_nodes)),
+            asyncio.create_task(self._every(STEP_EVERY_S, self._look)),
+            asyncio.create_task(self._every(LOOK_EVERY_S, self._watchdog.look)),
+            asyncio.create_task(self._every(HEAR_EVERY_S, self._hear_others)),
             asyncio.create_task(self._watch()),
         ]
         await self._stop.wait()
@@ -164,8 +171,10 @@ class Worker:
         self._objectives.lose_all()
         self._liveness.lose_all()
         self._status.lose_all()
+        self._lags.lose_all()
 
     def _on_ready(self) -> None:
+        self._lags.assigned()
         owned = self.app.consumer.assignment()
         partials, heartbeats = topic_partitions(owned, PARTIALS), topic_partitions(owned, HEARTBEATS)
         self._recovering = [
@@ -184,9 +193,13 @@ class Worker:
             await self._status.publish(_now_ms())
 
     async def _show_nodes(self) -> None:
-        with contextlib.suppress(NotHereError):
-            for state, count in (await self._nodes.fleet()).counts.states.items():
-                metrics.NODES.labels(state).set(count)
+        """Of the partitions that are kept here: over all workers each node is counted once."""
+        try:
+            show_states((await self._nodes.fleet()).counts.states)
+        except KeptElsewhereError:
+            show_states({})
+        except NotHereError:
+            pass  # soon again
 
     async def _last_words(self) -> None:
         """A clean stop leaves little to replay."""
@@ -228,49 +241,46 @@ class Worker:
                 self._failure = self.app.crash_reason or RuntimeError("the Faust app has crashed")
                 self._stop.set()
 
-    def _lag(self) -> int | None:
-        total = 0
-        for topic in (SOURCE, PARTIALS):
-            lags = [self._partition_lag(TP(topic, p)) for p in topic_partitions(self.app.consumer.assignment(), topic)]
-            if any(lag is None for lag in lags):
-                return None
-            metrics.CONSUMER_LAG.labels(topic).set(sum(lag or 0 for lag in lags))
-            total += sum(lag or 0 for lag in lags)
-        heartbeats = self._liveness.lag()
-        if heartbeats is None:
-            return None
-        metrics.CONSUMER_LAG.labels(HEARTBEATS).set(heartbeats)
-        return total + heartbeats
+    def _works(self) -> bool:
+        """Whether it can be expected to get on with what it reads."""
+        recovered = self._objectives.recovered and self._liveness.recovered
+        return recovered and not self.app.rebalancing and self._consumer.holds_assignment()
 
-    def _partition_lag(self, tp: TP) -> int | None:
-        highwater = cast("int | None", self.app.consumer.highwater(tp))  # None before the first fetch
-        if highwater is None:
-            return None
-        if tp.topic == PARTIALS:
-            part = self._objectives.parts.get(tp.partition)
-            read = part.applied + 1 if part else 0
-        else:
-            committed = self.app.consumer.committed.get(tp)  # type: ignore[attr-defined]
-            read = self._rollup.read_to(tp.partition) or (committed.offset if committed else 0)
-        return max(0, highwater - read)
+    async def _look(self) -> None:
+        self._lags.look()
 
-    def _caught_up(self, partition: int) -> bool:
-        return self._partition_lag(TP(SOURCE, partition)) == 0
+    async def _hear_others(self) -> None:
+        self._lags.hear(await ask_tips(self._peers))
+
+    @property
+    def _consumer(self) -> Consumer:
+        return self.app.consumer  # type: ignore[return-value]
 
 
 def run_worker(options: WorkerOptions) -> int:
-    """`fleetbeat worker`: the exit status. Raises DocumentError for an objectives file that cannot be used."""
+    """`fleetbeat worker`: the exit status. Raises DocumentError for an objectives file that cannot be used.
+
+    Also OptionError, ListenError and CannotStartError.
+    """
     objectives = load_objectives(options.objectives)
     listen = parse_listen(options.listen)
+    try:
+        advertised = None if options.advertise is None else parse_address(options.advertise)
+    except AddressError as cause:
+        raise OptionError(f"--advertise: value {options.advertise!r}: {cause}") from None
+    if not options.stall_after_s > 0:
+        raise OptionError(f"--stall-after: value {options.stall_after_s}; expected seconds, more than 0")
     configure_logs()
     try:
         options.state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotStartError(f"--state {options.state}: {error.strerror or error}") from error
-    return asyncio.run(_run(options, objectives, listen))
+    return asyncio.run(_run(options, objectives, listen, advertised))
 
 
-async def _run(options: WorkerOptions, objectives: tuple[Objective, ...], listen: ListenAddress) -> int:
+async def _run(
+    options: WorkerOptions, objectives: tuple[Objective, ...], listen: ListenAddress, advertised: str | None
+) -> int:
     changelogs = (PAGES_TOPIC, NODE_PAGES)
     topics = (SOURCE, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", *changelogs)
     partitions = await find_partitions(options.brokers, topics)
@@ -284,6 +294,7 @@ async def _run(options: WorkerOptions, objectives: tuple[Objective, ...], listen
         except OSError as error:
             raise CannotStartError(f"--listen {listen}: {error.strerror or error}") from error
         address = ListenAddress(*runner.addresses[0][:2])
+        advertise(worker.app, advertised or str(address))
         log.info("views", address=f"http://{address}", objectives=len(objectives), partitions=partitions)
         return await worker.run()
     finally:

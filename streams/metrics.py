@@ -19,6 +19,15 @@ PAGE_BYTES = Counter("fleetbeat_page_bytes_total", "Bytes of state pages written
 SNAPSHOT_SECONDS = Histogram("fleetbeat_snapshot_seconds", "From sealing to the broker's acknowledgement of all pages")
 UNREADABLE_PAGES = Counter("fleetbeat_unreadable_pages_total", "Changelog records that were no pages")
 CONSUMER_LAG = Gauge("fleetbeat_consumer_lag_records", "Records not yet read", ["topic"])
+STALLED = Gauge(
+    "fleetbeat_consumer_stalled_seconds",
+    "How long the partition that is worst off has been behind without progress",
+    ["topic"],
+)
+FORWARDS = Counter(
+    "fleetbeat_view_forwards_total", "Questions passed on to other workers, by what came of them", ["outcome"]
+)
+FORWARD_SECONDS = Histogram("fleetbeat_view_forward_seconds", "From passing a question on to its answer")
 READY = Gauge("fleetbeat_worker_ready", "1 when recovered and not lagging")
 EVENT_LOOP_LAG = Gauge("fleetbeat_event_loop_lag_seconds", "How late the last timer of the worker was")
 HEARTBEATS = Counter("fleetbeat_heartbeats_total", "Heartbeats counted for their nodes")

@@ -66,6 +66,7 @@ class SloTable:
         """Without `histograms_in_hours` the hour tier keeps counts only."""
         self.applied = NEVER
         self.frontiers: dict[int, int] = {}
+        self.told: dict[int, int] = {}  # source → applied offset up to which all its cells of ours are here
         self.chunks: dict[ChunkKey, Chunk] = {}
         self.expired: set[ChunkKey] = set()
         self._hour_histograms = histograms_in_hours
@@ -162,8 +163,11 @@ class SloTable:
     def _advance(self, record: Heading) -> None:
         for source, applied, _ in record.sources:
             self._heads.append((record.offset, source, applied, self.frontiers.get(source, 0)))
-        for source, _, frontier in record.sources:
-            if frontier is not None and frontier > self.frontiers.get(source, 0):
+        for source, applied, frontier in record.sources:
+            if frontier is None:  # a part of what there is up to that offset
+                continue
+            self.told[source] = max(self.told.get(source, NEVER), applied)
+            if frontier > self.frontiers.get(source, 0):
                 self.frontiers[source] = frontier
                 self._steps.setdefault(source, []).append((frontier, record.offset))
         self.applied = record.offset

@@ -38,6 +38,13 @@ class ResumePoint(NamedTuple):
     frontier: int
 
 
+class Passed(NamedTuple):
+    """Polls held every record before `position`, the last one before `records_to`; marks of transactions are none."""
+
+    records_to: int
+    position: int
+
+
 class NotAppendTimeError(RuntimeError):
     """A topic stamps records with the producers' clocks, on which lateness cannot be decided."""
 
@@ -144,6 +151,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self.committed = {}
         self.heard_s = float("-inf")
         self._handed: dict[TP, int] = {}
+        self.passed: dict[TP, Passed] = {}
 
     async def on_start(self) -> None:
         """Faust's, and then: take raw batches, and remember when requests were sent that the group has answered."""
@@ -164,7 +172,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     def forget_position(self) -> None:
         """Until the next seek nobody knows what polls go on from."""
-        self._handed = {}
+        self._handed, self.passed = {}, {}
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek to the commits; the partitions' new positions, without those of topics that have no commits."""
@@ -183,13 +191,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 # Where retention has deleted what is sought, aiokafka goes to the earliest that is left.
                 offsets[tp] = points[tp].offset if tp in points else 0
                 consumer.seek(kafka_tp, offsets[tp])
-        self.committed, self._handed = points, dict(offsets)
+        self.committed, self._handed, self.passed = points, dict(offsets), {}
         return offsets
 
     async def _fetch_records(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - Faust's signature
         batched = cast("Consumer", self.consumer).batched
         polled = await super()._fetch_records(*args, **kwargs)
-        return {tp: [self._batch(tp, records)] if batched(tp) else records for tp, records in polled.items() if records}
+        found = {
+            tp: [self._batch(tp, records)] if batched(tp) else records for tp, records in polled.items() if records
+        }
+        self._note_passed()
+        return found
 
     def _batch(self, tp: TP, records: list[Any]) -> Batch:
         begin = self._handed.get(tp)
@@ -197,6 +209,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if begin is not None:
             self._handed[tp] = poll.next
         return Batch(tp, poll)
+
+    def _note_passed(self) -> None:
+        """Here all that was fetched so far is in polls: what positions are ahead of those by has no records."""
+        subscription = self._ensure_consumer()._subscription.subscription  # noqa: SLF001 - the public way would wait
+        if subscription is None or subscription.assignment is None:
+            return
+        for tp, handed in self._handed.items():
+            state = subscription.assignment.state_value(KafkaTP(tp.topic, tp.partition))
+            if state is not None and state.has_valid_position:
+                self.passed[tp] = Passed(handed, state.position)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # Only what differs from Faust's: the metadata, and no crash when the group has moved on.

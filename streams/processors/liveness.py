@@ -169,16 +169,6 @@ class LivenessProcessor:
         consumer: Consumer = self._app.consumer  # type: ignore[assignment]
         return consumer.holds_assignment()
 
-    def lag(self) -> int | None:
-        """Heartbeats that are in the log and not yet in the tables; None while that is not known."""
-        lag = 0
-        for part in self.parts.values():
-            heard = last_heard(self._app, TP(SOURCE, part.partition))
-            if heard is None:
-                return None
-            lag += max(0, heard.end - part.read_to)
-        return lag
-
     def _nothing_is_folded(self) -> bool:
         """A rebalance or a stop has begun, and waits until every poll is let go of."""
         return self._app.rebalancing or self._app.should_stop

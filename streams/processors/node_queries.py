@@ -15,12 +15,13 @@ from streams.engine.partitioning import partition_of
 from streams.processors.liveness import LivenessProcessor
 from streams.processors.node_parts import Part
 from streams.processors.node_recovery import SOURCE
-from streams.processors.queries import NotHereError
+from streams.processors.queries import KeptElsewhereError, NotHereError
 
 AnswerT = TypeVar("AnswerT")
 
 # Counting two million nodes takes a while: several who ask within this time get the same answer.
 FLEET_FOR_S = 0.5
+RECOVERING = "the worker is recovering its nodes; try again in a few seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,10 @@ class FleetAnswer:
 
 
 class NodeQueries:
-    """Answers from the tables of this worker. Every method raises NotHereError while it cannot be answered."""
+    """Answers from the tables of this worker, about the partitions that the basis names.
+
+    Every question raises NotHereError while it cannot be answered.
+    """
 
     def __init__(self, processor: LivenessProcessor, partitions: int, now_ms: Callable[[], int]) -> None:
         self._processor = processor
@@ -60,46 +64,55 @@ class NodeQueries:
         self._fleet: tuple[float, FleetAnswer] | None = None
         self._counting = asyncio.Lock()
 
+    def partition(self, node_id: str) -> int:
+        """Where a node is kept, unless its client places keys in its own way."""
+        return partition_of(node_id.encode(errors="replace"), self._partitions)
+
     async def node(self, node_id: str) -> NodesAnswer:
         """One node, or none. It may be in another partition than it should: not all clients place keys alike."""
-        home, ids = partition_of(node_id.encode(errors="replace"), self._partitions), pl.Series([node_id])
+        home, ids = self.partition(node_id), pl.Series([node_id])
 
         def find(parts: Collection[Part]) -> NodesAnswer:
-            for part in (*parts, *self._processor.parts.values()):
+            for part in sorted(parts, key=lambda part: part.partition != home):
+                _require_known([part])
                 basis = self._basis([part])
                 if found := part.table.describe(ids, part.now_ms):
                     return NodesAnswer(tuple(found), self._outages(), basis)
             return NodesAnswer((), self._outages(), self._basis(parts))
 
-        return await self._read([home], find)
+        return await self._read(find)
 
     async def nodes(self, query: NodeQuery) -> NodesAnswer:
         """Those that the query selects."""
 
         def select(parts: Collection[Part]) -> NodesAnswer:
+            _require_known(parts)
             basis = self._basis(parts)
             found = [(part, part.table.select(query, part.now_ms)) for part in parts]
             ids = pl.concat([ids for _, ids in found]).sort().head(query.limit)
             nodes = [
-                node for part, own in found for node in part.table.describe(own.filter(own.is_in(ids)), part.now_ms)
+                node
+                for part, own in found
+                for node in part.table.describe(own if ids.is_empty() else own.filter(own <= ids[-1]), part.now_ms)
             ]
             ordered = sorted(nodes, key=lambda node: node.node_id)[: query.limit]
             return NodesAnswer(tuple(ordered), self._outages(), basis)
 
-        return await self._read(range(self._partitions), select)
+        return await self._read(select)
 
     async def fleet(self) -> FleetAnswer:
         """Counts of all nodes."""
         async with self._counting:
             if self._fleet is None or time.monotonic() - self._fleet[0] > FLEET_FOR_S:
-                answer = await self._read(range(self._partitions), self._count)
+                answer = await self._read(self._count)
                 self._fleet = time.monotonic(), answer
             elif not self._processor.recovered:
                 self._fleet = None
-                raise NotHereError("the worker is recovering its nodes; try again in a few seconds")
+                raise NotHereError(RECOVERING)
             return self._fleet[1]
 
     def _count(self, parts: Collection[Part]) -> FleetAnswer:
+        _require_known(parts)
         basis = self._basis(parts)
         counts = [part.table.counts(part.now_ms) for part in parts]
         zones = pl.concat([each.zones for each in counts])
@@ -109,25 +122,18 @@ class NodeQueries:
         }
         return FleetAnswer(replace(counts[0], zones=zones, **sums), self._outages(), basis)
 
-    async def _read(self, partitions: Collection[int], step: Callable[[Collection[Part]], AnswerT]) -> AnswerT:
+    async def _read(self, step: Callable[[Collection[Part]], AnswerT]) -> AnswerT:
         processor = self._processor
 
         def run() -> AnswerT:
-            missing = sorted(set(partitions) - processor.parts.keys())
             if not processor.recovered:
-                raise NotHereError("the worker is recovering its nodes; try again in a few seconds")
-            if missing:
-                raise NotHereError(f"partitions {missing} of {SOURCE} are kept by another worker")
-            parts = [processor.parts[partition] for partition in partitions]
-            behind = [part.partition for part in parts if not part.known_again]
-            if behind:
-                raise NotHereError(
-                    f"the worker is recovering its nodes: partitions {behind} of {SOURCE} are read again"
-                )
-            return step(parts)
+                raise NotHereError(RECOVERING)
+            if not processor.parts:
+                raise KeptElsewhereError(f"every partition of {SOURCE} is kept by another worker")
+            return step(tuple(processor.parts.values()))
 
         if not processor.recovered:  # now, not when the thread has built what it builds
-            raise NotHereError("the worker is recovering its nodes; try again in a few seconds")
+            raise NotHereError(RECOVERING)
         answer = await processor.in_thread(run)
         if not processor.heard_of:
             raise NotHereError("the group has not heard of this worker lately; another may keep its nodes now")
@@ -141,3 +147,9 @@ class NodeQueries:
         complete_to_ms = min(part.now_ms for part in parts)
         staleness_ms = max(0, self._now_ms() - complete_to_ms)
         return Basis(complete_to_ms, staleness_ms, {part.partition: part.read_to - 1 for part in parts})
+
+
+def _require_known(parts: Collection[Part]) -> None:
+    behind = [part.partition for part in parts if not part.known_again]
+    if behind:
+        raise NotHereError(f"the worker is recovering its nodes: partitions {behind} of {SOURCE} are read again")

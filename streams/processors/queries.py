@@ -21,6 +21,10 @@ class NotHereError(LookupError):
     """The answer cannot be given by this worker now; says why."""
 
 
+class KeptElsewhereError(NotHereError):
+    """Another worker has the answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completeness:
     """Until when (ms, event time) all events have been counted, and how old (ms) the least fresh source is."""
@@ -59,6 +63,9 @@ class Queries(Protocol):
     def objectives(self) -> tuple[Objective, ...]:
         """Every objective, wherever it is kept."""
 
+    def partition(self, objective: Objective) -> int:
+        """Where the objective is kept."""
+
     async def standing(self, objective_id: str) -> Standing:
         """Raises KeyError for an unknown objective, NotHereError while it cannot be answered."""
 
@@ -66,7 +73,7 @@ class Queries(Protocol):
         """Steps of a tier that begin in [from_ms, to_ms). Raises like `standing`."""
 
     def completeness(self) -> Completeness:
-        """Of all source partitions."""
+        """Of all source partitions; of an answer that is read afterwards, it says no more than that has."""
 
 
 class TableQueries:
@@ -128,7 +135,7 @@ class TableQueries:
                 "the group has not heard of this worker lately; another may keep its tables now"
             ) from None
         except NotKeptError:
-            raise NotHereError(f"partition {partition} of slo-partials is kept by another worker") from None
+            raise KeptElsewhereError(f"partition {partition} of slo-partials is kept by another worker") from None
 
     def _series(self, objective: Objective) -> int:
         return self._processor.index.number(objective.series)

@@ -17,9 +17,9 @@ def error(message: str) -> bytes:
 
 def bad_request(message: str) -> web.HTTPBadRequest:
     """A request that cannot be understood; says field, value and what was expected."""
-    return web.HTTPBadRequest(body=error(message), content_type="application/json")
+    return web.HTTPBadRequest(text=error(message).decode(), content_type="application/json")
 
 
 def not_found(message: str) -> web.HTTPNotFound:
     """A thing that is not known."""
-    return web.HTTPNotFound(body=error(message), content_type="application/json")
+    return web.HTTPNotFound(text=error(message).decode(), content_type="application/json")

@@ -1,9 +1,11 @@
 """The views of nodes: one, a list in pages, and the fleet in figures."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import polars as pl
 from aiohttp import web
@@ -13,13 +15,14 @@ from streams.core.liveness.reads import Node, NodeQuery
 from streams.core.liveness.states import DOWN, LATE, STATES, SUSPECT
 from streams.core.liveness.zones import Zone, ZoneState
 from streams.processors.node_queries import Basis, FleetAnswer, NodeQueries, NodesAnswer
-from streams.views.answers import bad_request, json_response, not_found
+from streams.processors.node_recovery import SOURCE
+from streams.views.answers import bad_request, json_response
+from streams.views.merging import MAX_SHARED_ZONES, Json, merged_fleet, merged_nodes, require_whole
+from streams.views.peers import Asked, Peers, Reply, passed_on
 
 MAX_LIMIT = 1_000
 DEFAULT_LIMIT = 100
 MAX_NAME_BYTES = 255
-# Nodes name their zones themselves: of more than these only the largest are shown.
-MAX_ZONES = 1_000
 _SILENT = {STATES[state] for state in (LATE, SUSPECT, DOWN)}
 _FACTS = tuple(field.name for field in fields(Node))
 _PARAMETERS = ("state", "zone", "region", "limit", "after")
@@ -27,9 +30,9 @@ _PARAMETERS = ("state", "zone", "region", "limit", "after")
 PATHS = ("/api/v1/fleet", "/api/v1/nodes?state=&zone=&region=&limit=&after=", "/api/v1/nodes/{id}")
 
 
-def node_routes(queries: NodeQueries) -> list[web.RouteDef]:
+def node_routes(queries: NodeQueries, peers: Peers, partitions: int) -> list[web.RouteDef]:
     """The routes of PATHS."""
-    views = _NodeViews(queries)
+    views = _NodeViews(queries, peers, partitions)
     return [
         web.get("/api/v1/fleet", views.fleet),
         web.get("/api/v1/nodes", views.nodes),
@@ -38,30 +41,89 @@ def node_routes(queries: NodeQueries) -> list[web.RouteDef]:
 
 
 class _NodeViews:
-    def __init__(self, queries: NodeQueries) -> None:
-        self._queries = queries
+    """Each question is about all workers' nodes; one that was passed on is about those that this worker keeps."""
 
-    async def fleet(self, _: web.Request) -> web.Response:
-        return json_response(_fleet_payload(await self._queries.fleet()))
+    def __init__(self, queries: NodeQueries, peers: Peers, partitions: int) -> None:
+        self._queries = queries
+        self._peers = peers
+        self._partitions = partitions
+
+    async def fleet(self, request: web.Request) -> web.Response:
+        if passed_on(request):
+            return json_response(_fleet_payload(await self._queries.fleet(), MAX_SHARED_ZONES))
+        answers = await self._of_all("/api/v1/fleet", {}, self._own_fleet)
+        return json_response(merged_fleet(answers))
 
     async def nodes(self, request: web.Request) -> web.Response:
         """`next` is the `after` of the next page; null on the last one."""
         query = _query(request.query)
-        answer = await self._queries.nodes(query)
-        return await asyncio.to_thread(_list_response, answer, query.limit)  # a thousand nodes take their time
+        if passed_on(request):
+            answer = await self._queries.nodes(query)
+            return await asyncio.to_thread(lambda: json_response(_list_payload(answer, query.limit)))
+        asked = {"limit": str(query.limit), **{name: request.query[name] for name in request.query}}
+        answers = await self._of_all("/api/v1/nodes", asked, partial(self._own_nodes, query))
+        # A thousand nodes take their time.
+        return await asyncio.to_thread(lambda: json_response(merged_nodes(answers, query.limit)))
 
     async def node(self, request: web.Request) -> web.Response:
         node_id = request.match_info["id"]
+        if passed_on(request):
+            return _node_response(await self._own_node(node_id))
+        path = f"/api/v1/nodes/{quote(node_id, safe='', errors='replace')}"
+        home = self._peers.members.keeper(SOURCE, self._queries.partition(node_id))
+        first = await self._own_node(node_id) if home is None else await self._peers.ask(Asked(home, path))
+        if first.found:
+            return _node_response(first)
+        others = [address for address in self._peers.members.others(SOURCE) if address != home]
+        rest = await self._peers.ask_all(others, path, {})
+        if home is not None and self._keeps_some():
+            rest.append(await self._own_node(node_id))
+        found = next((reply for reply in rest if reply.found), first)
+        if not found.found:  # then nobody who could know it may be missing
+            require_whole([reply.body for reply in (first, *rest)], self._partitions)
+        return _node_response(found)
+
+    async def _of_all(self, path: str, query: Mapping[str, str], own: Callable[[], Awaitable[Json]]) -> list[Json]:
+        """Everyone's answer about what they keep, together about every partition. Raises NotHereError."""
+        replies = self._peers.ask_all(self._peers.members.others(SOURCE), path, query)
+        if self._keeps_some():
+            own_answer, others = await asyncio.gather(own(), replies)
+            answers = [own_answer, *(reply.body for reply in others)]
+        else:
+            answers = [reply.body for reply in await replies]
+        require_whole(answers, self._partitions)
+        return answers
+
+    def _keeps_some(self) -> bool:
+        members = self._peers.members
+        return not members.keepers or any(
+            members.keepers.get((SOURCE, partition)) == members.own for partition in range(self._partitions)
+        )
+
+    async def _own_fleet(self) -> Json:
+        return _fleet_payload(await self._queries.fleet(), MAX_SHARED_ZONES)
+
+    async def _own_nodes(self, query: NodeQuery) -> Json:
+        answer = await self._queries.nodes(query)
+        return await asyncio.to_thread(_list_payload, answer, query.limit)
+
+    async def _own_node(self, node_id: str) -> Reply:
         answer = await self._queries.node(node_id)
         if not answer.nodes:
-            raise not_found(f"no node {node_id[:MAX_NAME_BYTES]!r}; expected one that has sent heartbeats")
-        return json_response({**_node_payload(answer.nodes[0], answer.outages), **_basis_payload(answer.basis)})
+            message = f"no node {node_id[:MAX_NAME_BYTES]!r}; expected one that has sent heartbeats"
+            return Reply(found=False, body={"error": message, **_basis_payload(answer.basis)})
+        node = _node_payload(answer.nodes[0], answer.outages)
+        return Reply(found=True, body={**node, **_basis_payload(answer.basis)})
 
 
-def _list_response(answer: NodesAnswer, limit: int) -> web.Response:
+def _node_response(reply: Reply) -> web.Response:
+    return json_response(reply.body, status=200 if reply.found else 404)
+
+
+def _list_payload(answer: NodesAnswer, limit: int) -> Json:
     nodes = [_node_payload(node, answer.outages) for node in answer.nodes]
     more = answer.nodes[-1].node_id if len(nodes) == limit else None
-    return json_response({"nodes": nodes, "next": more, **_basis_payload(answer.basis)})
+    return {"nodes": nodes, "next": more, **_basis_payload(answer.basis)}
 
 
 def _query(asked: MultiMapping[str]) -> NodeQuery:
@@ -86,15 +148,15 @@ def _query(asked: MultiMapping[str]) -> NodeQuery:
     return NodeQuery(limit=int(limit), state=state, **places)
 
 
-def _node_payload(node: Node, outages: Mapping[Zone, ZoneState]) -> dict[str, Any]:
+def _node_payload(node: Node, outages: Mapping[Zone, ZoneState]) -> Json:
     """`cause` says when a node's silence is its zone's."""
     held = node.state in _SILENT and (node.region, node.zone) in outages
     return {**{name: getattr(node, name) for name in _FACTS}, "cause": "telemetry-outage" if held else None}
 
 
-def _fleet_payload(answer: FleetAnswer) -> dict[str, Any]:
+def _fleet_payload(answer: FleetAnswer, max_zones: int) -> Json:
     counts = answer.counts
-    largest = counts.zones.with_columns(known=pl.sum_horizontal(STATES)).top_k(MAX_ZONES, by="known")
+    largest = counts.zones.with_columns(known=pl.sum_horizontal(STATES)).top_k(max_zones, by="known")
     return {
         "known": sum(counts.states.values()),
         "nodes": counts.states,
@@ -109,7 +171,7 @@ def _fleet_payload(answer: FleetAnswer) -> dict[str, Any]:
     }
 
 
-def _zone_payload(row: Mapping[str, Any], outages: Mapping[Zone, ZoneState]) -> dict[str, Any]:
+def _zone_payload(row: Mapping[str, Any], outages: Mapping[Zone, ZoneState]) -> Json:
     outage = outages.get((row["region"], row["zone"]))
     return {
         "region": row["region"],
@@ -120,7 +182,7 @@ def _zone_payload(row: Mapping[str, Any], outages: Mapping[Zone, ZoneState]) -> 
     }
 
 
-def _basis_payload(basis: Basis) -> dict[str, Any]:
+def _basis_payload(basis: Basis) -> Json:
     return {
         "complete_to_ms": basis.complete_to_ms,
         "staleness_ms": basis.staleness_ms,

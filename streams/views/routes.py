@@ -1,7 +1,8 @@
 """The HTTP views: what each path answers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -9,13 +10,18 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from schemas.catalog import load_catalog
+from streams.core.completeness import Tip
+from streams.core.objectives import Objective
 from streams.processors.node_queries import NodeQueries
-from streams.processors.queries import NotHereError, Queries
+from streams.processors.queries import KeptElsewhereError, NotHereError, Queries
+from streams.processors.rollup import PARTIALS
 from streams.views.answers import bad_request, error, json_response, not_found
 from streams.views.nodes import PATHS as NODE_PATHS
 from streams.views.nodes import node_routes
 from streams.views.payloads import objective_payload, slices_payload, standing_payload
+from streams.views.peers import NOBODY_ELSE, NOT_PASSED_ON, Asked, Peers, passed_on
 from streams.views.registry import registry_routes
+from streams.views.tips import TIPS_PATH, tips_payload
 
 MAX_SLICES_MS = 3_600_000
 log = structlog.get_logger("fleetbeat.views")
@@ -29,9 +35,19 @@ class Health:
     reason: str
 
 
-def create_views(queries: Queries, nodes: NodeQueries, health: Callable[[], Health]) -> web.Application:
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What the views ask: the SLOs, the nodes (both spread over `partitions`), and the logs that this worker reads."""
+
+    slos: Queries
+    nodes: NodeQueries
+    tips: Callable[[], Mapping[int, Tip]]
+    partitions: int
+
+
+def create_views(tables: Tables, peers: Peers, health: Callable[[], Health]) -> web.Application:
     """The worker's views as an aiohttp application."""
-    views = _Views(queries, health)
+    views = _Views(tables, peers, health)
     application = web.Application(middlewares=[_errors], client_max_size=1 << 20)
     application.add_routes(
         [
@@ -39,19 +55,27 @@ def create_views(queries: Queries, nodes: NodeQueries, health: Callable[[], Heal
             web.get("/api/v1/slos", views.slos),
             web.get("/api/v1/slos/{id}", views.slo),
             web.get("/api/v1/slos/{id}/slices", views.slices),
-            *node_routes(nodes),
+            *node_routes(tables.nodes, peers, tables.partitions),
+            web.get(TIPS_PATH, views.tips),
             web.get("/-/healthy", views.healthy),
             web.get("/-/ready", views.ready),
             web.get("/metrics", views.metrics),
             *registry_routes(load_catalog()),
         ]
     )
+
+    async def close(_: web.Application) -> None:
+        await peers.close()
+
+    application.on_cleanup.append(close)
     return application
 
 
 class _Views:
-    def __init__(self, queries: Queries, health: Callable[[], Health]) -> None:
-        self._queries = queries
+    def __init__(self, tables: Tables, peers: Peers, health: Callable[[], Health]) -> None:
+        self._queries = tables.slos
+        self._tips = tables.tips
+        self._peers = peers
         self._health = health
 
     async def index(self, _: web.Request) -> web.Response:
@@ -60,22 +84,40 @@ class _Views:
             {"service": "fleetbeat worker", "paths": [*paths, "/subjects", "/metrics", "/-/healthy", "/-/ready"]}
         )
 
-    async def slos(self, _: web.Request) -> web.Response:
+    async def slos(self, request: web.Request) -> web.Response:
         """Every objective; those that cannot be answered now say why instead of showing figures."""
-        answers = await asyncio.gather(*[self._entry(objective.id) for objective in self._queries.objectives()])
+        objectives = self._queries.objectives()
+        keepers = {o.id: None if passed_on(request) else self._keeper(o) for o in objectives}
+        others = sorted({address for address in keepers.values() if address is not None})
+        lists = dict(zip(others, await asyncio.gather(*map(self._list_of, others)), strict=True))
+        answers = [
+            await self._entry(objective) if (address := keepers[objective.id]) is None else lists[address](objective)
+            for objective in objectives
+        ]
         return json_response({"slos": answers})
 
     async def slo(self, request: web.Request) -> web.Response:
-        standing = await self._queries.standing(self._known(request))
-        return json_response(standing_payload(standing, self._queries.completeness()))
+        objective = self._known(request)
+        address = None if passed_on(request) else self._keeper(objective)
+        if address is not None:
+            return await self._passed_on(Asked(address, f"/api/v1/slos/{objective.id}"))
+        return json_response(await self._standing(objective))
 
     async def slices(self, request: web.Request) -> web.Response:
-        objective_id = self._known(request)
+        objective = self._known(request)
         from_ms, to_ms = _number(request, "from_ms"), _number(request, "to_ms")
         if not 0 < to_ms - from_ms <= MAX_SLICES_MS:
             raise bad_request(f"to_ms - from_ms: value {to_ms - from_ms}; expected 1 to {MAX_SLICES_MS}")
-        slices = await self._queries.slices(objective_id, from_ms, to_ms)
-        return json_response(slices_payload(slices, self._queries.completeness()))
+        address = None if passed_on(request) else self._keeper(objective)
+        if address is not None:
+            span = {"from_ms": str(from_ms), "to_ms": str(to_ms)}
+            return await self._passed_on(Asked(address, f"/api/v1/slos/{objective.id}/slices", span))
+        fresh = self._queries.completeness()
+        return json_response(slices_payload(await self._queries.slices(objective.id, from_ms, to_ms), fresh))
+
+    async def tips(self, _: web.Request) -> web.Response:
+        """For other workers: which logs this one has read to their end."""
+        return json_response(tips_payload(self._tips(), time.time_ns() // 1_000_000))
 
     async def healthy(self, _: web.Request) -> web.Response:
         return json_response({"healthy": True})
@@ -87,19 +129,44 @@ class _Views:
     async def metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    def _known(self, request: web.Request) -> str:
+    def _known(self, request: web.Request) -> Objective:
         objective_id = request.match_info["id"]
-        known = [objective.id for objective in self._queries.objectives()]
+        known = {objective.id: objective for objective in self._queries.objectives()}
         if objective_id not in known:
-            raise not_found(f"no objective {objective_id!r}; expected one of {known}")
-        return objective_id
+            raise not_found(f"no objective {objective_id!r}; expected one of {list(known)}")
+        return known[objective_id]
 
-    async def _entry(self, objective_id: str) -> dict[str, object]:
+    def _keeper(self, objective: Objective) -> str | None:
+        return self._peers.members.keeper(PARTIALS, self._queries.partition(objective))
+
+    async def _passed_on(self, asked: Asked) -> web.Response:
+        reply = await self._peers.ask(asked)
+        return json_response(reply.body, status=200 if reply.found else 404)
+
+    async def _standing(self, objective: Objective) -> dict[str, object]:
+        fresh = self._queries.completeness()  # before the tables are read: never more than they have
+        return standing_payload(await self._queries.standing(objective.id), fresh)
+
+    async def _entry(self, objective: Objective) -> dict[str, object]:
         try:
-            return standing_payload(await self._queries.standing(objective_id), self._queries.completeness())
+            return await self._standing(objective)
         except NotHereError as reason:
-            objective = next(o for o in self._queries.objectives() if o.id == objective_id)
-            return {**objective_payload(objective), "unavailable": str(reason)}
+            return _unavailable(objective, str(reason))
+
+    async def _list_of(self, address: str) -> Callable[[Objective], dict[str, object]]:
+        """Another worker's entries, or why there are none."""
+        try:
+            reply = await self._peers.ask(Asked(address, "/api/v1/slos"))
+        except NotHereError as cause:
+            reason = str(cause)
+            return lambda objective: _unavailable(objective, reason)
+        entries = {entry["id"]: entry for entry in reply.body.get("slos", ())}
+        unknown = f"worker {address} keeps it and does not know it; expected the same objectives at every worker"
+        return lambda objective: entries.get(objective.id) or _unavailable(objective, unknown)
+
+
+def _unavailable(objective: Objective, reason: str) -> dict[str, object]:
+    return {**objective_payload(objective), "unavailable": reason}
 
 
 @web.middleware
@@ -109,9 +176,10 @@ async def _errors(
     try:
         return await handler(request)
     except NotHereError as reason:
-        return web.Response(
-            status=503, body=error(str(reason)), content_type="application/json", headers={"Retry-After": "2"}
-        )
+        why = str(reason)
+        if isinstance(reason, KeptElsewhereError):
+            why += NOT_PASSED_ON if passed_on(request) else NOBODY_ELSE
+        return web.Response(status=503, body=error(why), content_type="application/json", headers={"Retry-After": "2"})
     except (web.HTTPException, asyncio.CancelledError):
         raise
     except Exception:

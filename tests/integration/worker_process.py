@@ -124,11 +124,11 @@ class WorkerProcess:
         self.child.await_ready(lambda: None if self.get("/-/ready")[0] == 200 else "not ready", timeout_s)
         return self
 
-    def get(self, path: str) -> tuple[int, Any]:
-        """Status and JSON (or text) of an answer; status 0 when there is none."""
+    def get(self, path: str, *, alone: bool = False) -> tuple[int, Any]:
+        """Status and JSON (or text) of an answer; status 0 when there is none. `alone`: no other worker is asked."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=3)
         try:
-            connection.request("GET", path)
+            connection.request("GET", path, headers={"Fleetbeat-Hop": "1"} if alone else {})
             answer = connection.getresponse()
             body = answer.read()
             return answer.status, json.loads(body) if "json" in (

@@ -11,7 +11,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from streams.engine import transport
-from streams.engine.transport import LOG_APPEND_TIME, Consumer, ConsumerThread, ResumePoint
+from streams.engine.fetched import Heard, last_heard
+from streams.engine.transport import LOG_APPEND_TIME, Consumer, ConsumerThread, Passed, ResumePoint
 
 COMMITS = {
     TopicPartition("b", 0): OffsetAndMetadata(0, "17"),
@@ -46,7 +47,7 @@ def thread_of(kafka: Kafka) -> ConsumerThread:
     thread._consumer = kafka
     thread.app = SimpleNamespace(raw_topics=frozenset())
     thread.consumer = SimpleNamespace(batched=lambda tp: tp.topic == "b")
-    thread.committed, thread.heard_s, thread._handed = {}, float("-inf"), {}
+    thread.committed, thread.heard_s, thread._handed, thread.passed = {}, float("-inf"), {}, {}
     return thread  # type: ignore[no-any-return]
 
 
@@ -71,6 +72,44 @@ def test_polls_say_what_they_go_on_from() -> None:
     begins += [thread._batch(TP("b", 1), records(*offsets)).value.begin for offsets in ((9, 10), (12, 13), (14,))]
     thread.forget_position()
     assert [*begins, thread._batch(TP("b", 1), records(15)).value.begin] == [None, 9, 11, 14, None]
+
+
+def test_offsets_without_records_are_passed_when_the_fetcher_is_behind_them() -> None:
+    """Marks of transactions are fetched and never polled."""
+    kafka: Any = Kafka()
+    thread = thread_of(kafka)
+    asyncio.run(thread._seek_to_committed())
+    positions = {("b", 0): 0, ("b", 1): 11, ("b", 2): None}
+    states = {
+        TopicPartition(*tp): SimpleNamespace(has_valid_position=at is not None, position=at)
+        for tp, at in positions.items()
+    }
+    assignment = SimpleNamespace(state_value=states.get)
+    kafka._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
+    thread._note_passed()
+    assert thread.passed == {TP("b", 0): Passed(0, 0), TP("b", 1): Passed(9, 11)}
+    thread._batch(TP("b", 1), records(11, 12))
+    states[TopicPartition("b", 1)].position = 14
+    thread._note_passed()
+    assert thread.passed[TP("b", 1)] == Passed(13, 14)
+    asyncio.run(thread._seek_to_committed())
+    assert thread.passed == {}
+
+
+@pytest.mark.parametrize(
+    ("passed", "end"),
+    [
+        (None, 14),
+        pytest.param(Passed(13, 14), 13, id="the last offset is a mark"),
+        pytest.param(Passed(13, 13), 14, id="what is there has not been fetched: it may be a record"),
+        pytest.param(Passed(14, 14), 14, id="the last offset is a record"),
+    ],
+)
+def test_a_log_ends_after_its_last_record(passed: Passed | None, end: int) -> None:
+    kafka = SimpleNamespace(last_poll_timestamp=lambda _: 77, highwater=lambda _: 14)
+    thread = SimpleNamespace(_consumer=kafka, passed={} if passed is None else {TP("b", 1): passed})
+    app: Any = SimpleNamespace(consumer=SimpleNamespace(_thread=thread))
+    assert last_heard(app, TP("b", 1)) == Heard(end, 77)
 
 
 @pytest.mark.parametrize(("answer", "heard"), [(0, True), (27, True), (25, False)], ids=["ok", "rebalance", "unknown"])

@@ -231,7 +231,8 @@ def _one_more_or_less(stand: Stand, workers: list[DoomedWorker]) -> str:
 
 
 def _kept(worker: DoomedWorker) -> set[str]:
-    return {promise.id for promise in PROMISES if worker.get(f"/api/v1/slos/{promise.id}")[0] == 200}
+    """What this worker answers for itself; of others it would fetch what it does not keep."""
+    return {promise.id for promise in PROMISES if worker.get(f"/api/v1/slos/{promise.id}", alone=True)[0] == 200}
 
 
 def _keeps_all(worker: DoomedWorker) -> bool:

@@ -1,0 +1,237 @@
+"""Two workers answer as one: the same from either, also when one stands still or is killed, and never a part as all."""
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from infra.kafka import LocalKafka
+from schemas.codec import encode
+from tests.integration.node_fleet import Known, NodeFleet, SimulatedNode, known_from_log
+from tests.integration.worker_process import (
+    COUNTS,
+    Counted,
+    Promise,
+    Traffic,
+    WorkerProcess,
+    counted,
+    differences,
+    eventually,
+    expected,
+    make_topics,
+    now_ms,
+    probe_result,
+    read_log,
+    write_objectives,
+)
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+PARTITIONS = 4
+# Of the nodes that send probe results; some partitions of the log never have a record.
+SENDERS = 2
+NODES = 50
+PAGE = 7
+PROMISES = tuple(Promise(f"service-{n}", {"service": f"service-{n}"}) for n in range(6))
+# More than a second between asking, hearing and telling would be noticed by nobody; so much is for this machine.
+PROMPT_MS = 5_000
+# What differs between two answers of the same content.
+_CLOCKS = {"staleness_ms", "complete_to_ms", "judged_to_ms", "windows", "burns", "attainment", "budget_left"}
+_CLOCKS |= {"burn_rate", "burning", "exhausted_in_s", "sealed_to_ms", "sealed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two workers that share the partitions, and what is in the log."""
+
+    brokers: str
+    first: WorkerProcess
+    second: WorkerProcess
+    log: list[Counted]
+    known: dict[str, Known]
+    from_ms: int
+
+    @property
+    def both(self) -> tuple[WorkerProcess, WorkerProcess]:
+        return self.first, self.second
+
+
+def kept(worker: WorkerProcess) -> set[str]:
+    return {p.id for p in PROMISES if worker.get(f"/api/v1/slos/{p.id}", alone=True)[0] == 200}
+
+
+@pytest.fixture(scope="module")
+def pair(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Nobody sends any more."""
+    make_topics(kafka.bootstrap, PARTITIONS)
+    brokers, folder = kafka.bootstrap, tmp_path_factory.mktemp("workers")
+    objectives = write_objectives(folder / "slos.yaml", PROMISES)
+    fleet = NodeFleet(
+        brokers, [SimulatedNode(f"node-{n}", zone="abc"[n % 3], interval_ms=120_000) for n in range(NODES)]
+    )
+    traffic = Traffic(brokers, random.Random(1), rate=1_000, nodes=SENDERS)
+    with (
+        WorkerProcess(brokers, folder, objectives, "first") as first,
+        WorkerProcess(brokers, folder, objectives, "second") as second,
+    ):
+        first.start()
+        second.start()
+        fleet.start()
+        traffic.start()
+        eventually(lambda: all(map(kept, (first, second))), "sharing", 40)
+        time.sleep(2)
+        traffic.end()
+        fleet.end()
+        log = counted(read_log(brokers), traffic.sender.events)
+        yield Pair(brokers, first, second, log, known_from_log(brokers), traffic.from_ms)
+
+
+def slices_differ(pair: Pair, worker: WorkerProcess) -> list[str]:
+    found = []
+    for promise in PROMISES:
+        answer = worker.slices(promise, pair.from_ms // 1_000 * 1_000, now_ms() + 60_000)
+        wrong = [answer] if isinstance(answer, str) else differences(expected(promise, pair.log), answer)
+        found += [f"{promise.id}: {sentence}" for sentence in wrong]
+    return found
+
+
+def without_clocks(answer: Any) -> Any:  # noqa: ANN401 - any JSON
+    if isinstance(answer, list):
+        return [without_clocks(each) for each in answer]
+    if isinstance(answer, dict):
+        return {key: without_clocks(value) for key, value in answer.items() if key not in _CLOCKS}
+    return answer
+
+
+def all_nodes(worker: WorkerProcess) -> list[dict[str, Any]]:
+    """In pages; each page says that it rests on every partition."""
+    found: list[dict[str, Any]] = []
+    after = ""
+    while True:
+        status, page = worker.get(f"/api/v1/nodes?limit={PAGE}{after}")
+        assert status == 200, page
+        assert sorted(page["offsets"]["heartbeats"]) == [str(partition) for partition in range(PARTITIONS)]
+        found += page["nodes"]
+        if page["next"] is None:
+            return found
+        assert page["next"] == page["nodes"][-1]["node_id"]
+        after = f"&after={page['next']}"
+
+
+def the_log_is_answered_by(pair: Pair, worker: WorkerProcess) -> None:
+    """Every view, of every key."""
+    eventually(lambda: not slices_differ(pair, worker), f"{slices_differ(pair, worker)[:3]}", 30)
+    known = pair.known
+    eventually(lambda: (worker.get("/api/v1/fleet")[1] or {}).get("known") == NODES, "all nodes", 20)
+    assert [node["node_id"] for node in all_nodes(worker)] == sorted(known)
+    for node_id, node in known.items():
+        status, answer = worker.get(f"/api/v1/nodes/{node_id}")
+        assert (status, answer.get("heartbeats")) == (200, node.heartbeats), answer
+    status, answer = worker.get("/api/v1/fleet")
+    assert status == 200
+    assert answer["known"] == sum(answer["nodes"].values()) == NODES
+    assert answer["totals"]["heartbeats"] == sum(node.heartbeats for node in known.values())
+    assert [zone["known"] for zone in answer["zones"]] == [len(range(n, NODES, 3)) for n in range(3)]
+    status, answer = worker.get("/api/v1/slos")
+    assert [entry["id"] for entry in answer["slos"]] == [promise.id for promise in PROMISES]
+    for promise, entry in zip(PROMISES, answer["slos"], strict=True):
+        all_of_it = expected(promise, pair.log, step_ms=1 << 62)[0]
+        assert {name: entry["windows"][-1][name] for name in COUNTS} == all_of_it, entry
+
+
+def test_either_answers_about_everything(pair: Pair) -> None:
+    for worker in pair.both:
+        assert 0 < len(kept(worker)) < len(PROMISES)
+        the_log_is_answered_by(pair, worker)
+        assert worker.metric("fleetbeat_view_forwards_total") > 0
+
+
+def test_either_answers_the_same(pair: Pair) -> None:
+    begin = pair.from_ms // 1_000 * 1_000
+    paths = ["/api/v1/slos", "/api/v1/fleet", "/api/v1/nodes?limit=9", "/api/v1/nodes?zone=b&after=node-2"]
+    paths += [f"/api/v1/slos/{p.id}/slices?from_ms={begin}&to_ms={begin + 60_000}" for p in PROMISES]
+    paths += [f"/api/v1/slos/{p.id}" for p in PROMISES]
+    paths += [f"/api/v1/nodes/{node}" for node in ("node-0", "node-1", "node-7", "nobody", "no/body%3F")]
+    paths += ["/api/v1/slos/unknown", "/api/v1/nodes?limit=0"]
+    for path in paths:
+        (one, own), (other, from_another) = (worker.get(path) for worker in pair.both)
+        assert one == other
+        assert without_clocks(own) == without_clocks(from_another), path
+    assert [worker.get("/api/v1/nodes/nobody")[0] for worker in pair.both] == [404, 404]
+
+
+def test_a_question_is_passed_on_once(pair: Pair) -> None:
+    elsewhere = next(promise.id for promise in PROMISES if promise.id not in kept(pair.first))
+    status, answer = pair.first.get(f"/api/v1/slos/{elsewhere}", alone=True)
+    assert status == 503
+    assert "kept by another worker; the question was passed on once" in answer["error"]
+
+
+def test_answers_are_complete_up_to_now_though_nobody_writes(pair: Pair) -> None:
+    """Also where partitions that only the other worker reads have not had a record for long, or never."""
+    time.sleep(PROMPT_MS / 1_000)
+    for worker in pair.both:
+        for promise in PROMISES:
+            status, answer = worker.get(f"/api/v1/slos/{promise.id}")
+            assert status == 200
+            assert 0 <= answer["staleness_ms"] < PROMPT_MS, answer
+            assert answer["judged_to_ms"] > now_ms() - 2 * PROMPT_MS
+
+
+def test_marks_of_transactions_are_nothing_to_wait_for(pair: Pair) -> None:
+    producer = Producer({"bootstrap.servers": pair.brokers, "transactional.id": "test"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for partition in range(PARTITIONS):
+        value = encode(probe_result(node_id="marked", seq=partition, service="other"))
+        producer.produce("probe-results", key=b"marked", value=value, partition=partition)
+        producer.produce("heartbeats", key=b"marked", value=b"not a heartbeat", partition=partition)
+    producer.commit_transaction(30)
+    begun_ms = now_ms()
+
+    def caught_up() -> bool:
+        answers = [worker.get(f"/api/v1/slos/{promise.id}")[1] for worker in pair.both for promise in PROMISES]
+        fleets = [worker.get("/api/v1/fleet")[1] for worker in pair.both]
+        return all(answer["complete_to_ms"] > begun_ms + 3_000 for answer in [*answers, *fleets])
+
+    eventually(caught_up, "completeness beyond the marks", 20)
+    eventually(lambda: all(w.metric("fleetbeat_consumer_lag_records") == 0 for w in pair.both), "no lag", 10)
+
+
+@pytest.fixture
+def frozen(pair: Pair) -> Iterator[WorkerProcess]:
+    pair.second.pause()
+    yield pair.second
+    pair.second.resume()
+
+
+def test_who_does_not_answer_is_named(pair: Pair, frozen: WorkerProcess) -> None:
+    """For less than a session: the group still counts on it."""
+    own = kept(pair.first)
+    elsewhere = next(promise.id for promise in PROMISES if promise.id not in own)
+    status, answer = pair.first.get(f"/api/v1/slos/{elsewhere}")  # who asks waits for 3 s at most
+    assert status == 503
+    assert f"worker 127.0.0.1:{frozen.port}" in answer["error"]
+    status, answer = pair.first.get("/api/v1/slos")
+    assert status == 200
+    assert {entry["id"] for entry in answer["slos"] if "unavailable" not in entry} == own
+    assert pair.first.get("/api/v1/fleet")[0] == 503
+
+
+@pytest.mark.timeout(120)
+def test_who_is_left_answers_about_everything(pair: Pair) -> None:
+    eventually(lambda: all(map(kept, pair.both)), "sharing", 40)
+    pair.second.kill()
+    statuses: set[int] = set()
+
+    def all_kept() -> bool:
+        statuses.update(pair.first.get(path)[0] for path in ("/api/v1/fleet", f"/api/v1/slos/{PROMISES[0].id}"))
+        return len(kept(pair.first)) == len(PROMISES)
+
+    eventually(all_kept, "takeover", 60)
+    assert statuses <= {200, 503}
+    the_log_is_answered_by(pair, pair.first)

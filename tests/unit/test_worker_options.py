@@ -1,0 +1,26 @@
+"""Options of `fleetbeat worker` that cannot be meant are refused before anything is started."""
+
+from pathlib import Path
+
+import pytest
+
+from streams.app import OptionError, WorkerOptions, run_worker
+from tests.integration.worker_process import Promise, write_objectives
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"advertise": "host"}, "--advertise: value 'host': expected HOST:PORT, such as 10.0.0.7:8080"),
+        ({"advertise": "http://host:8080"}, "--advertise: value 'http://host:8080': expected HOST:PORT"),
+        ({"stall_after_s": 0.0}, "--stall-after: value 0.0; expected seconds, more than 0"),
+        ({"stall_after_s": float("nan")}, "--stall-after: value nan; expected seconds"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused(tmp_path: Path, option: dict[str, object], says: str) -> None:
+    objectives = write_objectives(tmp_path / "slos.yaml", [Promise("all")])
+    state = tmp_path / "state"
+    with pytest.raises(OptionError) as refused:
+        run_worker(WorkerOptions("127.0.0.1:9", objectives, "127.0.0.1:0", state, **option))  # type: ignore[arg-type]
+    assert str(refused.value).startswith(says)
+    assert not state.exists()
