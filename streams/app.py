@@ -69,7 +69,9 @@ class Worker:
     def __init__(self, options: WorkerOptions, objectives: tuple[Objective, ...], partitions: int) -> None:
         index = SeriesIndex()
         self.app: App = create_app(
-            EngineSettings(options.brokers, options.state, partitions), frozenset({SOURCE, PARTIALS, HEARTBEATS})
+            EngineSettings(options.brokers, options.state, partitions),
+            frozenset({SOURCE, PARTIALS, HEARTBEATS}),
+            {SOURCE: PARTIALS},
         )
         self._partitions = partitions
         self._rollup = RollupProcessor(self.app, Judge(objectives, index), index, partitions)

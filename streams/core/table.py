@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from streams.core.lineage import RETIRED_MS, Lineage
 from streams.core.rollup import CELL
 from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, of_series, restarted, starts_of
 from streams.core.slices import HOURS, LATENESS_MS, ON_TIME, SLICE_MS, TIERS, Tier, seal_ms
@@ -30,10 +31,14 @@ class NotCaughtUpError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A partial record without its cells: its offset, and (partition, applied offset, frontier or None) a source."""
+    """A partial record without its cells: its offset, and (partition, applied offset, frontier or None) a source.
+
+    `topic_id`: of the topic that the sources are partitions of; empty when its writer did not know.
+    """
 
     offset: int
     sources: tuple[tuple[int, int, int | None], ...]
+    topic_id: str = ""
 
 
 @dataclass(slots=True)
@@ -54,22 +59,29 @@ class SloTable:
     def __init__(self, *, histograms_in_hours: bool) -> None:
         """Without `histograms_in_hours` the hour tier keeps counts only."""
         self.applied = NEVER
-        self.frontiers: dict[int, int] = {}
+        self.frontiers: dict[int, int] = {}  # of the newest source of each partition
+        self.lineage = Lineage()
         self.chunks: dict[ChunkKey, Chunk] = {}
         self.expired: set[ChunkKey] = set()
         self._hour_histograms = histograms_in_hours
         self._open = OpenCells.from_frame(pl.DataFrame(schema=OPEN_SCHEMA))
         self._ahead = NEVER  # the greatest applied offset of restored chunks, until the open cells are there too
         self._pending: list[pl.DataFrame] = []
-        self._heads: list[tuple[int, int, int, int]] = []  # offset, source, applied, frontier before
+        self._heads: list[tuple[int, int, int, int, int]] = []  # offset, partition, source, applied, frontier before
         self._steps: dict[int, list[tuple[int, int]]] = {}  # source → (frontier, offset) since the last seal
 
     def restore(
-        self, applied: int, frontiers: dict[int, int], open_rows: pl.DataFrame, chunks: dict[ChunkKey, Chunk]
+        self,
+        applied: int,
+        frontiers: dict[int, int],
+        open_rows: pl.DataFrame,
+        chunks: dict[ChunkKey, Chunk],
+        lineage: Lineage | None = None,
     ) -> None:
         """Take the open cells and the chunks as pages have them; after a crash chunks may be ahead."""
         self.applied = applied
         self.frontiers = dict(frontiers)
+        self.lineage = lineage or Lineage()
         self.chunks = chunks
         self._open = OpenCells.from_frame(open_rows)
         self._ahead = max((chunk.applied for chunk in chunks.values() if chunk.applied > applied), default=NEVER)
@@ -97,7 +109,7 @@ class SloTable:
         rows = self._settled()
         limits = seal_ms(starts_of(rows.key), rows.late)
         sealed_at = np.full(len(limits), NEVER)
-        for source, frontier in self.frontiers.items():
+        for source, frontier in self._sealing():
             mine = (rows.source == source) & (limits <= frontier)
             sealed_at[mine] = self._sealing_offsets(source, limits[mine])
         sealed = sealed_at != NEVER
@@ -140,20 +152,34 @@ class SloTable:
         return max(0, (min(self.frontiers.values(), default=0) - LATENESS_MS) // SLICE_MS * SLICE_MS)
 
     def _advance(self, record: Heading) -> None:
-        for source, applied, _ in record.sources:
-            self._heads.append((record.offset, source, applied, self.frontiers.get(source, 0)))
-        for source, _, frontier in record.sources:
-            if frontier is not None and frontier > self.frontiers.get(source, 0):
-                self.frontiers[source] = frontier
+        for partition, applied, frontier in record.sources:
+            source, retires, retired = self.lineage.place(partition, record.topic_id)
+            if retires is not None:
+                self.frontiers[partition] = 0
+                self._steps.setdefault(retires, []).append((RETIRED_MS, record.offset))
+            before = RETIRED_MS if retired else self.frontiers.get(partition, 0)
+            self._heads.append((record.offset, partition, source, applied, before))
+            if frontier is not None and frontier > before:
+                self.frontiers[partition] = frontier
                 self._steps.setdefault(source, []).append((frontier, record.offset))
         self.applied = record.offset
+
+    def _sealing(self) -> Iterator[tuple[int, int]]:
+        """Every source with its frontier."""
+        for partition, frontier in self.frontiers.items():
+            yield self.lineage.live(partition), frontier
+        for source in self.lineage.retired():
+            yield source, RETIRED_MS
 
     def _settled(self) -> OpenCells:
         """The open cells with all that is pending: its rows, but those of cells sealed before their record."""
         if self._pending:
-            schema = {"offset": pl.Int64, "source": pl.Int32, "applied": pl.Int64, "before": pl.Int64}
+            schema = {"offset": pl.Int64, "partition": pl.Int32, "number": pl.Int32, "applied": pl.Int64, "before": pl.Int64}
             heads = pl.DataFrame(self._heads, schema=schema, orient="row")
-            known = pl.concat(self._pending).join(heads, on=["offset", "source"])
+            known = pl.concat(self._pending).join(
+                heads, left_on=["offset", "source"], right_on=["offset", "partition"]
+            )
+            known = known.with_columns(source=pl.col("number"))
             fresh = OpenCells.from_frame(known)
             kept = fresh.where(seal_ms(starts_of(fresh.key), fresh.late) > known["before"].to_numpy())
             self._open = OpenCells.concat(self._open, kept).latest()

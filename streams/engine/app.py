@@ -1,8 +1,9 @@
 """The Faust application: settings that hold at speed, and nothing of Faust's that loses records."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import faust
@@ -43,9 +44,14 @@ def raw_schema() -> PassThrough:
 
 
 class App(faust.App):
-    """Faust with batches on `batch_topics` and signals around rebalances."""
+    """Faust with batches on `batch_topics` and signals around rebalances.
+
+    `outputs`: for a topic, the one into which what is read of it goes before its commits move; when that one is created
+    anew, those commits promise what is no longer there.
+    """
 
     batch_topics: frozenset[str] = frozenset()
+    outputs: Mapping[str, str] = MappingProxyType({})
     on_ready: Callable[[], None] = staticmethod(lambda: None)
     on_lost: Callable[[], None] = staticmethod(lambda: None)
 
@@ -59,7 +65,7 @@ class App(faust.App):
         self.on_ready()
 
 
-def create_app(settings: EngineSettings, batch_topics: frozenset[str]) -> App:
+def create_app(settings: EngineSettings, batch_topics: frozenset[str], outputs: Mapping[str, str]) -> App:
     """The application without its processors."""
     app = App(
         settings.app_id,
@@ -91,7 +97,7 @@ def create_app(settings: EngineSettings, batch_topics: frozenset[str]) -> App:
         producer_compression_type="lz4",
         producer_acks=-1,
     )
-    app.batch_topics = batch_topics
+    app.batch_topics, app.outputs = batch_topics, outputs
     app.transport = Transport(app.conf.broker, app, app.loop)
     app.producer.buffer.max_messages = 1 << 30  # we await acks ourselves; Faust would wait message by message
     return app

@@ -62,6 +62,5 @@ def read_partial(value: bytes | None, index: SeriesIndex) -> tuple[SloPartial, p
 
 def heading(offset: int, record: SloPartial) -> Heading:
     """What the table needs of a record besides its rows."""
-    return Heading(
-        offset, tuple((source.partition, source.applied_offset, source.frontier) for source in record.sources)
-    )
+    sources = tuple((source.partition, source.applied_offset, source.frontier) for source in record.sources)
+    return Heading(offset, sources, record.topic_id)

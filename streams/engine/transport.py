@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
+import structlog
 from aiokafka.errors import CommitFailedError, NoError, RebalanceInProgressError
 from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
@@ -22,11 +23,17 @@ from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from streams import metrics
+from streams.engine.commit_notes import Note
+from streams.engine.topic_ids import TopicIdentity, TopicRecreatedError, fetch_topic_ids
+
 LOG_APPEND_TIME = 1
 # Goes on while the machine sleeps, as the group's clock does.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 # A member that hears this is still one: the group waits for it to join again.
 _STILL_A_MEMBER = {NoError.errno, RebalanceInProgressError.errno}
+
+log = structlog.get_logger("fleetbeat.transport")
 
 
 class ResumePoint(NamedTuple):
@@ -82,11 +89,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Commits with metadata, seeks to it, and knows when the group last heard of us."""
 
     committed: dict[TP, ResumePoint]
+    topic_ids: dict[str, str]
     heard_s: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.committed = {}
+        self.topic_ids = {}
         self.heard_s = float("-inf")
         self._handed: dict[TP, int] = {}
 
@@ -116,17 +125,24 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def _seek_to_committed(self) -> Mapping[TP, int]:
         consumer = self._ensure_consumer()
         assigned = consumer.assignment()
+        parent = cast("Consumer", self.consumer)
+        ids = await fetch_topic_ids(consumer._client, parent.identified)  # noqa: SLF001 - no public way to new requests
         found = await consumer._coordinator.fetch_committed_offsets(list(assigned))  # noqa: SLF001 - no public way to metadata
-        points = {TP(tp.topic, tp.partition): _resume_point(meta) for tp, meta in found.items() if meta.offset >= 0}
+        notes = {TP(tp.topic, tp.partition): (meta.offset, Note.read(meta.metadata)) for tp, meta in found.items()}
+        points = {
+            tp: ResumePoint(offset, note.number)
+            for tp, (offset, note) in notes.items()
+            if offset >= 0 and parent.still_means(tp, offset, note, ids)
+        }
         # From here on there is no await: no poll comes in between.
         offsets: dict[TP, int] = {}
         for kafka_tp in assigned & consumer.assignment():
             tp = TP(kafka_tp.topic, kafka_tp.partition)
-            if tp in points or cast("Consumer", self.consumer).batched(tp):
+            if tp in points or parent.batched(tp):
                 # Where retention has deleted what is sought, aiokafka goes to the earliest that is left.
                 offsets[tp] = points[tp].offset if tp in points else 0
                 consumer.seek(kafka_tp, offsets[tp])
-        self.committed, self._handed = points, dict(offsets)
+        self.committed, self.topic_ids, self._handed = points, ids, dict(offsets)
         return offsets
 
     async def _fetch_records(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - Faust's signature
@@ -148,7 +164,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         points = parent.resume_points
         assigned = self.assignment()
         wanted = {
-            KafkaTP(tp.topic, tp.partition): _with_metadata(points.get(tp), offset)
+            KafkaTP(tp.topic, tp.partition): parent.with_note(tp, points.get(tp), offset)
             for tp, offset in offsets.items()
             if tp in assigned and (tp in points or not parent.batched(tp))  # else it was taken away meanwhile
         }
@@ -178,6 +194,52 @@ class Consumer(driver.Consumer):
     def committed(self) -> dict[TP, ResumePoint]:
         """What the last seek went to; partitions without a commit are read from their beginning."""
         return self._own_thread.committed
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """What a topic was at the last seek; what was polled since is of it if `confirm` agrees."""
+        return TopicIdentity(self._own_thread.topic_ids.get(topic, ""), self.app.conf.topic_partitions)
+
+    async def confirm(self, topic: str) -> None:
+        """What was polled of a topic until now is of the one that was sought. Raises TopicRecreatedError.
+
+        A topic that was there a moment ago, and has the same id now, has had it in between too.
+        """
+        sought = self.identity(topic).topic_id
+        if not sought:
+            return
+        client = self.app.producer._ensure_producer().client  # noqa: SLF001 - Faust hands on no client
+        found = (await fetch_topic_ids(client, [topic])).get(topic, "")
+        if found != sought and self.identity(topic).topic_id == sought:
+            raise TopicRecreatedError(topic, sought, found)
+
+    @property
+    def identified(self) -> set[str]:
+        """The topics whose ids matter."""
+        app: Any = self.app
+        return {*app.batch_topics, *app.outputs.values()}
+
+    def still_means(self, tp: TP, offset: int, note: Note, ids: Mapping[str, str]) -> bool:
+        """Whether a commit is of the topics that are there now; if not that is told, and everything is read."""
+        into: str = self.app.outputs.get(tp.topic, "")  # type: ignore[attr-defined]
+        why = note.contradicts(ids.get(tp.topic, ""), ids.get(into, ""))
+        if why:
+            metrics.RECREATED.labels(tp.topic).inc()
+            log.error(
+                "a topic was created anew: the commit is void, all that the log holds is read",
+                topic=tp.topic,
+                partition=tp.partition,
+                commit=offset,
+                why=why,
+            )
+        return not why
+
+    def with_note(self, tp: TP, point: ResumePoint | None, offset: int) -> OffsetAndMetadata:
+        """What is committed for a partition."""
+        if point is None:
+            return OffsetAndMetadata(offset, "")
+        topic_id, partitions = self.identity(tp.topic)
+        into = self.identity(self.app.outputs.get(tp.topic, "")).topic_id  # type: ignore[attr-defined]
+        return OffsetAndMetadata(point.offset, Note(str(point.frontier), topic_id, into, partitions).write())
 
     @property
     def outdated(self) -> bool:
@@ -255,14 +317,6 @@ def require_append_time(records: Sequence[ConsumerRecord[bytes, bytes]]) -> None
 def clock_s() -> float:
     """Seconds that pass for everyone, also for who does not run."""
     return time.clock_gettime(_CLOCK)
-
-
-def _resume_point(meta: OffsetAndMetadata) -> ResumePoint:
-    return ResumePoint(meta.offset, int(meta.metadata) if meta.metadata.isdecimal() else 0)
-
-
-def _with_metadata(point: ResumePoint | None, offset: int) -> OffsetAndMetadata:
-    return OffsetAndMetadata(offset, "") if point is None else OffsetAndMetadata(point.offset, str(point.frontier))
 
 
 def topic_partitions(tps: Iterable[TP], topic: str) -> set[int]:

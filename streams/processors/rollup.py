@@ -109,8 +109,10 @@ class RollupProcessor:
         self._clear_pending()
         for records in polls:
             self._open(rollup, records[0].partition)
+        topic_id = self._consumer.identity(SOURCE).topic_id
         with metrics.BATCH_SECONDS.labels("rollup").time():
-            outcome = await self._in_thread(self._count, rollup, polls)
+            counting = self._in_thread(self._count, rollup, polls, topic_id)
+            outcome, _ = await asyncio.gather(counting, self._consumer.confirm(SOURCE))
         if epoch != self._epoch:
             return
         with metrics.FLUSH_SECONDS.time():
@@ -147,7 +149,7 @@ class RollupProcessor:
         point = self._consumer.committed.get(TP(SOURCE, partition))
         rollup.open(partition, point.frontier if point else 0)
 
-    def _count(self, rollup: Rollup, polls: list[Records]) -> _Outcome:
+    def _count(self, rollup: Rollup, polls: list[Records], topic_id: str) -> _Outcome:
         records = [record for poll in polls for record in poll]
         require_append_time(records)
         seen = (rollup.events, rollup.late, rollup.clamped)
@@ -162,7 +164,7 @@ class RollupProcessor:
         self._untold = not tell_all
         if tell_all:
             self._told_all_s = time.monotonic()
-        silent, telling = self._partials(flush, tell_all=tell_all)
+        silent, telling = self._partials(flush, topic_id, tell_all=tell_all)
         return _Outcome(flush, silent, telling, tell_all, self._letters(records, rejects))
 
     def _letters(self, records: Records, rejects: list[Reject]) -> list[tuple[bytes | None, bytes]]:
@@ -170,7 +172,9 @@ class RollupProcessor:
             metrics.REJECTED.labels(SOURCE, reject.reason).inc()
         return dead_letters(records, rejects, "worker")
 
-    def _partials(self, flush: Flush, *, tell_all: bool) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+    def _partials(
+        self, flush: Flush, topic_id: str, *, tell_all: bool
+    ) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
         """(partition, framed record) for every owner of a touched cell, or for all: without frontiers, and with."""
         sources = [Source(p, progress.applied_offset, progress.frontier) for p, progress in flush.progress.items()]
         rows = pl.concat([flush.plain, flush.objectives])
@@ -181,7 +185,7 @@ class RollupProcessor:
             cells = by_target.get((target,))
             if cells is not None or tell_all:
                 *others, last = write_partials(
-                    SOURCE, "", sources, rows.clear() if cells is None else cells, self._index
+                    SOURCE, topic_id, sources, rows.clear() if cells is None else cells, self._index
                 )
                 silent += [(target, value) for value in others]
                 telling.append((target, last))
