@@ -96,6 +96,7 @@ class Owner:
 
     def __init__(self, name: str, table: type[SloTable], pages: PartPages, committed: int, junk: int) -> None:
         self.name = name
+        self.origin = Origin()
         self.index = SeriesIndex()
         for number in range(junk):  # numbers mean nothing outside of a process
             self.index.number(f"[{number}]")
@@ -133,12 +134,12 @@ class Owner:
         taken, opens = Snapshot(self.applied), list[Write]()
         for family, table in self.tables.items():
             for key, chunk in table.dirty_chunks():
-                taken.pages.append((self._claim(family, chunk_part(key), taken), write_chunk(chunk, Origin(), self.index)))
+                taken.pages.append((self._claim(family, chunk_part(key), taken), write_chunk(chunk, self.origin, self.index)))
                 chunk.dirty = False
             for key in table.expired:
                 taken.tombstones += self.keys.pop((family, chunk_part(key)), ())
             table.expired.clear()
-            opens.append((self._claim(family, OPEN, taken), write_open(table, Origin(), self.index)))
+            opens.append((self._claim(family, OPEN, taken), write_open(table, self.origin, self.index)))
         taken.pages += opens
         return taken
 
