@@ -1,8 +1,8 @@
 """Sources through time: when a topic is deleted and created again, each of its partitions is a new source.
 
-Its offsets begin anew, so its cells must not be compared with those of the partition before it. What is left open of the
-old one is sealed as it is, by the first record that speaks of the new one, and what is said of the old one afterwards
-comes too late, like any cell that was sealed before.
+Its offsets begin anew, so its cells must not be compared with those of the partition before it. What is left open of
+the old one is sealed as it is, by the first record that speaks of the new one, and what is said of the old one
+afterwards comes too late, like any cell that was sealed before.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _PARTITION_BITS = 20  # more than Kafka has partitions in a topic
 
 
 class Placed(NamedTuple):
-    """`number`: of a source in cells; `retires`: of the one whose place it takes; `retired`: it was replaced itself."""
+    """`number`: of a source in cells; `retires`: of the one that it replaces; `retired`: it was replaced itself."""
 
     number: int
     retires: int | None
@@ -21,7 +21,7 @@ class Placed(NamedTuple):
 
 
 class Lineage:
-    """The topics that partials came from, in the order in which they were first heard of, and the newest by partition."""
+    """`number`: of a source in cells; `retires`: of the one that it replaces; `retired`: another one has replaced it."""
 
     def __init__(self, topics: list[str] | None = None, newest: dict[int, int] | None = None) -> None:
         self.topics = list(topics or ())

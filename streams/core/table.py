@@ -174,11 +174,15 @@ class SloTable:
     def _settled(self) -> OpenCells:
         """The open cells with all that is pending: its rows, but those of cells sealed before their record."""
         if self._pending:
-            schema = {"offset": pl.Int64, "partition": pl.Int32, "number": pl.Int32, "applied": pl.Int64, "before": pl.Int64}
+            schema = {
+                "offset": pl.Int64,
+                "partition": pl.Int32,
+                "number": pl.Int32,
+                "applied": pl.Int64,
+                "before": pl.Int64,
+            }
             heads = pl.DataFrame(self._heads, schema=schema, orient="row")
-            known = pl.concat(self._pending).join(
-                heads, left_on=["offset", "source"], right_on=["offset", "partition"]
-            )
+            known = pl.concat(self._pending).join(heads, left_on=["offset", "source"], right_on=["offset", "partition"])
             known = known.with_columns(source=pl.col("number"))
             fresh = OpenCells.from_frame(known)
             kept = fresh.where(seal_ms(starts_of(fresh.key), fresh.late) > known["before"].to_numpy())

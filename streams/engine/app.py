@@ -82,6 +82,7 @@ def create_app(settings: EngineSettings, batch_topics: frozenset[str], outputs: 
         web_enabled=False,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=MAX_MESSAGE_BYTES,
+        consumer_metadata_max_age_ms=15_000,  # a topic that was deleted, and is there again, is heard of by then
         broker_max_poll_records=20_000,
         broker_session_timeout=6,
         broker_heartbeat_interval=1.5,

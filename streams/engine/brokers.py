@@ -16,7 +16,6 @@ from aiokafka.errors import (
 from streams.engine.app import APP_ID
 from streams.engine.commit_notes import Note
 
-
 _NOT_YET = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
 _PATIENCE_S = 15.0
 _POLL_S = 0.1
@@ -56,7 +55,7 @@ async def find_partitions(brokers: str, topics: Sequence[str], group: str = APP_
 
 
 async def fetch_commits(client: AIOKafkaAdminClient, group: str) -> Mapping[Any, Any]:
-    """(offset, metadata) by topic and partition. A cluster's first question waits for a coordinator. Raises KafkaError."""
+    """(offset, metadata) by topic and partition; the first question ever waits for a coordinator. Raises KafkaError."""
     until_s = time.monotonic() + _PATIENCE_S
     while True:
         try:

@@ -29,7 +29,7 @@ def write_page(rows: pl.DataFrame, partition: int, origin: Origin) -> bytes:
 
 
 def read_page(value: bytes, partition: int) -> tuple[Origin, pl.DataFrame]:
-    """The rows of a page. Raises PageFormatError for a newer format, FrameError for what is no page of this partition."""
+    """The rows of a page. Raises PageFormatError for a newer format, FrameError for no page of this partition."""
     try:
         head, body = read_head(value, "a node page")
         if head["partition"] != partition:

@@ -31,8 +31,8 @@ class NotWholeError(RuntimeError):
 
     def __init__(self, family: str, why: str) -> None:
         super().__init__(
-            f"pages of {family} are of a topic that was deleted since, and do not make a whole: {why}; expected that, or "
-            "the topic's records (`fleetbeat state rebuild` begins anew from what the topics hold)"
+            f"pages of {family} are of a topic that was deleted since, and do not make a whole: {why}; expected "
+            "that, or the topic's records (`fleetbeat state rebuild` begins anew from what the topics hold)"
         )
 
 
@@ -91,7 +91,9 @@ def read_page(key: bytes, value: bytes) -> Page:
     try:
         family, part, epoch = _split(key)
         header, body = read_head(value, f"page {key!r}")
-        _ = header["series"], (_frontiers(header), _lineage(header), header.get("chunks", {}).items()) if part == OPEN else None
+        _ = header["series"]
+        if part == OPEN:
+            _ = _frontiers(header), _lineage(header), header.get("chunks", {}).items()
         return Page(family, part, epoch, int(header["applied"]), Origin.of(header), header, body)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error) as cause:
         message = f"page {key!r} of {len(value)} bytes cannot be read: {cause}"
@@ -105,7 +107,7 @@ def load(
 
     When one could not, the others do not make a whole: the table begins before all input, with the chunks there are. It
     must be given its input again, from as far back as there is some; what the chunks hold already is not added again.
-    `origin`: of the input that is there now. What pages of an earlier one hold is kept, as if from before its beginning.
+    `origin`: of the input that is there now. What pages of an earlier one hold is kept, as from before its beginning.
     Raises NotWholeError.
     """
     now = max((p.origin.generation for p in pages.all()), default=0) if origin is None else origin.generation

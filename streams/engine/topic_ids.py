@@ -1,7 +1,7 @@
 """Which topic a name stands for now: one that is deleted and created again has another id.
 
-The id is in Kafka's metadata from version 10 of the request on (Kafka 2.8), which aiokafka does not speak. A broker that
-is older gives no ids; then topics are told apart by their names alone, as without this module.
+The id is in Kafka's metadata from version 10 of the request on (Kafka 2.8), which aiokafka does not speak. A broker
+that is older gives no ids; then topics are told apart by their names alone, as without this module.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class TopicIdentity(NamedTuple):
 
 
 class TopicRecreatedError(RuntimeError):
-    """Records were polled of a topic that is not the one which offsets and state refer to: only a restart tells them apart."""
+    """Records were polled of a topic that may not be the one which offsets and state refer to: a restart reads anew."""
 
     def __init__(self, topic: str, expected: str, found: str) -> None:
         what = f"another topic has its name (id {found})" if found else "there is none of that name"

@@ -31,8 +31,8 @@ class StateLostError(RuntimeError):
     def __init__(self, topic: str, partition: int, applied: int, committed: int) -> None:
         super().__init__(
             f"{topic} partition {partition}: the state pages end at offset {applied}, the commit is {committed}; "
-            "expected pages up to the commit (was the pages topic recreated, or changed by hand? `fleetbeat state rebuild` "
-            "begins anew from what the topics hold)"
+            "expected pages up to the commit (was the pages topic recreated, or changed by hand? "
+            "`fleetbeat state rebuild` begins anew from what the topics hold)"
         )
 
 

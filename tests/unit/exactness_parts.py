@@ -134,7 +134,9 @@ class Owner:
         taken, opens = Snapshot(self.applied), list[Write]()
         for family, table in self.tables.items():
             for key, chunk in table.dirty_chunks():
-                taken.pages.append((self._claim(family, chunk_part(key), taken), write_chunk(chunk, self.origin, self.index)))
+                taken.pages.append(
+                    (self._claim(family, chunk_part(key), taken), write_chunk(chunk, self.origin, self.index))
+                )
                 chunk.dirty = False
             for key in table.expired:
                 taken.tombstones += self.keys.pop((family, chunk_part(key)), ())

@@ -46,7 +46,8 @@ def index_of(*names: str) -> SeriesIndex:
 def pages_of(table: SloTable, epoch: str = "e") -> list[tuple[bytes, bytes]]:
     index = index_of("a")
     chunks = [
-        (page_key("series", chunk_part(key), epoch), write_chunk(chunk, ORIGIN, index)) for key, chunk in table.chunks.items()
+        (page_key("series", chunk_part(key), epoch), write_chunk(chunk, ORIGIN, index))
+        for key, chunk in table.chunks.items()
     ]
     return [*chunks, (page_key("series", OPEN, epoch), write_open(table, ORIGIN, index))]
 

@@ -19,8 +19,7 @@ from streams.engine.pages import NotWholeError, PartPages, load
 from streams.engine.partials import write_partials
 from streams.engine.topic_ids import TopicIdentity
 from streams.processors.node_recovery import beginning
-from tests.unit.exactness import START_MS, Event, Log, Logged, Rows, frontier_of, recompute
-from tests.unit.exactness import PROMISES
+from tests.unit.exactness import PROMISES, START_MS, Event, Log, Logged, Rows, frontier_of, recompute
 from tests.unit.exactness_parts import Counter, Owner, rows_of
 from tests.unit.exactness_world import World
 
@@ -60,6 +59,7 @@ class RecreatedWorld(World):
         return old
 
     def _partials(self, counter: Counter, flush: Flush, *, everyone: bool) -> Iterable[tuple[int, bytes]]:
+        assert everyone
         rows = pl.concat([flush.plain, flush.objectives])
         sources = [Source(p, progress.applied_offset, progress.frontier) for p, progress in flush.progress.items()]
         for value in write_partials("probe-results", self.topic_id, sources, rows, counter.index):
@@ -159,7 +159,7 @@ def test_old_and_new_workers_share_the_cells_of_a_topic() -> None:
     assert world.finish() == ""
 
 
-# State pages -----------------------------------------------------------------------------------------------------------
+# State pages ---------------------------------------------------------------------------------------------------------
 
 
 def origin(topic_id: str, generation: int = 0, partitions: int = 0) -> Origin:
@@ -245,7 +245,7 @@ def partials_created_anew(*, unfolded: int, knows: bool = True, crash: int | Non
 @pytest.mark.parametrize("crash", [None, 0, 1, 2, 3, 5, 8])
 @pytest.mark.parametrize("unfolded", [0, 15])
 def test_tables_go_on_from_pages_of_a_topic_of_partials_that_is_gone(unfolded: int, crash: int | None) -> None:
-    """Whatever was on its way comes again, and what the pages hold is not added again, also after a crash half saved."""
+    """What was on its way comes again, and what the pages hold is not added again, also after a crash half saved."""
     found, wanted = partials_created_anew(unfolded=unfolded, crash=crash)
     assert found == wanted
 
@@ -270,7 +270,7 @@ def test_pages_half_saved_when_their_topic_went_are_refused() -> None:
         world.owner_of(Origin("second", 1))
 
 
-# Nodes -----------------------------------------------------------------------------------------------------------------
+# Nodes ---------------------------------------------------------------------------------------------------------------
 
 
 def node_rows(*nodes: tuple[str, int, int, int]) -> pl.DataFrame:

@@ -132,7 +132,7 @@ def test_partials_name_the_topic_that_they_are_of(fake: Fake) -> None:
 def test_what_was_polled_of_a_topic_that_is_another_one_now_is_neither_published_nor_committed(fake: Fake) -> None:
     """It may be of either: counted for the one, it would count again when the other is read from its beginning."""
     fake.recreated = True
-    with pytest.raises(TopicRecreatedError, match="topic probe-results of id first .* another topic has its name"):
+    with pytest.raises(TopicRecreatedError, match=r"topic probe-results of id first .* another topic has its name"):
         steps(fake, OPEN)
     assert (fake.sent, fake.consumer.resume_points) == ([], {})
     fake.recreated = False
