@@ -22,6 +22,7 @@ from streams.core.liveness.admission import Limits
 from streams.core.objectives import Objective
 from streams.core.series import Judge, SeriesIndex
 from streams.engine.app import App, EngineSettings, create_app, raw_schema
+from streams.engine.applied_schemas import require_our_schemas
 from streams.engine.brokers import find_partitions
 from streams.engine.changelog import read_changelog
 from streams.engine.transport import topic_partitions
@@ -259,6 +260,7 @@ async def _run(options: WorkerOptions, objectives: tuple[Objective, ...], listen
     changelogs = (PAGES_TOPIC, NODE_PAGES)
     topics = (SOURCE, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", *changelogs)
     partitions = await find_partitions(options.brokers, topics)
+    await require_our_schemas(options.brokers)
     worker = Worker(options, objectives, partitions)
     runner = web.AppRunner(worker.views, access_log=None)
     await runner.setup()

@@ -21,7 +21,7 @@ class Placed(NamedTuple):
 
 
 class Lineage:
-    """`number`: of a source in cells; `retires`: of the one that it replaces; `retired`: another one has replaced it."""
+    """The topics that partials came from, in the order in which they were first heard of; the newest by partition."""
 
     def __init__(self, topics: list[str] | None = None, newest: dict[int, int] | None = None) -> None:
         self.topics = list(topics or ())

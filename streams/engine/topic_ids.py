@@ -124,7 +124,7 @@ class _TopicIds(Request[_Question]):  # type: ignore[misc]  # as above
         self._topics = list(topics)
 
     def build(self, request_struct_class: type[_Question]) -> _Question:
-        asked = [(UNKNOWN, topic, {}) for topic in self._topics]
+        asked: list[tuple[str, str, dict[int, bytes]]] = [(UNKNOWN, topic, {}) for topic in self._topics]
         return request_struct_class(asked, False, False, False, {})  # noqa: FBT003 - aiokafka's signature
 
 

@@ -207,7 +207,7 @@ class Consumer(driver.Consumer):
         sought = self.identity(topic).topic_id
         if not sought:
             return
-        client = self.app.producer._ensure_producer().client  # noqa: SLF001 - Faust hands on no client
+        client = self.app.producer._ensure_producer().client  # type: ignore[attr-defined]  # noqa: SLF001 - Faust hands on no client
         found = (await fetch_topic_ids(client, [topic])).get(topic, "")
         if found != sought and self.identity(topic).topic_id == sought:
             raise TopicRecreatedError(topic, sought, found)

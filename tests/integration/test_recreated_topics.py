@@ -146,6 +146,7 @@ def test_slo_partials_created_anew(brokers: str, worker: WorkerProcess, running:
     ledger.send(300, now_ms())
     ledger.note()
     ledger.agrees(worker)
+    eventually(lambda: worker.metric("fleetbeat_pages_total"), "pages", 10)
     if not running:
         assert worker.stop() == 0
         ledger.send(200, now_ms())

@@ -1,4 +1,4 @@
-"""Pages of format 1 as the first versions wrote them, without topic ids: what is in `pages_format_1.json` stays readable.
+"""Pages of format 1 as the first versions wrote them, without topic ids: `pages_format_1.json` stays readable.
 
 Whoever changes what pages hold keeps this test, and adds another one with pages of his format.
 """
