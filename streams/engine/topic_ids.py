@@ -39,10 +39,10 @@ class TopicIdentity(NamedTuple):
 class TopicRecreatedError(RuntimeError):
     """Records were polled of a topic that may not be the one which offsets and state refer to: a restart reads anew."""
 
-    def __init__(self, topic: str, expected: str, found: str) -> None:
+    def __init__(self, topic: str, expected: str | None, found: str | None) -> None:
         what = f"another topic has its name (id {found})" if found else "there is none of that name"
         super().__init__(
-            f"topic {topic} of id {expected} was deleted and {what}; expected it to stay while a worker reads it: "
+            f"topic {topic} of id {expected or 'none'} was deleted and {what}; expected it to stay while a worker reads it: "
             "nothing of what was read last was published; a restart goes on with what there is"
         )
 

@@ -25,7 +25,7 @@ from faust.types import TP
 
 from streams import metrics
 from streams.engine.commit_notes import Note
-from streams.engine.topic_ids import TopicIdentity, TopicRecreatedError, fetch_topic_ids
+from streams.engine.topic_ids import UNKNOWN, TopicIdentity, TopicRecreatedError, fetch_topic_ids
 
 LOG_APPEND_TIME = 1
 # Goes on while the machine sleeps, as the group's clock does.
@@ -204,12 +204,14 @@ class Consumer(driver.Consumer):
 
         A topic that was there a moment ago, and has the same id now, has had it in between too.
         """
-        sought = self.identity(topic).topic_id
-        if not sought:
+        ids = self._own_thread.topic_ids
+        sought = ids.get(topic)
+        if sought == UNKNOWN:
             return
         client = self.app.producer._ensure_producer().client  # type: ignore[attr-defined]  # noqa: SLF001 - Faust hands on no client
-        found = (await fetch_topic_ids(client, [topic])).get(topic, "")
-        if found != sought and self.identity(topic).topic_id == sought:
+        found = (await fetch_topic_ids(client, [topic])).get(topic)
+        # Without it at the seek, what was polled is of a later one; after another seek, it is not looked at any more.
+        if (sought is None or found != sought) and self._own_thread.topic_ids is ids:
             raise TopicRecreatedError(topic, sought, found)
 
     @property

@@ -139,7 +139,8 @@ class LivenessProcessor:
         with metrics.NODE_SNAPSHOT_SECONDS.time():
             saved, letters = await self.in_thread(self._snapshots)
             pages: list[Page] = await asyncio.to_thread(lambda: [page for each in saved for page in each.packed()])
-            await self._app.consumer.confirm(SOURCE)  # type: ignore[attr-defined]
+            if saved:
+                await self._app.consumer.confirm(SOURCE)  # type: ignore[attr-defined]
             await self._saver.write_letters(letters)
             await self._saver.tell_who_left(saved)
             await self._saver.write(pages)

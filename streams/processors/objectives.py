@@ -119,7 +119,8 @@ class ObjectivesProcessor:
         owned = topic_partitions(self._app.consumer.assignment(), PARTIALS)
         with metrics.SNAPSHOT_SECONDS.time():
             snapshots = await self.in_thread(self._snapshots, owned)
-            await self._consumer.confirm(PARTIALS)
+            if snapshots:
+                await self._consumer.confirm(PARTIALS)
             letters, self._letters = self._letters, []
             await asyncio.gather(*[await self._send(DEAD_LETTERS, key, value, None) for key, value in letters])
             for stage in ("chunks", "opens"):

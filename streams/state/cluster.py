@@ -64,7 +64,7 @@ class _Delete(RequestStruct):  # type: ignore[misc]  # as above
     RESPONSE_TYPE = _Deleted
     SCHEMA = Schema(
         ("group_id", String("utf-8")),
-        ("topics", Array(("topic", String("utf-8")), ("partitions", Array(("partition", Int32))))),
+        ("topics", Array(("topic", String("utf-8")), ("partitions", Array(Int32)))),
     )
 
 

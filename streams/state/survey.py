@@ -52,7 +52,7 @@ class PartitionState:
     @property
     def lag(self) -> int:
         """Records of the input that are not in the pages."""
-        read = self.commit.offset if self.applied is None and self.commit else (self.applied or -1) + 1
+        read = 0 if self.applied is None else self.applied + 1
         return self.log.end - max(read, self.log.begin)
 
     @property
