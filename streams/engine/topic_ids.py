@@ -42,8 +42,8 @@ class TopicRecreatedError(RuntimeError):
     def __init__(self, topic: str, expected: str | None, found: str | None) -> None:
         what = f"another topic has its name (id {found})" if found else "there is none of that name"
         super().__init__(
-            f"topic {topic} of id {expected or 'none'} was deleted and {what}; expected it to stay while a worker reads it: "
-            "nothing of what was read last was published; a restart goes on with what there is"
+            f"topic {topic} of id {expected or 'none'} was deleted and {what}; expected it to stay while a worker "
+            "reads it: nothing of what was read last was published; a restart goes on with what there is"
         )
 
 
