@@ -10,6 +10,7 @@ commits may come between. Polls say where they begin, so that whoever takes them
 (`streams.engine.intake`).
 """
 
+import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -28,6 +29,9 @@ from streams.engine.commit_notes import Note
 from streams.engine.topic_ids import UNKNOWN, TopicIdentity, TopicRecreatedError, fetch_topic_ids
 
 LOG_APPEND_TIME = 1
+# So long a topic may be away while what was polled of it is held back.
+GONE_S = 5.0
+ASK_AGAIN_S = 0.2
 # Goes on while the machine sleeps, as the group's clock does.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 # A member that hears this is still one: the group waits for it to join again.
@@ -210,6 +214,10 @@ class Consumer(driver.Consumer):
             return
         client = self.app.producer._ensure_producer().client  # type: ignore[attr-defined]  # noqa: SLF001 - Faust hands on no client
         found = (await fetch_topic_ids(client, [topic])).get(topic)
+        until_s = clock_s() + GONE_S
+        while found is None and self._own_thread.topic_ids is ids and clock_s() < until_s:  # the group meets soon
+            await asyncio.sleep(ASK_AGAIN_S)
+            found = (await fetch_topic_ids(client, [topic])).get(topic)
         # Without it at the seek, what was polled is of a later one; after another seek, it is not looked at any more.
         if (sought is None or found != sought) and self._own_thread.topic_ids is ids:
             raise TopicRecreatedError(topic, sought, found)

@@ -139,7 +139,7 @@ def test_probe_results_created_anew_under_a_running_worker(brokers: str, worker:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("running", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_slo_partials_created_anew(brokers: str, worker: WorkerProcess, running: bool) -> None:  # noqa: FBT001 - a case
     """Cells that were on their way are gone with the topic: they are counted again, and the others are not doubled."""
     ledger = Ledger(brokers)
@@ -164,7 +164,7 @@ def test_slo_partials_created_anew(brokers: str, worker: WorkerProcess, running:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("running", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_heartbeats_created_anew(brokers: str, worker: WorkerProcess, running: bool) -> None:  # noqa: FBT001 - a case
     """What is known of nodes stays, and the heartbeats of the new topic are counted on top."""
     nodes = [SimulatedNode(f"node-{number}", interval_ms=200) for number in range(NODES)]

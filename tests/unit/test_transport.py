@@ -131,7 +131,10 @@ def test_notes_of_other_versions_are_read_as_far_as_they_are_known(metadata: str
 
 
 @pytest.mark.parametrize(("now", "said"), [("b1", ""), ("b2", "another topic has its name (id b2)"), ("", "is none")])
-def test_what_was_polled_counts_only_while_the_topic_is_the_one_that_was_sought(now: str, said: str) -> None:
+def test_what_was_polled_counts_only_while_the_topic_is_the_one_that_was_sought(
+    monkeypatch: pytest.MonkeyPatch, now: str, said: str
+) -> None:
+    monkeypatch.setattr(transport, "GONE_S", 0.0)
     kafka = Kafka(b="b1")
     thread = thread_of(kafka)
     own: Any = thread.consumer
@@ -142,6 +145,24 @@ def test_what_was_polled_counts_only_while_the_topic_is_the_one_that_was_sought(
         return
     with pytest.raises(TopicRecreatedError, match=re.escape(said)):
         asyncio.run(own.confirm("b"))
+
+
+def test_a_topic_that_is_away_for_a_moment_is_waited_for() -> None:
+    """As from a broker that has just started and does not know of all yet."""
+    kafka = Kafka(b="b1")
+    thread = thread_of(kafka)
+    own: Any = thread.consumer
+
+    async def run() -> None:
+        await thread._seek_to_committed()
+        kafka.ids = {"other": "o"}
+        confirming = asyncio.create_task(own.confirm("b"))
+        await asyncio.sleep(0.05)
+        assert not confirming.done()
+        kafka.ids = {"b": "b1"}
+        await confirming
+
+    asyncio.run(run())
 
 
 def test_polls_say_what_they_go_on_from() -> None:
