@@ -10,12 +10,10 @@ commits may come between. Polls say where they begin, so that whoever takes them
 (`streams.engine.intake`).
 """
 
-import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-import structlog
 from aiokafka.errors import CommitFailedError, NoError, RebalanceInProgressError
 from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
@@ -24,20 +22,15 @@ from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from streams import metrics
 from streams.engine.commit_notes import Note
-from streams.engine.topic_ids import UNKNOWN, TopicIdentity, TopicRecreatedError, fetch_topic_ids
+from streams.engine.identities import Identities
+from streams.engine.topic_ids import TopicIdentity
 
 LOG_APPEND_TIME = 1
-# So long a topic may be away while what was polled of it is held back.
-GONE_S = 5.0
-ASK_AGAIN_S = 0.2
 # Goes on while the machine sleeps, as the group's clock does.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 # A member that hears this is still one: the group waits for it to join again.
 _STILL_A_MEMBER = {NoError.errno, RebalanceInProgressError.errno}
-
-log = structlog.get_logger("fleetbeat.transport")
 
 
 class ResumePoint(NamedTuple):
@@ -93,13 +86,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Commits with metadata, seeks to it, and knows when the group last heard of us."""
 
     committed: dict[TP, ResumePoint]
-    topic_ids: dict[str, str]
     heard_s: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.committed = {}
-        self.topic_ids = {}
         self.heard_s = float("-inf")
         self._handed: dict[TP, int] = {}
 
@@ -130,13 +121,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         assigned = consumer.assignment()
         parent = cast("Consumer", self.consumer)
-        ids = await fetch_topic_ids(consumer._client, parent.identified)  # noqa: SLF001 - no public way to new requests
+        ids = await parent.identities.ask(consumer._client)  # noqa: SLF001 - no public way to new requests
         found = await consumer._coordinator.fetch_committed_offsets(list(assigned))  # noqa: SLF001 - no public way to metadata
         notes = {TP(tp.topic, tp.partition): (meta.offset, Note.read(meta.metadata)) for tp, meta in found.items()}
         points = {
             tp: ResumePoint(offset, note.number)
             for tp, (offset, note) in notes.items()
-            if offset >= 0 and parent.still_means(tp, offset, note, ids)
+            if offset >= 0 and parent.identities.still_means(tp, offset, note, ids)
         }
         # From here on there is no await: no poll comes in between.
         offsets: dict[TP, int] = {}
@@ -146,7 +137,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 # Where retention has deleted what is sought, aiokafka goes to the earliest that is left.
                 offsets[tp] = points[tp].offset if tp in points else 0
                 consumer.seek(kafka_tp, offsets[tp])
-        self.committed, self.topic_ids, self._handed = points, ids, dict(offsets)
+        parent.identities.ids = ids
+        self.committed, self._handed = points, dict(offsets)
         return offsets
 
     async def _fetch_records(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - Faust's signature
@@ -168,7 +160,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         points = parent.resume_points
         assigned = self.assignment()
         wanted = {
-            KafkaTP(tp.topic, tp.partition): parent.with_note(tp, points.get(tp), offset)
+            KafkaTP(tp.topic, tp.partition): _with_note(parent.identities, tp, points.get(tp), offset)
             for tp, offset in offsets.items()
             if tp in assigned and (tp in points or not parent.batched(tp))  # else it was taken away meanwhile
         }
@@ -192,6 +184,7 @@ class Consumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's signature
         super().__init__(*args, **kwargs)
         self.resume_points: dict[TP, ResumePoint] = {}
+        self.identities = Identities(self.app)
         self._assigned_in = 0  # the number of the rebalance that the assignment is from
 
     @property
@@ -201,55 +194,11 @@ class Consumer(driver.Consumer):
 
     def identity(self, topic: str) -> TopicIdentity:
         """What a topic was at the last seek; what was polled since is of it if `confirm` agrees."""
-        return TopicIdentity(self._own_thread.topic_ids.get(topic, ""), self.app.conf.topic_partitions)
+        return self.identities.of(topic)
 
     async def confirm(self, topic: str) -> None:
-        """What was polled of a topic until now is of the one that was sought. Raises TopicRecreatedError.
-
-        A topic that was there a moment ago, and has the same id now, has had it in between too.
-        """
-        ids = self._own_thread.topic_ids
-        sought = ids.get(topic)
-        if sought == UNKNOWN:
-            return
-        client = self.app.producer._ensure_producer().client  # type: ignore[attr-defined]  # noqa: SLF001 - Faust hands on no client
-        found = (await fetch_topic_ids(client, [topic])).get(topic)
-        until_s = clock_s() + GONE_S
-        while found is None and self._own_thread.topic_ids is ids and clock_s() < until_s:  # the group meets soon
-            await asyncio.sleep(ASK_AGAIN_S)
-            found = (await fetch_topic_ids(client, [topic])).get(topic)
-        # Without it at the seek, what was polled is of a later one; after another seek, it is not looked at any more.
-        if (sought is None or found != sought) and self._own_thread.topic_ids is ids:
-            raise TopicRecreatedError(topic, sought, found)
-
-    @property
-    def identified(self) -> set[str]:
-        """The topics whose ids matter."""
-        app: Any = self.app
-        return {*app.batch_topics, *app.outputs.values()}
-
-    def still_means(self, tp: TP, offset: int, note: Note, ids: Mapping[str, str]) -> bool:
-        """Whether a commit is of the topics that are there now; if not that is told, and everything is read."""
-        into: str = self.app.outputs.get(tp.topic, "")  # type: ignore[attr-defined]
-        why = note.contradicts(ids.get(tp.topic, ""), ids.get(into, ""))
-        if why:
-            metrics.RECREATED.labels(tp.topic).inc()
-            log.error(
-                "a topic was created anew: the commit is void, all that the log holds is read",
-                topic=tp.topic,
-                partition=tp.partition,
-                commit=offset,
-                why=why,
-            )
-        return not why
-
-    def with_note(self, tp: TP, point: ResumePoint | None, offset: int) -> OffsetAndMetadata:
-        """What is committed for a partition."""
-        if point is None:
-            return OffsetAndMetadata(offset, "")
-        topic_id, partitions = self.identity(tp.topic)
-        into = self.identity(self.app.outputs.get(tp.topic, "")).topic_id  # type: ignore[attr-defined]
-        return OffsetAndMetadata(point.offset, Note(str(point.frontier), topic_id, into, partitions).write())
+        """What was polled of a topic until now is of the one that was sought. Raises TopicRecreatedError."""
+        await self.identities.confirm(topic)
 
     @property
     def outdated(self) -> bool:
@@ -327,6 +276,12 @@ def require_append_time(records: Sequence[ConsumerRecord[bytes, bytes]]) -> None
 def clock_s() -> float:
     """Seconds that pass for everyone, also for who does not run."""
     return time.clock_gettime(_CLOCK)
+
+
+def _with_note(identities: Identities, tp: TP, point: ResumePoint | None, offset: int) -> OffsetAndMetadata:
+    if point is None:
+        return OffsetAndMetadata(offset, "")
+    return OffsetAndMetadata(point.offset, identities.note(tp.topic, str(point.frontier)))
 
 
 def topic_partitions(tps: Iterable[TP], topic: str) -> set[int]:

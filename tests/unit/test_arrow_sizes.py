@@ -20,7 +20,7 @@ SCHEMA = pl.Schema({"n": pl.Int64(), "text": pl.String()})
 
 
 def zeros(rows: int) -> pl.DataFrame:
-    return pl.DataFrame({name: np.zeros(rows, np.int64) for name in CELL_ROWS}).cast(dict(CELL_ROWS))
+    return pl.DataFrame({name: np.zeros(rows, np.int64) for name in CELL_ROWS}).cast(CELL_ROWS)
 
 
 @pytest.mark.parametrize("rows", [1, 1_000, 300_000])

@@ -159,7 +159,7 @@ def test_a_status_with_nan_is_read_as_it_is_and_is_never_counted() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e300])
 def test_cells_with_floats_are_refused(bad: float) -> None:
     row = (0, 0, 5, -1, 3, True, 1, 5, bad)
-    schema = {**CELL_ROWS, "max_us": pl.Float64}
+    schema = pl.Schema({**CELL_ROWS, "max_us": pl.Float64()})
     cells = pack(pl.DataFrame([row], schema=schema, orient="row"))
     value = encode(SloPartial("probe-results", "", (Source(0, 1, 1),), ("s",), cells))
     with pytest.raises(FrameError, match="columns"):

@@ -12,8 +12,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from streams import metrics
-from streams.engine import transport
+from streams.engine import identities, transport
 from streams.engine.commit_notes import Note
+from streams.engine.identities import Identities
 from streams.engine.topic_ids import TopicRecreatedError
 from streams.engine.transport import LOG_APPEND_TIME, Consumer, ConsumerThread, ResumePoint
 
@@ -59,7 +60,7 @@ class Kafka:
 def thread_of(kafka: Kafka) -> ConsumerThread:
     thread: Any = object.__new__(ConsumerThread)
     thread._consumer = kafka
-    thread.committed, thread.topic_ids, thread.heard_s, thread._handed = {}, {}, float("-inf"), {}
+    thread.committed, thread.heard_s, thread._handed = {}, float("-inf"), {}
     thread.consumer = object.__new__(Consumer)
     thread.consumer._thread = thread
     thread.consumer.app = SimpleNamespace(
@@ -68,6 +69,7 @@ def thread_of(kafka: Kafka) -> ConsumerThread:
         conf=SimpleNamespace(broker_session_timeout=6, topic_partitions=3),
         producer=SimpleNamespace(_ensure_producer=lambda: SimpleNamespace(client=kafka)),
     )
+    thread.consumer.identities = Identities(thread.consumer.app)
     return thread  # type: ignore[no-any-return]
 
 
@@ -111,8 +113,8 @@ def test_commits_name_the_topics_that_were_sought_and_are_read_back() -> None:
     thread = thread_of(Kafka(b="b1", out="out1"))
     own: Any = thread.consumer
     asyncio.run(thread._seek_to_committed())
-    assert own.with_note(TP("b", 0), ResumePoint(9, 17), 5) == NOTED
-    assert own.with_note(TP("other", 0), None, 5) == OffsetAndMetadata(5, "")
+    assert transport._with_note(own.identities, TP("b", 0), ResumePoint(9, 17), 5) == NOTED
+    assert transport._with_note(own.identities, TP("other", 0), None, 5) == OffsetAndMetadata(5, "")
     assert Note.read(NOTED.metadata) == Note("17", "b1", "out1", 3)
 
 
@@ -134,7 +136,7 @@ def test_notes_of_other_versions_are_read_as_far_as_they_are_known(metadata: str
 def test_what_was_polled_counts_only_while_the_topic_is_the_one_that_was_sought(
     monkeypatch: pytest.MonkeyPatch, now: str, said: str
 ) -> None:
-    monkeypatch.setattr(transport, "GONE_S", 0.0)
+    monkeypatch.setattr(identities, "GONE_S", 0.0)
     kafka = Kafka(b="b1")
     thread = thread_of(kafka)
     own: Any = thread.consumer
