@@ -42,6 +42,9 @@ topics = App(name="topics", help="Create Kafka's topics as the catalog describes
 app.command(topics)
 # By name, so that its options do not stand here and nothing of infra is imported for the other commands.
 app.command("infra.dlq.command:app", name="dlq", help="Look at dead letters, and send them back.")
+app.command(
+    "streams.state.command:app", name="state", help="Look at the state that workers keep in Kafka, and begin it anew."
+)
 
 
 def _says(text: str) -> Parameter:

@@ -9,6 +9,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from fastavro import parse_schema
+from fastavro.schema import fingerprint, to_parsing_canonical_form
 from ruamel.yaml import YAML
 
 Schema = dict[str, Any]
@@ -23,6 +24,11 @@ class SchemaVersion:
     file: str
     text: str = field(repr=False)
     parsed: Schema = field(repr=False, compare=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its form on the wire: two schemas with the same one write the same bytes."""
+        return fingerprint_of(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,11 @@ class Catalog:
             if version.id == schema_id:
                 return version
         raise KeyError(schema_id)
+
+
+def fingerprint_of(text: str) -> str:
+    """The first half of the SHA-256 of a schema's parsing canonical form. Raises what fastavro raises on no schema."""
+    return fingerprint(to_parsing_canonical_form(json.loads(text)), "SHA-256")[:16]
 
 
 @cache

@@ -21,6 +21,7 @@ from streams.core.objectives import Objective
 from streams.core.routing import AddressError, parse_address
 from streams.core.series import Judge, SeriesIndex
 from streams.engine.app import App, EngineSettings, create_app, raw_schema
+from streams.engine.applied_schemas import require_our_schemas
 from streams.engine.brokers import find_partitions
 from streams.engine.changelog import read_changelog
 from streams.engine.members import Group, advertise
@@ -85,6 +86,7 @@ class Worker:
             EngineSettings(options.brokers, options.state, partitions),
             batch_topics=frozenset({SOURCE, PARTIALS, HEARTBEATS}),
             raw_topics=frozenset({SOURCE, HEARTBEATS}),
+            outputs={SOURCE: PARTIALS},
         )
         self._partitions = partitions
         self._rollup = RollupProcessor(self.app, Judge(objectives, index), index, partitions)
@@ -284,6 +286,7 @@ async def _run(
     changelogs = (PAGES_TOPIC, NODE_PAGES)
     topics = (SOURCE, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", *changelogs)
     partitions = await find_partitions(options.brokers, topics)
+    await require_our_schemas(options.brokers)
     worker = Worker(options, objectives, partitions)
     runner = web.AppRunner(worker.views, access_log=None)
     await runner.setup()

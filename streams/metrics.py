@@ -9,6 +9,9 @@ REJECTED = Counter("fleetbeat_rejected_records_total", "Records sent to dead-let
 HOLES = Counter(
     "fleetbeat_missing_offsets_total", "Offsets that retention had deleted before they were read", ["topic"]
 )
+RECREATED = Counter(
+    "fleetbeat_void_commits_total", "Commits of a topic that was deleted and created again under its name", ["topic"]
+)
 PENDING = Gauge("fleetbeat_rollup_pending_records", "Records read and not yet counted")
 OPEN_ROWS = Gauge("fleetbeat_rollup_open_rows", "Rows held for open cells")
 BATCH_SECONDS = Histogram("fleetbeat_batch_seconds", "Block work of one batch", ["processor"])

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from streams.core.lineage import RETIRED_MS, Lineage
 from streams.core.rollup import CELL
 from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, of_series, restarted, starts_of
 from streams.core.slices import HOURS, LATENESS_MS, ON_TIME, SLICE_MS, TIERS, Tier, seal_ms
@@ -32,17 +33,22 @@ class NotCaughtUpError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A partial record without its cells: its offset, and (partition, applied offset, frontier or None) a source."""
+    """A partial record without its cells: its offset, and (partition, applied offset, frontier or None) a source.
+
+    `topic_id`: of the topic that the sources are partitions of; empty when its writer did not know.
+    """
 
     offset: int
     sources: tuple[tuple[int, int, int | None], ...]
+    topic_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Heads:
-    """By row: whether its record names its source, with which applied offset, and the frontier before the record."""
+    """By row: whether its record names its partition, as which source, with which applied offset and frontier before."""
 
     known: npt.NDArray[np.bool_]
+    source: npt.NDArray[np.int32]
     applied: Longs
     before: Longs
 
@@ -65,8 +71,10 @@ class SloTable:
     def __init__(self, *, histograms_in_hours: bool) -> None:
         """Without `histograms_in_hours` the hour tier keeps counts only."""
         self.applied = NEVER
-        self.frontiers: dict[int, int] = {}
-        self.told: dict[int, int] = {}  # source → applied offset up to which all its cells of ours are here
+        self.frontiers: dict[int, int] = {}  # of the newest source of each partition
+        # partition → applied offset of its newest source up to which all its cells of ours are here
+        self.told: dict[int, int] = {}
+        self.lineage = Lineage()
         self.chunks: dict[ChunkKey, Chunk] = {}
         self.expired: set[ChunkKey] = set()
         self._hour_histograms = histograms_in_hours
@@ -74,15 +82,21 @@ class SloTable:
         self._ahead = NEVER  # the greatest applied offset of restored chunks, until the open cells are there too
         self._pending: list[pl.DataFrame] = []
         self._pending_rows = 0
-        self._heads: list[tuple[int, int, int, int]] = []  # offset, source, applied, frontier before
+        self._heads: list[tuple[int, int, int, int, int]] = []  # offset, partition, source, applied, frontier before
         self._steps: dict[int, list[tuple[int, int]]] = {}  # source → (frontier, offset) since the last seal
 
     def restore(
-        self, applied: int, frontiers: dict[int, int], open_rows: pl.DataFrame, chunks: dict[ChunkKey, Chunk]
+        self,
+        applied: int,
+        frontiers: dict[int, int],
+        open_rows: pl.DataFrame,
+        chunks: dict[ChunkKey, Chunk],
+        lineage: Lineage | None = None,
     ) -> None:
         """Take the open cells and the chunks as pages have them; after a crash chunks may be ahead."""
         self.applied = applied
         self.frontiers = dict(frontiers)
+        self.lineage = lineage or Lineage()
         self.chunks = chunks
         self._open = OpenCells.from_frame(open_rows)
         self._ahead = max((chunk.applied for chunk in chunks.values() if chunk.applied > applied), default=NEVER)
@@ -112,17 +126,17 @@ class SloTable:
         """Move cells that their source's frontier has sealed into every tier that still holds their time."""
         rows = self._settled()
         limits = seal_ms(starts_of(rows.key), rows.late)
-        frontiers = np.full(max(self.frontiers, default=0) + 1, NEVER)
-        frontiers[list(self.frontiers)] = list(self.frontiers.values())
+        known = np.array(sorted(self._sealing()), dtype=np.int64).reshape(-1, 2)
         # Of a source that nobody has told a frontier of, nothing is sealed.
-        known = np.minimum(rows.source, len(frontiers) - 1)
-        sealed = (limits <= frontiers[known]) & (known == rows.source)
+        places = np.minimum(np.searchsorted(known[:, 0], rows.source), max(0, len(known) - 1))
+        sealed = (known[places, 0] == rows.source) & (limits <= known[places, 1]) if len(known) else limits < NEVER
         if sealed.any():
             moved, limits = rows.where(sealed), limits[sealed]
             sealed_at = np.full(len(limits), NEVER)
-            for source in np.flatnonzero(np.bincount(moved.source)).tolist():
-                mine = moved.source == source
-                sealed_at[mine] = self._sealing_offsets(source, limits[mine])
+            places = places[sealed]
+            for place in np.flatnonzero(np.bincount(places)).tolist():
+                mine = places == place
+                sealed_at[mine] = self._sealing_offsets(int(known[place, 0]), limits[mine])
             for tier in TIERS:
                 self._add(tier, moved, sealed_at)
             self._open = rows.where(~sealed)
@@ -161,23 +175,35 @@ class SloTable:
         return max(0, (min(self.frontiers.values(), default=0) - LATENESS_MS) // SLICE_MS * SLICE_MS)
 
     def _advance(self, record: Heading) -> None:
-        for source, applied, _ in record.sources:
-            self._heads.append((record.offset, source, applied, self.frontiers.get(source, 0)))
-        for source, applied, frontier in record.sources:
-            if frontier is None:  # a part of what there is up to that offset
+        for partition, applied, frontier in record.sources:
+            source, retires, retired = self.lineage.place(partition, record.topic_id)
+            if retires is not None:
+                self.frontiers[partition] = 0
+                self.told.pop(partition, None)
+                self._steps.setdefault(retires, []).append((RETIRED_MS, record.offset))
+            before = RETIRED_MS if retired else self.frontiers.get(partition, 0)
+            self._heads.append((record.offset, partition, source, applied, before))
+            if frontier is None or retired:  # a part of what there is up to that offset, or of a topic that is gone
                 continue
-            self.told[source] = max(self.told.get(source, NEVER), applied)
-            if frontier > self.frontiers.get(source, 0):
-                self.frontiers[source] = frontier
+            self.told[partition] = max(self.told.get(partition, NEVER), applied)
+            if frontier > before:
+                self.frontiers[partition] = frontier
                 self._steps.setdefault(source, []).append((frontier, record.offset))
         self.applied = record.offset
+
+    def _sealing(self) -> Iterator[tuple[int, int]]:
+        """Every source with its frontier."""
+        for partition, frontier in self.frontiers.items():
+            yield self.lineage.live(partition), frontier
+        for source in self.lineage.retired():
+            yield source, RETIRED_MS
 
     def _settled(self) -> OpenCells:
         """The open cells with all that is pending: its rows, but those of cells sealed before their record."""
         if self._pending:
             rows = pl.concat(self._pending)
             heads = self._heads_of(rows["offset"].to_numpy(), rows["source"].to_numpy())
-            fresh = OpenCells.from_frame(rows.with_columns(applied=heads.applied))
+            fresh = OpenCells.from_frame(rows.with_columns(applied=heads.applied, source=heads.source))
             wanted = heads.known & (seal_ms(starts_of(fresh.key), fresh.late) > heads.before)
             kept = fresh if wanted.all() else fresh.where(wanted)
             self._open = OpenCells.concat(self._open, kept).latest()
@@ -186,17 +212,18 @@ class SloTable:
         self._heads.clear()
         return self._open
 
-    def _heads_of(self, offsets: Longs, sources: npt.NDArray[np.int32]) -> _Heads:
-        """For each row what its record says of its source."""
-        heads = np.array(self._heads, dtype=np.int64).reshape(-1, 4)
+    def _heads_of(self, offsets: Longs, partitions: npt.NDArray[np.int32]) -> _Heads:
+        """For each row what its record says of its partition."""
+        heads = np.array(self._heads, dtype=np.int64).reshape(-1, 5)
         if not len(heads):
-            return _Heads(np.zeros(len(offsets), np.bool_), offsets, offsets)
+            return _Heads(np.zeros(len(offsets), np.bool_), partitions, offsets, offsets)
         least, width = heads[:, 0].min(), np.int64(heads[:, 1].max() + 1)
         keys = (heads[:, 0] - least) * width + heads[:, 1]
         order = np.argsort(keys, kind="stable")
-        places = np.searchsorted(keys[order], (offsets - least) * width + sources)
+        places = np.searchsorted(keys[order], (offsets - least) * width + partitions)
         found = heads[order[np.minimum(places, len(keys) - 1)]]
-        return _Heads((found[:, 0] == offsets) & (found[:, 1] == sources), found[:, 2], found[:, 3])
+        known = (found[:, 0] == offsets) & (found[:, 1] == partitions)
+        return _Heads(known, found[:, 2].astype(np.int32), found[:, 3], found[:, 4])
 
     def _sealing_offsets(self, source: int, limits: Longs) -> Longs:
         """For each limit the offset of the record whose frontier reached it, among those since the last seal."""

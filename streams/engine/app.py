@@ -1,8 +1,9 @@
 """The Faust application: settings that hold at speed, and nothing of Faust's that loses records."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import faust
@@ -43,10 +44,15 @@ def raw_schema() -> PassThrough:
 
 
 class App(faust.App):
-    """Faust with polls on `batch_topics`, of the broker's own batches on `raw_topics`, and signals at rebalances."""
+    """Faust with polls on `batch_topics`, of the broker's own batches on `raw_topics`, and signals at rebalances.
+
+    `outputs`: for a topic, the one into which what is read of it goes before its commits move; when that one is created
+    anew, those commits promise what is no longer there.
+    """
 
     batch_topics: frozenset[str] = frozenset()
     raw_topics: frozenset[str] = frozenset()
+    outputs: Mapping[str, str] = MappingProxyType({})
     on_ready: Callable[[], None] = staticmethod(lambda: None)
     on_lost: Callable[[], None] = staticmethod(lambda: None)
 
@@ -60,7 +66,12 @@ class App(faust.App):
         self.on_ready()
 
 
-def create_app(settings: EngineSettings, batch_topics: frozenset[str], raw_topics: frozenset[str] = frozenset()) -> App:
+def create_app(
+    settings: EngineSettings,
+    batch_topics: frozenset[str],
+    raw_topics: frozenset[str] = frozenset(),
+    outputs: Mapping[str, str] = MappingProxyType({}),
+) -> App:
     """The application without its processors."""
     app = App(
         settings.app_id,
@@ -77,6 +88,7 @@ def create_app(settings: EngineSettings, batch_topics: frozenset[str], raw_topic
         web_enabled=False,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=MAX_MESSAGE_BYTES,
+        consumer_metadata_max_age_ms=15_000,  # a topic that was deleted, and is there again, is heard of by then
         broker_max_poll_records=20_000,
         broker_session_timeout=6,
         broker_heartbeat_interval=1.5,
@@ -92,7 +104,7 @@ def create_app(settings: EngineSettings, batch_topics: frozenset[str], raw_topic
         producer_compression_type=None,  # cells and pages, nearly all of the bytes, are compressed already
         producer_acks=-1,
     )
-    app.batch_topics, app.raw_topics = batch_topics, raw_topics
+    app.batch_topics, app.raw_topics, app.outputs = batch_topics, raw_topics, outputs
     app.transport = Transport(app.conf.broker, app, app.loop)
     app.producer.buffer.max_messages = 1 << 30  # we await acks ourselves; Faust would wait message by message
     return app

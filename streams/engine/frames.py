@@ -4,6 +4,10 @@ import io
 
 import polars as pl
 
+from streams.engine.arrow_sizes import unpacked_bytes
+
+# A page holds a tenth of that; a kilobyte of zstd can hold all of it.
+MAX_UNPACKED_BYTES = 256 << 20
 _END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # of an Arrow stream; polars reads a cut one up to the cut without a word
 
 
@@ -19,13 +23,19 @@ def pack(rows: pl.DataFrame) -> bytes:
     return out.getvalue()
 
 
-def unpack(data: bytes, schema: pl.Schema) -> pl.DataFrame:
-    """The rows of `pack`. Raises FrameError unless whole, with exactly the columns of `schema` and no nulls."""
+def unpack(data: bytes, schema: pl.Schema, limit: int = MAX_UNPACKED_BYTES) -> pl.DataFrame:
+    """The rows of `pack`. Raises FrameError unless whole, with exactly the columns of `schema` and no nulls.
+
+    What would take more than `limit` bytes is refused before it is unpacked.
+    """
     if not data.endswith(_END):
         message = f"{len(data)} bytes that end with {data[-8:].hex() or 'nothing'}; expected the end of an Arrow stream"
         raise FrameError(message)
     try:
+        _require_small(data, limit)
         rows = pl.read_ipc_stream(io.BytesIO(data))
+    except FrameError:
+        raise
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as cause:
         message = f"{len(data)} bytes are no Arrow stream: {cause}"
         raise FrameError(message) from cause
@@ -36,3 +46,9 @@ def unpack(data: bytes, schema: pl.Schema) -> pl.DataFrame:
         message = f"nulls in {empty}; expected a value in every row"
         raise FrameError(message)
     return rows
+
+
+def _require_small(data: bytes, limit: int) -> None:
+    size = unpacked_bytes(data)
+    if size > limit:
+        raise FrameError(f"{len(data)} bytes unpack to {size}; expected at most {limit}")

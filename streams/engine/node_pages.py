@@ -6,7 +6,6 @@ all rows of a node, in whatever page, by whichever owner and however old, the on
 The owner is in the key because each owner lays its pages out anew: a page of one must not replace a page of another.
 """
 
-import json
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,14 +13,9 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from streams.core.liveness.columns import PAGE_SCHEMA
+from streams.core.liveness.pages import NEVER
 from streams.engine.frames import FrameError, pack, unpack
-
-FORMAT = 1
-_LENGTH = struct.Struct(">I")
-
-
-class PageFormatError(RuntimeError):
-    """A page of another version of fleetbeat: to leave it out would be to forget its nodes."""
+from streams.engine.page_heads import Origin, read_head, write_head
 
 
 def page_key(number: int, owner: str) -> bytes:
@@ -29,30 +23,35 @@ def page_key(number: int, owner: str) -> bytes:
     return f"{number}/{owner}".encode()
 
 
-def write_page(rows: pl.DataFrame, partition: int) -> bytes:
-    """The value of a page with nodes of a partition of heartbeats."""
-    head = json.dumps({"format": FORMAT, "partition": partition, "rows": rows.height}).encode()
-    return _LENGTH.pack(len(head)) + head + pack(rows)
+def write_page(rows: pl.DataFrame, partition: int, origin: Origin) -> bytes:
+    """The value of a page with nodes of a partition of heartbeats; `origin`: of the topic that offsets refer to."""
+    return write_head({"partition": partition, "rows": rows.height, **origin.header}) + pack(rows)
 
 
-def read_page(value: bytes, partition: int) -> pl.DataFrame:
-    """The rows of a page. Raises PageFormatError, and FrameError for what is no page of this partition."""
+def read_page(value: bytes, partition: int) -> tuple[Origin, pl.DataFrame]:
+    """The rows of a page. Raises PageFormatError for a newer format, FrameError for no page of this partition."""
     try:
-        (length,) = _LENGTH.unpack_from(value)
-        head = json.loads(value[_LENGTH.size : _LENGTH.size + length])
-        if head["format"] != FORMAT:
-            raise PageFormatError(
-                f"node page of format {head['format']}; expected {FORMAT}: run the fleetbeat that wrote it"
-            )
+        head, body = read_head(value, "a node page")
         if head["partition"] != partition:
             raise FrameError(f"of partition {head['partition']}; expected {partition}")
-        rows = unpack(value[_LENGTH.size + length :], PAGE_SCHEMA)
+        rows = unpack(body, PAGE_SCHEMA)
         if rows.height != head["rows"]:
             raise FrameError(f"{rows.height} rows; expected {head['rows']}")
-    except (ValueError, LookupError, TypeError, RecursionError, struct.error) as cause:
+        return Origin.of(head), rows
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error) as cause:
         message = f"a node page of {len(value)} bytes cannot be read: {cause}"
         raise FrameError(message) from cause
-    return rows
+
+
+def read_origin(value: bytes) -> Origin:
+    """Of which log a page is, without its rows; of nothing that can be told when it cannot be read.
+
+    Raises PageFormatError.
+    """
+    try:
+        return Origin.of(read_head(value, "a node page")[0])
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error):
+        return Origin()
 
 
 @dataclass(slots=True)
@@ -71,13 +70,25 @@ class PartitionPages:
             else:
                 self.values[key or b""] = value
 
-    def rows(self) -> Iterator[pl.DataFrame]:
+    def origins(self) -> list[Origin]:
+        """Of which logs the pages are. Raises PageFormatError."""
+        return [read_origin(value) for value in self.values.values()]
+
+    def rows(self, now: Origin) -> Iterator[pl.DataFrame]:
         """The rows of one page after the other; what cannot be read is left out, and told in `unreadable`.
 
-        Raises PageFormatError.
+        Nodes that an earlier log than `now` spoke of are kept, as if from before the beginning of this one; of two such
+        rows the one of the later log counts. Raises PageFormatError.
         """
         for key, value in self.values.items():
             try:
-                yield read_page(value, self.partition)
+                origin, rows = read_page(value, self.partition)
             except FrameError as cause:
                 self.unreadable.append(f"{key[:100]!r}: {cause}")
+                continue
+            age = now.generation - origin.generation
+            if age > 0:
+                rows = rows.with_columns(
+                    first_offset=pl.lit(NEVER, pl.Int64), last_offset=pl.lit(NEVER - age, pl.Int64)
+                )
+            yield rows

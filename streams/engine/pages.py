@@ -6,7 +6,6 @@ pages. The epoch in the key keeps compaction from replacing a new owner's page b
 cells says how new each chunk was: what left the open cells is nowhere else.
 """
 
-import json
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,17 +13,27 @@ from typing import Any, TypeVar
 
 import polars as pl
 
+from streams.core.lineage import Lineage
 from streams.core.rows import OPEN_SCHEMA, STEP_SCHEMA, Steps
 from streams.core.series import SeriesIndex
 from streams.core.slices import TIERS
 from streams.core.table import NEVER, Chunk, ChunkKey, SloTable
 from streams.engine.frames import FrameError, pack, unpack
+from streams.engine.page_heads import Origin, read_head, write_head
 
 RowsT = TypeVar("RowsT")
 
-FORMAT = 1
-_LENGTH = struct.Struct(">I")
 OPEN = "open"
+
+
+class NotWholeError(RuntimeError):
+    """The input was created anew, and the pages of the earlier one do not make a whole: what is missing is nowhere."""
+
+    def __init__(self, family: str, why: str) -> None:
+        super().__init__(
+            f"pages of {family} are of a topic that was deleted since, and do not make a whole: {why}; expected "
+            "that, or the topic's records (`fleetbeat state rebuild` begins anew from what the topics hold)"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,7 @@ class Page:
     part: str
     epoch: str
     applied: int
+    origin: Origin
     header: dict[str, Any] = field(repr=False)
     body: bytes = field(repr=False)
 
@@ -42,6 +52,15 @@ class Page:
     def key(self) -> bytes:
         """Its changelog key."""
         return page_key(self.family, self.part, self.epoch)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Of two pages the one with the greater place is newer: an offset counts within its log."""
+        return self.origin.generation, self.applied
+
+    def applied_in(self, generation: int) -> int:
+        """The offset as one of that log: before its beginning when the page is of an earlier one."""
+        return self.applied if self.origin.generation == generation else NEVER
 
 
 def page_key(family: str, part: str, epoch: str) -> bytes:
@@ -54,60 +73,79 @@ def chunk_part(key: ChunkKey) -> str:
     return f"{key[0]}:{key[1]}"
 
 
-def write_open(table: SloTable, topic_id: str, index: SeriesIndex) -> bytes:
+def write_open(table: SloTable, origin: Origin, index: SeriesIndex) -> bytes:
     """The page of a table's open cells; it stands for the table: written after the chunks, read before them."""
     chunks = {chunk_part(key): chunk.applied for key, chunk in table.chunks.items()}
-    header = {"applied": table.applied, "frontiers": table.frontiers, "topic_id": topic_id, "chunks": chunks}
-    return _write(header, table.open_rows(), index)
+    sources = {"topics": table.lineage.topics, "newest": table.lineage.newest}
+    header = {"applied": table.applied, "frontiers": table.frontiers, "sources": sources, "chunks": chunks}
+    return _write({**header, **origin.header}, table.open_rows(), index)
 
 
-def write_chunk(chunk: Chunk, index: SeriesIndex) -> bytes:
+def write_chunk(chunk: Chunk, origin: Origin, index: SeriesIndex) -> bytes:
     """The page of one chunk."""
-    return _write({"applied": chunk.applied}, chunk.rows.frame(), index)
+    return _write({"applied": chunk.applied, **origin.header}, chunk.rows.frame(), index)
 
 
 def read_page(key: bytes, value: bytes) -> Page:
-    """Raises FrameError for what is no page of this format."""
+    """Raises PageFormatError for a page of a newer format, FrameError for what is no page."""
     try:
         family, part, epoch = _split(key)
-        (length,) = _LENGTH.unpack_from(value)
-        header = json.loads(value[_LENGTH.size : _LENGTH.size + length])
-        if header["format"] != FORMAT:
-            raise FrameError(f"page format {header['format']}; expected {FORMAT}")
-        _ = header["series"], (header["frontiers"].items(), header.get("chunks", {}).items()) if part == OPEN else None
-        return Page(family, part, epoch, int(header["applied"]), header, value[_LENGTH.size + length :])
+        header, body = read_head(value, f"page {key!r}")
+        _ = header["series"]
+        if part == OPEN:
+            _ = _frontiers(header), _lineage(header), header.get("chunks", {}).items()
+        return Page(family, part, epoch, int(header["applied"]), Origin.of(header), header, body)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error) as cause:
         message = f"page {key!r} of {len(value)} bytes cannot be read: {cause}"
         raise FrameError(message) from cause
 
 
-def load(table: SloTable, pages: "PartPages", family: str, index: SeriesIndex) -> list[str]:
+def load(
+    table: SloTable, pages: "PartPages", family: str, index: SeriesIndex, origin: Origin | None = None
+) -> list[str]:
     """Fill an empty table from the best pages of its parts; returns why pages could not be used.
 
     When one could not, the others do not make a whole: the table begins before all input, with the chunks there are. It
     must be given its input again, from as far back as there is some; what the chunks hold already is not added again.
+    `origin`: of the input that is there now. What pages of an earlier one hold is kept, as from before its beginning.
+    Raises NotWholeError.
     """
+    now = max((p.origin.generation for p in pages.all()), default=0) if origin is None else origin.generation
     reasons = pages.unreadable(family)
     found = pages.of(family)
+    chunk_pages: dict[str, Page] = {}
     chunks: dict[ChunkKey, Chunk] = {}
     for part in found.keys() - {OPEN}:
         best = _first(found[part], lambda page: Steps.from_frame(_rows(page, STEP_SCHEMA, index)), reasons)
         if best is not None:
             page, steps = best
-            chunks[_chunk_key(part)] = Chunk(steps, page.applied)
+            chunk_pages[part] = page
+            chunks[_chunk_key(part)] = Chunk(steps, page.applied_in(now))
 
-    lacking = {page.key: why for page in found.get(OPEN, ()) if (why := _lacks(page, chunks))}
+    lacking = {page.key: why for page in found.get(OPEN, ()) if (why := _lacks(page, chunk_pages))}
     whole = [page for page in found.get(OPEN, ()) if page.key not in lacking]
     stands = _first(whole, lambda page: _rows(page, OPEN_SCHEMA, index), reasons)
     if stands is None:
         reasons = reasons or list(lacking.values())
+    earlier = [part for part, page in chunk_pages.items() if page.origin.generation != now]
     if stands is None or reasons:
+        if earlier:  # their cells would be added again
+            raise NotWholeError(family, reasons[0] if reasons else f"chunk {earlier[0]} without open cells")
         table.restore(NEVER, {}, pl.DataFrame(schema=OPEN_SCHEMA), chunks)
-    else:
-        page, rows = stands
-        frontiers = {int(source): at for source, at in page.header["frontiers"].items()}
-        table.restore(page.applied, frontiers, rows, chunks)
+        return reasons
+    page, rows = stands
+    if page.origin.generation != now:
+        _require_whole(family, page, chunk_pages)
+        rows = rows.with_columns(offset=pl.lit(NEVER, pl.Int64))
+    table.restore(page.applied_in(now), _frontiers(page.header), rows, chunks, _lineage(page.header))
     return reasons
+
+
+def _require_whole(family: str, page: Page, chunks: Mapping[str, Page]) -> None:
+    """What is in the open cells and in a chunk too is told apart by offsets, which mean nothing any more."""
+    for part, chunk in chunks.items():
+        if chunk.origin.generation == page.origin.generation and chunk.applied > page.applied:
+            raise NotWholeError(family, f"chunk {part} is at offset {chunk.applied}, the open cells at {page.applied}")
 
 
 def _first(candidates: Iterable[Page], read: Callable[[Page], RowsT], reasons: list[str]) -> tuple[Page, RowsT] | None:
@@ -120,17 +158,27 @@ def _first(candidates: Iterable[Page], read: Callable[[Page], RowsT], reasons: l
     return None
 
 
-def _lacks(page: Page, chunks: Mapping[ChunkKey, Chunk]) -> str:
+def _lacks(page: Page, chunks: Mapping[str, Page]) -> str:
     """Which chunk is older than when the page was written; what left the open cells since would be nowhere.
 
     An owner makes it so that deletes what a stopped one, further on than itself, has just written.
     """
     for part, applied in page.header.get("chunks", {}).items():
-        chunk = chunks.get(_chunk_key(part))
-        if chunk is None or chunk.applied < applied:
+        chunk, generation = chunks.get(part), page.origin.generation
+        if chunk is None or (chunk.origin.generation <= generation and chunk.applied_in(generation) < applied):
             found = "none" if chunk is None else f"one at {chunk.applied}"
             return f"page {page.key!r} at offset {page.applied} stands for chunk {part} at {applied}; found {found}"
     return ""
+
+
+def _frontiers(header: dict[str, Any]) -> dict[int, int]:
+    return {int(partition): int(at) for partition, at in header["frontiers"].items()}
+
+
+def _lineage(header: dict[str, Any]) -> Lineage:
+    sources = header.get("sources", {})
+    newest = {int(partition): int(topic) for partition, topic in sources.get("newest", {}).items()}
+    return Lineage([str(topic) for topic in sources.get("topics", ())], newest)
 
 
 def _split(key: bytes) -> tuple[str, str, str]:
@@ -158,8 +206,7 @@ def _rows(page: Page, schema: pl.Schema, index: SeriesIndex) -> pl.DataFrame:
 
 def _write(header: dict[str, Any], rows: pl.DataFrame, index: SeriesIndex) -> bytes:
     local, names = index.externalize(rows)
-    head = json.dumps({"format": FORMAT, **header, "series": names}, separators=(",", ":")).encode()
-    return _LENGTH.pack(len(head)) + head + pack(local)
+    return write_head({**header, "series": names}) + pack(local)
 
 
 class PartPages:
@@ -171,7 +218,10 @@ class PartPages:
         self._unreadable: dict[bytes, str] = {}  # by keys of pages
 
     def apply(self, key: bytes, value: bytes | None) -> None:
-        """One changelog record; None is a tombstone. What was never a page of ours is passed over."""
+        """One changelog record; None is a tombstone. What was never a page of ours is passed over.
+
+        Raises PageFormatError.
+        """
         try:
             family, part, _ = _split(key)
         except ValueError:
@@ -189,16 +239,20 @@ class PartPages:
             self._unreadable[key] = str(error)
             return
         known = self._pages.get(key)
-        if known is None or page.applied > known.applied:
+        if known is None or page.place > known.place:
             self._pages[key] = page
 
+    def all(self) -> Iterable[Page]:
+        """Of each key the newest page."""
+        return self._pages.values()
+
     def of(self, family: str) -> dict[str, list[Page]]:
-        """The pages of each part of a family, the one with the greatest applied offset first."""
+        """The pages of each part of a family, the newest first."""
         found: dict[str, list[Page]] = {}
         for (name, part), keys in self.keys.items():
             pages = [self._pages[key] for key in keys if key in self._pages]
             if name == family and pages:
-                found[part] = sorted(pages, key=lambda page: page.applied, reverse=True)
+                found[part] = sorted(pages, key=lambda page: page.place, reverse=True)
         return found
 
     def unreadable(self, family: str) -> list[str]:

@@ -13,6 +13,8 @@ from streams.engine.frames import FrameError, pack, unpack
 
 # Leaves room under the broker's default of 1 MiB a record.
 MAX_RECORD_BYTES = 900_000
+# Of one record; such a one has a million rows.
+MAX_CELLS_BYTES = 64 << 20
 
 
 def write_partials(
@@ -53,7 +55,7 @@ def read_partial(value: bytes | None, index: SeriesIndex) -> tuple[SloPartial, p
     if not isinstance(record, SloPartial):
         message = f"a {type(record).__name__}; expected a SloPartial"
         raise FrameError(message)
-    rows = unpack(record.cells, CELL_ROWS)
+    rows = unpack(record.cells, CELL_ROWS, MAX_CELLS_BYTES)
     if rows.height and int(rows["series"].max() or 0) >= len(record.series):  # type: ignore[arg-type]
         message = f"a row names series {rows['series'].max()!r} of {len(record.series)}"
         raise FrameError(message)
@@ -62,6 +64,5 @@ def read_partial(value: bytes | None, index: SeriesIndex) -> tuple[SloPartial, p
 
 def heading(offset: int, record: SloPartial) -> Heading:
     """What the table needs of a record besides its rows."""
-    return Heading(
-        offset, tuple((source.partition, source.applied_offset, source.frontier) for source in record.sources)
-    )
+    sources = tuple((source.partition, source.applied_offset, source.frontier) for source in record.sources)
+    return Heading(offset, sources, record.topic_id)

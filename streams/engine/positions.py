@@ -5,15 +5,17 @@ from typing import cast
 
 from faust.types import TP
 
+from streams.engine.commit_notes import Note
 from streams.engine.transport import Consumer, ResumePoint
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What the group has committed for a partition: where to read on, and the text beside it."""
+    """What the group has committed for a partition: where to read on, the text beside it, and of which topic it is."""
 
     offset: int
     text: str
+    topic_id: str = ""
 
 
 def move(consumer: Consumer, tp: TP, offset: int, text: str) -> None:
@@ -29,9 +31,10 @@ async def fetch_committed(consumer: Consumer) -> dict[TP, Committed]:
         kafka = thread._ensure_consumer()  # noqa: SLF001 - as above
         found = await kafka._coordinator.fetch_committed_offsets(list(kafka.assignment()))  # noqa: SLF001 - no public way to metadata
         return {
-            TP(tp.topic, tp.partition): Committed(meta.offset, meta.metadata)
+            TP(tp.topic, tp.partition): Committed(meta.offset, note.text, note.topic)
             for tp, meta in found.items()
             if meta.offset >= 0
+            for note in [Note.read(meta.metadata)]
         }
 
     return cast("dict[TP, Committed]", await thread.call_thread(ask))

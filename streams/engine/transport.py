@@ -22,7 +22,10 @@ from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from streams.engine.commit_notes import Note
+from streams.engine.identities import Identities
 from streams.engine.raw import RawBatch, hand_on_raw
+from streams.engine.topic_ids import TopicIdentity
 
 LOG_APPEND_TIME = 1
 # Goes on while the machine sleeps, as the group's clock does.
@@ -181,16 +184,24 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def _seek_to_committed(self) -> Mapping[TP, int]:
         consumer = self._ensure_consumer()
         assigned = consumer.assignment()
+        parent = cast("Consumer", self.consumer)
+        ids = await parent.identities.ask(consumer._client)  # noqa: SLF001 - no public way to new requests
         found = await consumer._coordinator.fetch_committed_offsets(list(assigned))  # noqa: SLF001 - no public way to metadata
-        points = {TP(tp.topic, tp.partition): _resume_point(meta) for tp, meta in found.items() if meta.offset >= 0}
+        notes = {TP(tp.topic, tp.partition): (meta.offset, Note.read(meta.metadata)) for tp, meta in found.items()}
+        points = {
+            tp: ResumePoint(offset, note.number)
+            for tp, (offset, note) in notes.items()
+            if offset >= 0 and parent.identities.still_means(tp, offset, note, ids)
+        }
         # From here on there is no await: no poll comes in between.
         offsets: dict[TP, int] = {}
         for kafka_tp in assigned & consumer.assignment():
             tp = TP(kafka_tp.topic, kafka_tp.partition)
-            if tp in points or cast("Consumer", self.consumer).batched(tp):
+            if tp in points or parent.batched(tp):
                 # Where retention has deleted what is sought, aiokafka goes to the earliest that is left.
                 offsets[tp] = points[tp].offset if tp in points else 0
                 consumer.seek(kafka_tp, offsets[tp])
+        parent.identities.ids = ids
         self.committed, self._handed, self.passed = points, dict(offsets), {}
         return offsets
 
@@ -228,7 +239,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         points = parent.resume_points
         assigned = self.assignment()
         wanted = {
-            KafkaTP(tp.topic, tp.partition): _with_metadata(points.get(tp), offset)
+            KafkaTP(tp.topic, tp.partition): _with_note(parent.identities, tp, points.get(tp), offset)
             for tp, offset in offsets.items()
             if tp in assigned and (tp in points or not parent.batched(tp))  # else it was taken away meanwhile
         }
@@ -252,12 +263,21 @@ class Consumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's signature
         super().__init__(*args, **kwargs)
         self.resume_points: dict[TP, ResumePoint] = {}
+        self.identities = Identities(self.app)
         self._assigned_in = 0  # the number of the rebalance that the assignment is from
 
     @property
     def committed(self) -> dict[TP, ResumePoint]:
         """What the last seek went to; partitions without a commit are read from their beginning."""
         return self._own_thread.committed
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """What a topic was at the last seek; what was polled since is of it if `confirm` agrees."""
+        return self.identities.of(topic)
+
+    async def confirm(self, topic: str) -> None:
+        """What was polled of a topic until now is of the one that was sought. Raises TopicRecreatedError."""
+        await self.identities.confirm(topic)
 
     @property
     def outdated(self) -> bool:
@@ -336,12 +356,10 @@ def clock_s() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-def _resume_point(meta: OffsetAndMetadata) -> ResumePoint:
-    return ResumePoint(meta.offset, int(meta.metadata) if meta.metadata.isdecimal() else 0)
-
-
-def _with_metadata(point: ResumePoint | None, offset: int) -> OffsetAndMetadata:
-    return OffsetAndMetadata(offset, "") if point is None else OffsetAndMetadata(point.offset, str(point.frontier))
+def _with_note(identities: Identities, tp: TP, point: ResumePoint | None, offset: int) -> OffsetAndMetadata:
+    if point is None:
+        return OffsetAndMetadata(offset, "")
+    return OffsetAndMetadata(point.offset, identities.note(tp.topic, str(point.frontier)))
 
 
 def topic_partitions(tps: Iterable[TP], topic: str) -> set[int]:

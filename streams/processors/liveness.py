@@ -82,7 +82,9 @@ class LivenessProcessor:
         started = time.monotonic()
         generation = self._app.consumer_generation_id
         followed = generation == self._generation + 1
-        kept = {p: part for p, part in self.parts.items() if p in owned} if followed else {}
+        topic_id = self._app.consumer.identity(SOURCE).topic_id  # type: ignore[attr-defined]
+        mine = {p: part for p, part in self.parts.items() if p in owned and part.origin.topic_id == topic_id}
+        kept = mine if followed else {}
         for part in kept.values():
             part.wait()
         self.parts = kept  # what is built anew should not be in memory twice
@@ -148,6 +150,8 @@ class LivenessProcessor:
         with metrics.NODE_SNAPSHOT_SECONDS.time():
             saved, letters = await self.in_thread(self._snapshots)
             pages: list[Page] = await asyncio.to_thread(lambda: [page for each in saved for page in each.packed()])
+            if saved:
+                await self._app.consumer.confirm(SOURCE)  # type: ignore[attr-defined]
             await self._saver.write_letters(letters)
             await self._saver.tell_who_left(saved)
             await self._saver.write(pages)

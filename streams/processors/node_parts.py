@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from streams.core.liveness.admission import Limits
 from streams.core.liveness.table import NodeTable
 from streams.engine.fetched import Heard
+from streams.engine.page_heads import Origin
 from streams.processors.node_clock import BrokerClock
 
 # An answer to a fetch comes every 1.5 s at least; after this long without one nobody knows what the log holds.
@@ -23,6 +24,7 @@ class Part:
     clock: BrokerClock
     read_to: int
     owner: str
+    origin: Origin = Origin()  # noqa: RUF009 - frozen
     earlier_pages: set[bytes] = field(default_factory=set)  # changelog keys of other owners
     settled_at: int | None = None  # once this offset is committed, they may go
     promised: int = 0  # nodes that the commit speaks of

@@ -3,9 +3,10 @@
 import secrets
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import polars as pl
 import structlog
 from aiokafka.structs import ConsumerRecord
 from faust.types import TP
@@ -16,6 +17,7 @@ from streams.core.liveness.pages import BEGINNING, Position
 from streams.core.liveness.table import NodeTable
 from streams.engine.app import APP_ID, App
 from streams.engine.node_pages import PartitionPages
+from streams.engine.page_heads import Origin, origin_now, require_partitions
 from streams.engine.positions import Committed, fetch_committed
 from streams.processors.node_clock import BrokerClock
 from streams.processors.node_parts import Part
@@ -56,7 +58,10 @@ class NodeRecovery:
         return self.clocks.setdefault(partition, BrokerClock())
 
     async def build(self, partitions: Collection[int]) -> dict[int, Part]:
-        """Raises NodesLostError; pages that cannot be read are counted and left out."""
+        """Raises NodesLostError, PageFormatError and PartitionsChangedError.
+
+        Pages that cannot be read are counted and left out.
+        """
         if not partitions:
             return {}
         consumer: Any = self.app.consumer
@@ -73,11 +78,22 @@ class NodeRecovery:
             parts[tp.partition] = await self.in_thread(self._part, found, commits.get(tp), span)
         return parts
 
+    def _origin(self, pages: PartitionPages, committed: Committed | None) -> Origin:
+        identity = self.app.consumer.identity(SOURCE)  # type: ignore[attr-defined]
+        origins = [*pages.origins(), Origin("" if committed is None else committed.topic_id)]
+        origin = origin_now(identity, origins)
+        require_partitions(SOURCE, pages.partition, origin, origins)
+        return origin
+
     def _part(self, pages: PartitionPages, committed: Committed | None, span: Span) -> Part:
         partition = pages.partition
+        origin = self._origin(pages, committed)
+        if committed is not None and committed.topic_id not in ("", origin.topic_id or committed.topic_id):
+            committed = None  # of a topic that was deleted since, as the seek has told
         table = NodeTable(self.limits, secrets.randbits(63))
-        position = BEGINNING if committed is None else Position.parse(committed.text)
-        table.restore(pages.rows(), position)
+        rows = list(pages.rows(origin))
+        position = beginning(rows) if committed is None else Position.parse(committed.text)
+        table.restore(rows, position)
         for sentence in pages.unreadable:
             metrics.UNREADABLE_PAGES.inc()
             log.error("nodes lost: their page cannot be read", partition=partition, page=sentence)
@@ -94,6 +110,12 @@ class NodeRecovery:
             )
         owner = uuid.uuid4().hex[:12]
         read_to = max(offset, span.start)
-        part = Part(partition, self.limits, table, self.clock(partition), read_to, owner, set(pages.values))
+        part = Part(partition, self.limits, table, self.clock(partition), read_to, owner, origin, set(pages.values))
         part.promised = 0 if position is None else position.known
         return part
+
+
+def beginning(rows: Collection[pl.DataFrame]) -> Position:
+    """Nothing of the log was ever committed: all is read, and only who was known before it began is known."""
+    known = [page.filter(pl.col("first_offset") < 0)["node_id"] for page in rows]
+    return replace(BEGINNING, known=pl.concat(known).n_unique()) if known else BEGINNING

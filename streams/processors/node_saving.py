@@ -46,7 +46,11 @@ class Saved:
         """The pages as records."""
         partition, owner = self.part.partition, self.part.owner
         return [
-            (partition, page_key(p.page, owner), write_page(p.rows, partition) if p.rows.height else None)
+            (
+                partition,
+                page_key(p.page, owner),
+                write_page(p.rows, partition, self.part.origin) if p.rows.height else None,
+            )
             for p in self.pages
         ]
 

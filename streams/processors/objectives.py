@@ -86,7 +86,9 @@ class ObjectivesProcessor:
         started = time.monotonic()
         generation = self._app.consumer_generation_id
         followed = generation == self._generation + 1
-        kept = {p: part for p, part in self.parts.items() if p in owned} if followed else {}
+        topic_id = self._consumer.identity(PARTIALS).topic_id
+        mine = {p: part for p, part in self.parts.items() if p in owned and part.origin.topic_id == topic_id}
+        kept = mine if followed else {}
         self.parts = kept  # what is built anew should not be in memory twice
         built = await self._recovery.build(owned - kept.keys())
         if epoch != self._epoch:
@@ -117,6 +119,8 @@ class ObjectivesProcessor:
         owned = topic_partitions(self._app.consumer.assignment(), PARTIALS)
         with metrics.SNAPSHOT_SECONDS.time():
             snapshots = await self.in_thread(self._snapshots, owned)
+            if snapshots:
+                await self._consumer.confirm(PARTIALS)
             letters, self._letters = self._letters, []
             await asyncio.gather(*[await self._send(DEAD_LETTERS, key, value, None) for key, value in letters])
             for stage in ("chunks", "opens"):
@@ -173,13 +177,13 @@ class ObjectivesProcessor:
             table.seal()
             for chunk_key, chunk in table.dirty_chunks():
                 key = self._claim(part, family, chunk_part(chunk_key), snapshot)
-                snapshot.chunks.append((key, write_chunk(chunk, self.index)))
+                snapshot.chunks.append((key, write_chunk(chunk, part.origin, self.index)))
                 chunk.dirty = False
             for chunk_key in table.expired:
                 snapshot.tombstones += part.keys.pop((family, chunk_part(chunk_key)), ())
             table.expired.clear()
             key = self._claim(part, family, OPEN, snapshot)
-            snapshot.opens.append((key, write_open(table, "", self.index)))
+            snapshot.opens.append((key, write_open(table, part.origin, self.index)))
         part.saved = snapshot.applied
         return snapshot
 

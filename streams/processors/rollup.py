@@ -155,8 +155,10 @@ class RollupProcessor:
         self._clear_pending()
         for poll in polls:
             self._open(rollup, poll.partition)
+        topic_id = self._consumer.identity(SOURCE).topic_id
         with metrics.BATCH_SECONDS.labels("rollup").time():
-            outcome = await self._in_thread(self._count, rollup, polls)
+            counting = self._in_thread(self._count, rollup, polls, topic_id)
+            outcome, _ = await asyncio.gather(counting, self._consumer.confirm(SOURCE))
         return _Counted(epoch, rollup, outcome) if epoch == self._epoch else None
 
     async def _sent(self, counted: _Counted) -> None:
@@ -197,7 +199,7 @@ class RollupProcessor:
         point = self._consumer.committed.get(TP(SOURCE, partition))
         rollup.open(partition, point.frontier if point else 0)
 
-    def _count(self, rollup: Rollup, polls: list[Poll | RawPoll]) -> _Outcome:
+    def _count(self, rollup: Rollup, polls: list[Poll | RawPoll], topic_id: str) -> _Outcome:
         seen = (rollup.events, rollup.late, rollup.clamped)
         applied = {partition: progress.applied_offset for partition, progress in rollup.progress.items()}
         reading = self._reader.read(polls)
@@ -210,10 +212,12 @@ class RollupProcessor:
         self._untold = not tell_all
         if tell_all:
             self._told_all_s = time.monotonic()
-        silent, telling = self._partials(flush, tell_all=tell_all)
+        silent, telling = self._partials(flush, topic_id, tell_all=tell_all)
         return _Outcome(flush, silent, telling, tell_all, _letters(reading, applied))
 
-    def _partials(self, flush: Flush, *, tell_all: bool) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+    def _partials(
+        self, flush: Flush, topic_id: str, *, tell_all: bool
+    ) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
         """(partition, framed record) for every owner of a touched cell, or for all: without frontiers, and with."""
         sources = [Source(p, progress.applied_offset, progress.frontier) for p, progress in flush.progress.items()]
         rows = pl.concat([flush.plain, flush.objectives])
@@ -224,7 +228,7 @@ class RollupProcessor:
         for target in range(self._partitions):
             cells = rows[int(ends[target]) : int(ends[target + 1])]
             if not cells.is_empty() or tell_all:
-                *others, last = write_partials(SOURCE, "", sources, cells, self._index)
+                *others, last = write_partials(SOURCE, topic_id, sources, cells, self._index)
                 silent += [(target, value) for value in others]
                 telling.append((target, last))
         metrics.PARTIAL_BYTES.inc(sum(len(value) for _, value in silent + telling))

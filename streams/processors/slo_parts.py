@@ -14,6 +14,7 @@ from streams.core.rollup import CELL_ROWS
 from streams.core.series import SeriesIndex
 from streams.core.table import Heading, SloTable
 from streams.engine.frames import FrameError
+from streams.engine.page_heads import Origin
 from streams.engine.partials import heading, read_partial
 from streams.engine.transport import require_append_time
 from streams.processors.dead_letters import dead_letters
@@ -30,6 +31,7 @@ class Part:
 
     tables: dict[str, SloTable]
     keys: dict[tuple[str, str], set[bytes]]
+    origin: Origin = Origin()  # noqa: RUF009 - frozen
     saved: int = -1
 
     @property

@@ -11,6 +11,7 @@ from faust.types import TP
 from streams import metrics
 from streams.core.table import SloTable
 from streams.engine.app import APP_ID, App
+from streams.engine.page_heads import origin_now, require_partitions
 from streams.engine.pages import PartPages, load
 from streams.engine.transport import Consumer
 from streams.processors.slo_parts import OBJECTIVES, PLAIN, Part, PartFolder
@@ -30,7 +31,8 @@ class StateLostError(RuntimeError):
     def __init__(self, topic: str, partition: int, applied: int, committed: int) -> None:
         super().__init__(
             f"{topic} partition {partition}: the state pages end at offset {applied}, the commit is {committed}; "
-            "expected pages up to the commit (was the pages topic recreated, or changed by hand?)"
+            "expected pages up to the commit (was the pages topic recreated, or changed by hand? "
+            "`fleetbeat state rebuild` begins anew from what the topics hold)"
         )
 
 
@@ -44,7 +46,10 @@ class SloRecovery:
     in_thread: Callable[..., Any]
 
     async def build(self, partitions: Collection[int]) -> dict[int, Part]:
-        """Raises StateLostError; a page that cannot be read is counted, and what it held is counted again."""
+        """A page that cannot be read is counted, and what it held is counted again.
+
+        Raises StateLostError, PageFormatError, PartitionsChangedError and NotWholeError.
+        """
         if not partitions:
             return {}
         pages = {partition: PartPages() for partition in partitions}
@@ -52,7 +57,7 @@ class SloRecovery:
             await self.in_thread(_apply, pages[records[0].partition], records)
         parts: dict[int, Part] = {}
         for partition, found in pages.items():
-            part, unreadable = await self.in_thread(self._part, found)
+            part, unreadable = await self.in_thread(self._part, partition, found)
             if unreadable:
                 await self._count_again(partition, part, unreadable)
             point = self._consumer.committed.get(TP(PARTIALS, partition))
@@ -61,12 +66,17 @@ class SloRecovery:
             parts[partition] = part
         return parts
 
-    def _part(self, pages: PartPages) -> tuple[Part, list[str]]:
+    def _part(self, partition: int, pages: PartPages) -> tuple[Part, list[str]]:
+        origins = [page.origin for page in pages.all()]
+        origin = origin_now(self._consumer.identity(PARTIALS), origins)
+        require_partitions(PARTIALS, partition, origin, origins)
+        if any(known.generation < origin.generation for known in origins):
+            log.warning("the tables go on from pages of a topic that was deleted since", partition=partition)
         tables = {family: SloTable(histograms_in_hours=family == OBJECTIVES) for family in (OBJECTIVES, PLAIN)}
         unreadable: list[str] = []
         for family, table in tables.items():
-            unreadable += load(table, pages, family, self.folder.index)
-        part = Part(tables, {name: set(keys) for name, keys in pages.keys.items()})
+            unreadable += load(table, pages, family, self.folder.index, origin)
+        part = Part(tables, {name: set(keys) for name, keys in pages.keys.items()}, origin)
         part.saved = part.applied
         return part, unreadable
 

@@ -92,7 +92,7 @@ def test_versions_count_from_one_and_files_say_which(topic: Topic) -> None:
 @pytest.mark.parametrize("version", SCHEMAS, ids=name)
 def test_a_published_schema_does_not_change(version: SchemaVersion) -> None:
     canonical = to_parsing_canonical_form(json.loads(version.text))
-    assert fingerprint(canonical, "SHA-256")[:16] == PUBLISHED[version.id]
+    assert fingerprint(canonical, "SHA-256")[:16] == version.fingerprint == PUBLISHED[version.id]
 
 
 @pytest.mark.parametrize("version", SCHEMAS, ids=name)

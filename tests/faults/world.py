@@ -21,6 +21,7 @@ from schemas.records import ProbeResult
 from streams.core.objectives import Objective, Selector
 from streams.core.series import Judge, SeriesIndex
 from streams.core.slices import SECONDS
+from streams.engine.topic_ids import TopicIdentity
 from streams.engine.transport import Poll, RawPoll, ResumePoint
 from streams.processors import rollup as rollup_module
 from streams.processors.objectives import ObjectivesProcessor
@@ -101,6 +102,10 @@ class Producer:
         return done
 
 
+async def confirm(_: str) -> None:
+    """No topic is ever created anew."""
+
+
 class Worker:
     """Rollup and objectives of one process that owns everything, from the commits and pages it finds.
 
@@ -119,6 +124,8 @@ class Worker:
         self.consumer = SimpleNamespace(
             committed=committed,
             holds_assignment=lambda: True,
+            identity=lambda _: TopicIdentity("", 0),
+            confirm=confirm,
             resume_points={},
             assignment=lambda: owned,
             highwater=lambda _: None,

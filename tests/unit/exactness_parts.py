@@ -12,6 +12,7 @@ from streams.core.rollup import CELL_ROWS, Flush, Rollup, SourceBatch
 from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.core.slices import HOURS, TIERS
 from streams.core.table import Heading, SloTable
+from streams.engine.page_heads import Origin
 from streams.engine.pages import OPEN, PartPages, chunk_part, load, page_key, write_chunk, write_open
 from streams.engine.partials import heading, read_partial
 from tests.unit.exactness import LEVELS, NO_BUCKET, PROMISES, Log, Logged, Rows
@@ -95,6 +96,7 @@ class Owner:
 
     def __init__(self, name: str, table: type[SloTable], pages: PartPages, committed: int, junk: int) -> None:
         self.name = name
+        self.origin = Origin()
         self.index = SeriesIndex()
         for number in range(junk):  # numbers mean nothing outside of a process
             self.index.number(f"[{number}]")
@@ -132,12 +134,14 @@ class Owner:
         taken, opens = Snapshot(self.applied), list[Write]()
         for family, table in self.tables.items():
             for key, chunk in table.dirty_chunks():
-                taken.pages.append((self._claim(family, chunk_part(key), taken), write_chunk(chunk, self.index)))
+                taken.pages.append(
+                    (self._claim(family, chunk_part(key), taken), write_chunk(chunk, self.origin, self.index))
+                )
                 chunk.dirty = False
             for key in table.expired:
                 taken.tombstones += self.keys.pop((family, chunk_part(key)), ())
             table.expired.clear()
-            opens.append((self._claim(family, OPEN, taken), write_open(table, "", self.index)))
+            opens.append((self._claim(family, OPEN, taken), write_open(table, self.origin, self.index)))
         taken.pages += opens
         return taken
 

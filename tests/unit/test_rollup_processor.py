@@ -13,6 +13,7 @@ from schemas.codec import decode, encode
 from schemas.records import ProbeResult, SloPartial
 from streams.core.series import Judge, SeriesIndex, series_name
 from streams.engine.partitioning import partition_of
+from streams.engine.topic_ids import TopicIdentity, TopicRecreatedError
 from streams.engine.transport import LOG_APPEND_TIME, Poll
 from streams.processors import rollup as processor
 from streams.processors.rollup import PARTIALS, SOURCE, RollupProcessor
@@ -31,9 +32,16 @@ class Fake:
 
     def __init__(self) -> None:
         self.rebalancing = False
-        self.consumer = SimpleNamespace(committed={}, resume_points={})
+        self.recreated = False
+        self.consumer = SimpleNamespace(
+            committed={}, resume_points={}, identity=lambda _: TopicIdentity("first", 4), confirm=self.confirm
+        )
         self.producer = self
         self.sent: list[tuple[int | None, SloPartial]] = []
+
+    async def confirm(self, topic: str) -> None:
+        if self.recreated:
+            raise TopicRecreatedError(topic, "first", "second")
 
     async def send(self, topic: str, _key: object, value: bytes, partition: int | None, *_: object) -> Any:  # noqa: ANN401 - Faust's future
         assert topic == PARTIALS
@@ -114,3 +122,19 @@ def test_every_owner_hears_of_the_last_frontier_although_nothing_comes_any_more(
     heard = {owner: sent.sources[0].frontier for owner, sent in fake.sent[told:]}
     assert heard == dict.fromkeys(range(PARTITIONS), START_MS + 11_500)
     assert len(fake.sent) == told + PARTITIONS  # once
+
+
+def test_partials_name_the_topic_that_they_are_of(fake: Fake) -> None:
+    steps(fake, OPEN)
+    assert {sent.topic_id for _, sent in fake.sent} == {"first"}
+
+
+def test_what_was_polled_of_a_topic_that_is_another_one_now_is_neither_published_nor_committed(fake: Fake) -> None:
+    """It may be of either: counted for the one, it would count again when the other is read from its beginning."""
+    fake.recreated = True
+    with pytest.raises(TopicRecreatedError, match=r"topic probe-results of id first .* another topic has its name"):
+        steps(fake, OPEN)
+    assert (fake.sent, fake.consumer.resume_points) == ([], {})
+    fake.recreated = False
+    steps(fake, OPEN)
+    assert fake.sent  # as it would have been

@@ -11,6 +11,7 @@ from streams.core.rollup import CELL_ROWS
 from streams.core.series import SeriesIndex
 from streams.core.slices import HOURS, MINUTES, ON_TIME, SECONDS, TIERS, Tier
 from streams.core.table import Heading, NotCaughtUpError, SloTable
+from streams.engine.page_heads import Origin
 from streams.engine.pages import OPEN, PartPages, chunk_part, load, page_key, write_chunk, write_open
 
 T = 1_763_000_000  # a second; its minute begins at T - 20, its hour at T - 800
@@ -266,11 +267,11 @@ def recovered_between_chunks_and_open_cells() -> tuple[SloTable, list[Record]]:
     table, index, pages = new_table(), SeriesIndex(), PartPages()
     index.number("a")
     fold(table, records, 0, 1)
-    pages.apply(page_key("f", OPEN, "e"), write_open(table, "", index))
+    pages.apply(page_key("f", OPEN, "e"), write_open(table, Origin(), index))
     fold(table, records, 1)
     table.seal()
     for key, chunk in table.chunks.items():
-        pages.apply(page_key("f", chunk_part(key), "e"), write_chunk(chunk, index))
+        pages.apply(page_key("f", chunk_part(key), "e"), write_chunk(chunk, Origin(), index))
     again = new_table()
     assert load(again, pages, "f", index) == []
     return again, records

@@ -1,6 +1,7 @@
 """The consumer around Faust's: where it seeks to, what polls say, and when the group has last heard of us."""
 
 import asyncio
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,12 @@ from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from streams.engine import transport
+from streams import metrics
+from streams.engine import identities, transport
+from streams.engine.commit_notes import Note
 from streams.engine.fetched import Heard, last_heard
+from streams.engine.identities import Identities
+from streams.engine.topic_ids import TopicRecreatedError
 from streams.engine.transport import LOG_APPEND_TIME, Consumer, ConsumerThread, Passed, ResumePoint
 
 COMMITS = {
@@ -21,19 +26,30 @@ COMMITS = {
 
 
 class Kafka:
-    """As much of aiokafka's consumer as a seek touches."""
+    """As much of aiokafka's consumer as a seek touches; `ids` are those of its topics."""
 
-    def __init__(self) -> None:
+    def __init__(self, commits: dict[TopicPartition, OffsetAndMetadata] = COMMITS, **ids: str) -> None:
+        self.commits = commits
+        self.ids = ids
         self.sought: dict[TopicPartition, int] = {}
         self.answer = 0
-        self._coordinator = self
+        self._coordinator = self._client = self
 
     def assignment(self) -> set[TopicPartition]:
-        return {*COMMITS, TopicPartition("b", 2), TopicPartition("other", 0)}
+        return {*self.commits, TopicPartition("b", 2), TopicPartition("other", 0)}
 
     async def fetch_committed_offsets(self, asked: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
         assert set(asked) == self.assignment()
-        return COMMITS
+        return self.commits
+
+    def get_random_node(self) -> int:
+        return 1
+
+    async def send(self, _node: int, request: Any) -> Any:  # noqa: ANN401 - aiokafka's request, and its answer
+        if not self.ids:
+            raise NotImplementedError  # aiokafka's answer for brokers before Kafka 2.8
+        names = [topic for topic in request._topics if topic in self.ids]
+        return SimpleNamespace(topics=[(0, name, self.ids[name], False, [], 0, {}) for name in names])
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         self.sought[tp] = offset
@@ -46,8 +62,16 @@ def thread_of(kafka: Kafka) -> ConsumerThread:
     thread: Any = object.__new__(ConsumerThread)
     thread._consumer = kafka
     thread.app = SimpleNamespace(raw_topics=frozenset())
-    thread.consumer = SimpleNamespace(batched=lambda tp: tp.topic == "b")
     thread.committed, thread.heard_s, thread._handed, thread.passed = {}, float("-inf"), {}, {}
+    thread.consumer = object.__new__(Consumer)
+    thread.consumer._thread = thread
+    thread.consumer.app = SimpleNamespace(
+        batch_topics={"b"},
+        outputs={"b": "out"},
+        conf=SimpleNamespace(broker_session_timeout=6, topic_partitions=3),
+        producer=SimpleNamespace(_ensure_producer=lambda: SimpleNamespace(client=kafka)),
+    )
+    thread.consumer.identities = Identities(thread.consumer.app)
     return thread  # type: ignore[no-any-return]
 
 
@@ -63,6 +87,86 @@ def test_a_seek_goes_to_commits_of_offset_zero_too_and_without_a_commit_to_the_b
     assert kafka.sought == {TopicPartition("b", 0): 0, TopicPartition("b", 1): 9, TopicPartition("b", 2): 0}
     assert offsets == {TP("b", 0): 0, TP("b", 1): 9, TP("b", 2): 0}
     assert thread.committed == {TP("b", 0): ResumePoint(0, 17), TP("b", 1): ResumePoint(9, 0)}
+
+
+NOTED = OffsetAndMetadata(9, "17 topic=b1 into=out1 partitions=3")
+
+
+@pytest.mark.parametrize(
+    ("ids", "sought"),
+    [
+        pytest.param({"b": "b1", "out": "out1"}, 9, id="the topics are those of the commit"),
+        pytest.param({"b": "b2", "out": "out1"}, 0, id="the topic was created anew"),
+        pytest.param({"b": "b1", "out": "out2"}, 0, id="what was read went into a topic that was deleted"),
+        pytest.param({}, 9, id="a broker without ids"),
+    ],
+)
+def test_a_commit_of_another_topic_is_void(ids: dict[str, str], sought: int) -> None:
+    kafka = Kafka({TopicPartition("b", 0): NOTED, TopicPartition("b", 1): OffsetAndMetadata(8, "17")}, **ids)
+    thread = thread_of(kafka)
+    before = metrics.RECREATED.labels("b")._value.get()
+    asyncio.run(thread._seek_to_committed())
+    assert kafka.sought == {TopicPartition("b", 0): sought, TopicPartition("b", 1): 8, TopicPartition("b", 2): 0}
+    assert thread.committed.get(TP("b", 0)) == (ResumePoint(9, 17) if sought else None)
+    assert metrics.RECREATED.labels("b")._value.get() - before == (sought == 0)
+
+
+def test_commits_name_the_topics_that_were_sought_and_are_read_back() -> None:
+    thread = thread_of(Kafka(b="b1", out="out1"))
+    own: Any = thread.consumer
+    asyncio.run(thread._seek_to_committed())
+    assert transport._with_note(own.identities, TP("b", 0), ResumePoint(9, 17), 5) == NOTED
+    assert transport._with_note(own.identities, TP("other", 0), None, 5) == OffsetAndMetadata(5, "")
+    assert Note.read(NOTED.metadata) == Note("17", "b1", "out1", 3)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "note"),
+    [
+        ("", Note()),
+        ("1764", Note("1764")),
+        ("7 1 -1 0 0 3 0", Note("7 1 -1 0 0 3 0")),
+        ("7 1 topic=x later=word", Note("7 1", "x")),
+        ("5 partitions=many topic=a=b", Note("5", "a=b")),
+    ],
+)
+def test_notes_of_other_versions_are_read_as_far_as_they_are_known(metadata: str, note: Note) -> None:
+    assert Note.read(metadata) == note
+
+
+@pytest.mark.parametrize(("now", "said"), [("b1", ""), ("b2", "another topic has its name (id b2)"), ("", "is none")])
+def test_what_was_polled_counts_only_while_the_topic_is_the_one_that_was_sought(
+    monkeypatch: pytest.MonkeyPatch, now: str, said: str
+) -> None:
+    monkeypatch.setattr(identities, "GONE_S", 0.0)
+    kafka = Kafka(b="b1")
+    thread = thread_of(kafka)
+    own: Any = thread.consumer
+    asyncio.run(thread._seek_to_committed())
+    kafka.ids = {"b": now} if now else {"other": "o"}
+    if not said:
+        asyncio.run(own.confirm("b"))
+        return
+    with pytest.raises(TopicRecreatedError, match=re.escape(said)):
+        asyncio.run(own.confirm("b"))
+
+
+def test_a_topic_that_is_away_for_a_moment_is_waited_for() -> None:
+    """As from a broker that has just started and does not know of all yet."""
+    kafka = Kafka(b="b1")
+    thread = thread_of(kafka)
+    own: Any = thread.consumer
+
+    async def run() -> None:
+        await thread._seek_to_committed()
+        kafka.ids = {"other": "o"}
+        confirming = asyncio.create_task(own.confirm("b"))
+        await asyncio.sleep(0.05)
+        assert not confirming.done()
+        kafka.ids = {"b": "b1"}
+        await confirming
+
+    asyncio.run(run())
 
 
 def test_polls_say_what_they_go_on_from() -> None:
@@ -127,8 +231,7 @@ def test_the_group_has_heard_of_us_when_a_heartbeat_was_sent_that_it_has_answere
     kafka = Kafka()
     kafka.answer = answer
     thread = thread_of(kafka)
-    own: Any = object.__new__(Consumer)
-    own._thread, own.app = thread, SimpleNamespace(conf=SimpleNamespace(broker_session_timeout=6))
+    own: Any = thread.consumer
 
     async def send(request: object) -> None:
         await kafka._send_req(request)

@@ -1,0 +1,94 @@
+"""`fleetbeat state show|reset|rebuild`: what the command line takes. Light to import: every --help comes by here."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+LOCAL_KAFKA = "127.0.0.1:19092"
+
+app = App(name="state", help="Look at the state that workers keep in Kafka, and begin it anew.")
+
+
+class MissingPackageError(ValueError):
+    """A package that only some installations have; a ValueError, so that the command line answers with status 2."""
+
+
+def _says(text: str) -> Parameter:
+    return Parameter(help=text, negative=(), show_default=False)
+
+
+def _flag(text: str) -> Parameter:
+    return Parameter(help=text, negative=(), show_default=False)
+
+
+Brokers = Annotated[str, Parameter(help="Kafka's addresses, HOST:PORT, separated by commas.")]
+Families = Annotated[tuple[str, ...], _says("slo (objectives and series) or nodes; without it both.")]
+Partitions = Annotated[tuple[int, ...], _says("Only this partition; may be given more than once.")]
+Yes = Annotated[bool, _flag("Do not ask.")]
+
+
+@app.command
+def show(
+    *,
+    family: Families = (),
+    partition: Partitions = (),
+    json: Annotated[bool, _flag("One JSON document instead of a table.")] = False,
+    brokers: Brokers = LOCAL_KAFKA,
+) -> int:
+    """Show the state of every partition: pages, offsets, lag, frontiers, owners, topic ids, and what cannot be read.
+
+    Reads Kafka only; workers may run. Exit 0 when every page can be read, 1 when not.
+
+    Example: `fleetbeat state show --family slo --json`
+    """
+    with _extra():
+        from streams.state.run import run_show
+    return run_show(brokers, family, partition, as_lines=not json)
+
+
+@app.command
+def reset(
+    *,
+    family: Families = (),
+    partition: Partitions = (),
+    yes: Yes = False,
+    brokers: Brokers = LOCAL_KAFKA,
+) -> int:
+    """Delete pages and commits, and have counted again what the topics of their input hold.
+
+    Objectives and series come back as far as slo-partials reach (24 hours), nodes as far as heartbeats do. Says what is
+    lost and asks before. No worker may run.
+
+    Example: `fleetbeat state reset --family nodes --partition 3`
+    """
+    with _extra():
+        from streams.state.run import run_reset
+    return run_reset(brokers, family, partition, yes=yes)
+
+
+@app.command
+def rebuild(*, family: Families = (), yes: Yes = False, brokers: Brokers = LOCAL_KAFKA) -> int:
+    """Delete pages and commits, and have everything counted again from probe-results and heartbeats.
+
+    That reaches further back than `reset`, as far as these topics are kept, and takes as long as reading them. It is
+    also the way to go on after the number of partitions was changed. Says from which time on the tables will be exact,
+    and asks before. No worker may run. Rebuilding from ClickHouse, which keeps more, is not there yet.
+
+    Example: `fleetbeat state rebuild --brokers kafka1:9092 --yes`
+    """
+    with _extra():
+        from streams.state.run import run_rebuild
+    return run_rebuild(brokers, family, yes=yes)
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """Turns the import of a package that is not installed into the extra that brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as cause:
+        if (cause.name or "streams").split(".")[0] in ("schemas", "streams"):
+            raise
+        raise MissingPackageError(f"this command needs {cause.name}: install fleetbeat[streams]") from cause
