@@ -84,6 +84,7 @@ def test_schemas_and_subjects_are_found_by_id_and_name(registry: str) -> None:
         "dead-letters-value",
         "heartbeats-value",
         "node-states-value",
+        "objectives-value",
         SUBJECT,
         "slo-partials-value",
         "slo-status-value",
