@@ -13,6 +13,7 @@ from typing import cast
 
 import structlog
 from aiohttp import web
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from schemas.listen import ListenAddress, parse_listen
@@ -21,6 +22,8 @@ from streams.config import load_objectives
 from streams.core.liveness.admission import Limits
 from streams.core.objectives import Objective
 from streams.core.series import Judge, SeriesIndex
+from streams.engine.announcements import TOPIC as OBJECTIVES
+from streams.engine.announcements import AnnouncementLog
 from streams.engine.app import App, EngineSettings, create_app, raw_schema
 from streams.engine.brokers import find_partitions
 from streams.engine.changelog import read_changelog
@@ -32,10 +35,13 @@ from streams.processors.node_recovery import PAGES_TOPIC as NODE_PAGES
 from streams.processors.node_recovery import SOURCE as HEARTBEATS
 from streams.processors.node_states import TOPIC as NODE_STATES
 from streams.processors.objectives import ObjectivesProcessor
+from streams.processors.objectives_file import ObjectivesFile
 from streams.processors.queries import Completeness, NotHereError, TableQueries
 from streams.processors.rollup import SOURCE, RollupProcessor
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from streams.processors.status import StatusPublisher
+from streams.processors.versions import Versions
+from streams.views.reload import reload_routes
 from streams.views.routes import Health, create_views
 
 STEP_EVERY_S = 0.25
@@ -66,13 +72,16 @@ class CannotStartError(RuntimeError):
 class Worker:
     """Everything of one worker process."""
 
-    def __init__(self, options: WorkerOptions, objectives: tuple[Objective, ...], partitions: int) -> None:
+    def __init__(self, options: WorkerOptions, versions: Versions, partitions: int) -> None:
         index = SeriesIndex()
+        self._versions = versions
+        self._file = ObjectivesFile(options.objectives, versions, load_objectives)
         self.app: App = create_app(
             EngineSettings(options.brokers, options.state, partitions), frozenset({SOURCE, PARTIALS, HEARTBEATS})
         )
         self._partitions = partitions
-        self._rollup = RollupProcessor(self.app, Judge(objectives, index), index, partitions)
+        judge = Judge(versions.timeline, index)
+        self._rollup = RollupProcessor(self.app, judge, index, partitions, versions.known)
         read = partial(read_changelog, options.brokers)
         self._objectives = ObjectivesProcessor(self.app, read, index)
         limits = Limits(
@@ -81,13 +90,17 @@ class Worker:
         )
         self._liveness = LivenessProcessor(self.app, read, limits)
         self._nodes = NodeQueries(self._liveness, partitions, _now_ms)
-        self._queries = TableQueries(objectives, self._objectives, partitions, _now_ms, self.completeness)
+        self._queries = TableQueries(
+            lambda: versions.timeline, self._objectives, partitions, _now_ms, self.completeness
+        )
         self._status = StatusPublisher(self.app, self._queries)
         self._recovering: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
         self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
         self._wire()
         self.views = create_views(self._queries, self._nodes, self.health)
+        self.views.add_routes(reload_routes(self._file))
 
     def completeness(self) -> Completeness:
         """A source partition is complete up to its frontier in the tables; up to now when nothing of it is pending."""
@@ -108,6 +121,7 @@ class Worker:
         for holds, reason in (
             (self._objectives.recovered, "the tables are being recovered"),
             (self._liveness.answers, "the nodes are being recovered"),
+            (self._versions.known() is not None, "the topic objectives could not be read to its end lately"),
             (self.app.consumer.holds_assignment(), "the group has not heard of this worker lately"),  # type: ignore[attr-defined]
         ):
             if not holds:
@@ -123,6 +137,7 @@ class Worker:
         """Work until stopped; the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.set)
         self.app.finalize()
         await self.app.start()
         tasks = [
@@ -132,6 +147,9 @@ class Worker:
             asyncio.create_task(self._every(STEP_EVERY_S, self._liveness.fold)),
             asyncio.create_task(self._every(STEP_EVERY_S, self._liveness.tend)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._show_nodes)),
+            asyncio.create_task(self._guarded(self._versions.follow)),
+            asyncio.create_task(self._guarded(self._file.watch)),
+            asyncio.create_task(self._guarded(self._reload_when_told)),
             asyncio.create_task(self._watch()),
         ]
         await self._stop.wait()
@@ -167,6 +185,11 @@ class Worker:
             asyncio.create_task(self._guarded(lambda: self._objectives.recover(partials))),
             asyncio.create_task(self._guarded(lambda: self._liveness.recover(heartbeats))),
         ]
+
+    async def _reload_when_told(self) -> None:
+        while await self._reload.wait():
+            self._reload.clear()
+            await self._file.reload()
 
     async def _publish(self) -> None:
         if self._objectives.recovered:
@@ -255,9 +278,20 @@ def run_worker(options: WorkerOptions) -> int:
 
 async def _run(options: WorkerOptions, objectives: tuple[Objective, ...], listen: ListenAddress) -> int:
     changelogs = (PAGES_TOPIC, NODE_PAGES)
-    topics = (SOURCE, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", *changelogs)
+    topics = (SOURCE, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", OBJECTIVES, *changelogs)
     partitions = await find_partitions(options.brokers, topics)
-    worker = Worker(options, objectives, partitions)
+    async with AnnouncementLog(options.brokers) as announcements:
+        versions = Versions(announcements)
+        try:
+            await versions.offer(objectives, options.objectives.stat().st_mtime_ns // 1_000_000)
+        except (KafkaError, TimeoutError) as error:
+            why = str(error) or type(error).__name__
+            raise CannotStartError(f"brokers {options.brokers}: topic {OBJECTIVES}: {why}") from error
+        return await _serve(options, versions, partitions, listen)
+
+
+async def _serve(options: WorkerOptions, versions: Versions, partitions: int, listen: ListenAddress) -> int:
+    worker = Worker(options, versions, partitions)
     runner = web.AppRunner(worker.views, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, listen.host, listen.port)
@@ -267,7 +301,7 @@ async def _run(options: WorkerOptions, objectives: tuple[Objective, ...], listen
         except OSError as error:
             raise CannotStartError(f"--listen {listen}: {error.strerror or error}") from error
         address = ListenAddress(*runner.addresses[0][:2])
-        log.info("views", address=f"http://{address}", objectives=len(objectives), partitions=partitions)
+        log.info("views", address=f"http://{address}", partitions=partitions)
         return await worker.run()
     finally:
         await runner.cleanup()

@@ -145,9 +145,7 @@ class Judge:
             wanted = asdict(objective.selector).items()
             selected = known.filter(*[pl.col(label) == want for label, want in wanted if want is not None])
             slo, limit = self._index.number(objective.series), self._limit(objective)
-            pairs.append(
-                selected.select("series", slo=pl.lit(slo, pl.UInt32), limit=pl.lit(limit, pl.UInt16))
-            )
+            pairs.append(selected.select("series", slo=pl.lit(slo, pl.UInt32), limit=pl.lit(limit, pl.UInt16)))
         return pl.concat(pairs)
 
     def _limit(self, objective: Objective) -> int:

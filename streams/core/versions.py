@@ -19,7 +19,7 @@ LEAD_MS = 30_000
 # differ, and for replicas that lag.
 CONFIRMED_FOR_MS = 15_000
 SPARE_MS = LEAD_MS - FUTURE_LIMIT_MS - CONFIRMED_FOR_MS
-# No event reaches further back than 35 days before its append time, and no topic of events is kept for longer than that.
+# Events reach back 35 days from their append time, and their topics keep them for less than the rest.
 KEPT_MS = 90 * 86_400_000
 
 

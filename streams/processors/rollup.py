@@ -23,6 +23,7 @@ from schemas.records import Source
 from streams import metrics
 from streams.core.rollup import Flush, Rollup, SourceBatch
 from streams.core.series import LABELS, Judge, SeriesIndex
+from streams.core.versions import Known, Timeline
 from streams.engine.app import App
 from streams.engine.intake import Intake
 from streams.engine.partials import write_partials
@@ -61,8 +62,9 @@ class _Outcome:
 class RollupProcessor:
     """Counts the assigned partitions of `probe-results`. All block work runs on one thread, in order."""
 
-    def __init__(self, app: App, judge: Judge, index: SeriesIndex, partitions: int) -> None:
+    def __init__(self, app: App, judge: Judge, index: SeriesIndex, partitions: int, known: Known) -> None:
         self._app = app
+        self._known = known
         self._judge = judge
         self._index = index
         self._partitions = partitions
@@ -102,15 +104,21 @@ class RollupProcessor:
                 await asyncio.sleep(PENDING_POLL_S)
 
     async def step(self) -> None:
-        """Count what is pending, publish it and, once all of it is acknowledged, move the commit."""
+        """Count what is pending, publish it and, once all of it is acknowledged, move the commit.
+
+        Nothing is counted while it is uncertain which objectives judge it.
+        """
         if not self._pending and not (self._untold and self._must_tell_all()):
+            return
+        timeline = self._known()
+        if timeline is None:
             return
         epoch, rollup, polls = self._epoch, self._rollup, self._pending
         self._clear_pending()
         for records in polls:
             self._open(rollup, records[0].partition)
         with metrics.BATCH_SECONDS.labels("rollup").time():
-            outcome = await self._in_thread(self._count, rollup, polls)
+            outcome = await self._in_thread(self._count, rollup, polls, timeline)
         if epoch != self._epoch:
             return
         with metrics.FLUSH_SECONDS.time():
@@ -147,7 +155,9 @@ class RollupProcessor:
         point = self._consumer.committed.get(TP(SOURCE, partition))
         rollup.open(partition, point.frontier if point else 0)
 
-    def _count(self, rollup: Rollup, polls: list[Records]) -> _Outcome:
+    def _count(self, rollup: Rollup, polls: list[Records], timeline: Timeline) -> _Outcome:
+        if timeline is not self._judge.timeline:
+            self._judge.follow(timeline)
         records = [record for poll in polls for record in poll]
         require_append_time(records)
         seen = (rollup.events, rollup.late, rollup.clamped)

@@ -61,7 +61,8 @@ def fake() -> Fake:
 def steps(fake: Fake, *polls: list[ConsumerRecord[bytes, bytes]]) -> RollupProcessor:
     """The processor after a step for each poll."""
     index = SeriesIndex()
-    own = RollupProcessor(fake, Judge((), index), index, PARTITIONS)  # type: ignore[arg-type]
+    judge = Judge((), index)
+    own = RollupProcessor(fake, judge, index, PARTITIONS, lambda: judge.timeline)  # type: ignore[arg-type]
 
     async def run() -> None:
         for poll in polls:
