@@ -67,7 +67,8 @@ class Timeline:
             since_s = announcement.start_s if number else 0
             while eras and eras[-1].since_s >= since_s:
                 eras.pop()  # replaced before it started
-            eras.append(Era(since_s, announcement.offset, announcement.objectives))
+            if not eras or eras[-1].objectives != announcement.objectives:  # else two workers said the same
+                eras.append(Era(since_s, announcement.offset, announcement.objectives))
         self.eras = tuple(eras)
         self.newest: Objectives | None = in_order[-1].objectives if in_order else None
 
