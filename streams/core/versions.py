@@ -99,7 +99,7 @@ class Timeline:
 
     def ended_before(self, now_ms: int) -> int:
         """Announcements below this offset judge nothing that can still come."""
-        return self.era(now_ms - KEPT_MS).offset if self.eras else 0
+        return self.era(max(0, now_ms - KEPT_MS)).offset if self.eras else 0
 
 
 def in_force(stretches: Sequence[Stretch], start_s: int, end_s: int) -> tuple[Stretch, ...]:

@@ -136,13 +136,13 @@ class Versions:
         async with asyncio.timeout(CONFIRM_TIMEOUT_S):
             offset = await self._log.append(value)
         await self.confirm()
-        start_s = next((era.since_s for era in self.timeline.eras if era.offset == offset), None)
-        if start_s is None:  # another worker has announced since
-            return self._standing()
-        metrics.OBJECTIVES_FILE_USED.set(1)
-        log.info("objectives announced", objectives=len(objectives), offset=offset, start_ms=start_s * SLICE_MS)
+        # Without an era of its own it took something back that has not started, or another worker has spoken since.
+        last = self.timeline.eras[-1]
+        start_ms = SLICE_MS * next((era.since_s for era in self.timeline.eras if era.offset == offset), last.since_s)
+        metrics.OBJECTIVES_FILE_USED.set(self.timeline.newest == objectives)
+        log.info("objectives announced", objectives=len(objectives), offset=offset, start_ms=start_ms)
         await self._prune(offset)
-        return Announced(new=True, objectives=len(objectives), start_ms=start_s * SLICE_MS)
+        return Announced(new=True, objectives=len(objectives), start_ms=start_ms)
 
     def _standing(self) -> Announced:
         last = self.timeline.eras[-1]
