@@ -52,9 +52,10 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Slices:
-    """Seconds of one objective that have events, summarized; those before `sealed_to_ms` only change by late events."""
+    """Steps of one objective that have events, summarized; those before `sealed_to_ms` only change by late events."""
 
     objective: Objective
+    versions: tuple[Stretch, ...]
     steps: tuple[Summary, ...]
     partition: int
     applied_offset: int
@@ -115,10 +116,11 @@ class TableQueries:
         """Steps of a tier that begin in [from_ms, to_ms). Raises like `standing`."""
 
         def read(objective: Objective, table: SloTable) -> Slices:
-            rows = self._rows(objective, table, tier, -(-from_ms // 1000), -(-to_ms // 1000))
-            return Slices(
-                objective, tuple(summarize(rows)), self.partition(objective), table.applied, table.sealed_to_ms()
-            )
+            start_s, end_s = -(-from_ms // 1000), -(-to_ms // 1000)
+            steps = tuple(summarize(self._rows(objective, table, tier, start_s, end_s)))
+            versions = in_force(self._timeline().stretches(objective.id), start_s, end_s)
+            partition = self.partition(objective)
+            return Slices(objective, versions, steps, partition, table.applied, table.sealed_to_ms())
 
         return await self._read(objective_id, read)
 

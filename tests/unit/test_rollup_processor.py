@@ -115,3 +115,17 @@ def test_every_owner_hears_of_the_last_frontier_although_nothing_comes_any_more(
     heard = {owner: sent.sources[0].frontier for owner, sent in fake.sent[told:]}
     assert heard == dict.fromkeys(range(PARTITIONS), START_MS + 11_500)
     assert len(fake.sent) == told + PARTITIONS  # once
+
+
+def test_nothing_is_counted_while_nobody_knows_what_judges_it(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "TELL_ALL_EVERY_S", 0)
+    own = steps(fake)
+    known, own._known = own._known, lambda: None
+    own._pending.append(OPEN)
+    asyncio.run(own.step())
+    assert fake.sent == []
+    assert own._pending == [OPEN]
+    own._known = known
+    asyncio.run(own.step())
+    assert len(fake.sent) == PARTITIONS
+    assert own._pending == []
