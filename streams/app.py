@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -281,7 +282,7 @@ async def _run(options: WorkerOptions, objectives: tuple[Objective, ...], listen
     topics = (SOURCE, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", OBJECTIVES, *changelogs)
     partitions = await find_partitions(options.brokers, topics)
     async with AnnouncementLog(options.brokers) as announcements:
-        versions = Versions(announcements)
+        versions = Versions(announcements, socket.gethostname())
         try:
             await versions.offer(objectives, options.objectives.stat().st_mtime_ns // 1_000_000)
         except (KafkaError, TimeoutError) as error:

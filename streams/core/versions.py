@@ -25,12 +25,13 @@ KEPT_MS = 90 * 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """A record of the topic; `asked_ms` is the earliest start that it asks for."""
+    """A record of the topic; `asked_ms` is the earliest start that it asks for, `host` that of who announced it."""
 
     offset: int
     append_ms: int
     asked_ms: int
     objectives: Objectives
+    host: str = ""
 
     @property
     def start_s(self) -> int:
@@ -121,15 +122,18 @@ class Same:
 
 @dataclass(frozen=True, slots=True)
 class Outdated:
-    """The file is what an earlier set was made from, and has not been touched since: another host has a newer one."""
+    """An earlier set was made from this file, and since then another host has announced one from a newer file."""
 
     newer_ms: int
 
 
-def propose(objectives: Objectives, file_ms: int, announced: Sequence[Announcement]) -> Announce | Same | Outdated:
-    """What a worker does with its file when it starts; `file_ms` is when the file was last written.
+def propose(
+    objectives: Objectives, file_ms: int, host: str, announced: Sequence[Announcement]
+) -> Announce | Same | Outdated:
+    """What a worker on `host` does with its file when it starts; `file_ms` is when the file was last written.
 
-    A worker that is restarted on a host that was forgotten must not take back what was announced since.
+    A worker that is restarted on a host that was forgotten must not take back what was announced since. On the same
+    host it is somebody's wish.
     """
     in_order = sorted(announced, key=lambda announcement: announcement.offset)
     if not in_order:
@@ -137,7 +141,11 @@ def propose(objectives: Objectives, file_ms: int, announced: Sequence[Announceme
     newest = in_order[-1]
     if newest.objectives == objectives:
         return Same()
-    if file_ms < newest.append_ms and any(earlier.objectives == objectives for earlier in in_order[:-1]):
+    if (
+        newest.host != host
+        and file_ms < newest.append_ms
+        and any(earlier.objectives == objectives for earlier in in_order[:-1])
+    ):
         return Outdated(newest.append_ms)
     return Announce(objectives)
 

@@ -1,11 +1,9 @@
 """The topic `objectives`: its records ⇄ announcements, and a reader that knows how far it has read."""
 
 import asyncio
-import socket
 import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
-from os import getpid
 from typing import Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -15,6 +13,7 @@ from schemas.codec import DecodeError, decode, encode
 from schemas.records import ObjectiveRule, ObjectiveSet, ObjectiveVersion
 from streams.core.burn import BurnRule
 from streams.core.objectives import Objective, Selector
+from streams.core.versions import Announcement
 from streams.engine.transport import require_append_time
 
 TOPIC = "objectives"
@@ -46,12 +45,12 @@ class LogShrunkError(RuntimeError):
     """The topic ends before what was read of it."""
 
 
-def write_set(objectives: Collection[Objective], start_ms: int = 0) -> bytes:
+def write_set(objectives: Collection[Objective], host: str, start_ms: int = 0) -> bytes:
     """The framed record. Raises SetTooLargeError."""
     value = encode(
         ObjectiveSet(
             start_ms,
-            f"{socket.gethostname()}:{getpid()}",
+            host,
             tuple(_version(objective) for objective in objectives),
             tuple(ObjectiveRule(o.id, **asdict(rule)) for o in objectives for rule in o.rules),
         )
@@ -61,21 +60,21 @@ def write_set(objectives: Collection[Objective], start_ms: int = 0) -> bytes:
     return value
 
 
-def read_set(value: bytes) -> tuple[int, tuple[Objective, ...]]:
-    """(start asked for in ms, objectives). Raises SetUnreadableError and NewerWriterError."""
+def read_set(record: ConsumerRecord[bytes, bytes]) -> Announcement:
+    """What a record with a value says. Raises SetUnreadableError and NewerWriterError."""
     try:
-        record = decode(value)
+        said = decode(record.value)
     except DecodeError as error:
         if error.reason == "unknown-schema":
             message = f"{TOPIC}: {error.detail}; expected a fleetbeat as new as the one that announced it"
             raise NewerWriterError(message) from error
         raise SetUnreadableError(str(error)) from error
-    if not isinstance(record, ObjectiveSet):
-        raise SetUnreadableError(f"a {type(record).__name__}; expected an ObjectiveSet")
-    objectives = tuple(_objective(version, record.rules) for version in record.objectives)
-    if problem := _problem(objectives, record):
+    if not isinstance(said, ObjectiveSet):
+        raise SetUnreadableError(f"a {type(said).__name__}; expected an ObjectiveSet")
+    objectives = tuple(_objective(version, said.rules) for version in said.objectives)
+    if problem := _problem(objectives, said):
         raise SetUnreadableError(problem)
-    return record.start, objectives
+    return Announcement(record.offset, record.timestamp, said.start, objectives, said.announced_by)
 
 
 def _version(objective: Objective) -> ObjectiveVersion:

@@ -50,7 +50,7 @@ class StatusPublisher:
         return acks
 
     async def _changed_minutes(self, objective: Objective, now_ms: int) -> list[tuple[str, SloWindow]]:
-        """Each with the version of its first judged second, so that no later one publishes the same minute as its own."""
+        """Each with the version of its first judged second: a later one does not publish it once more as its own."""
         minute_ms = MINUTES.step_s * 1000
         start = (now_ms // minute_ms) * minute_ms - LOOK_BACK_S * 1000
         slices = await self._queries.slices(objective.id, start, now_ms + minute_ms, MINUTES)

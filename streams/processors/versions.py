@@ -64,8 +64,9 @@ class Announced:
 class Versions:
     """The timeline of one worker, kept up with the topic by `confirm`. One event loop only."""
 
-    def __init__(self, log: Log, now_s: Callable[[], float] = clock_s) -> None:
+    def __init__(self, log: Log, host: str, now_s: Callable[[], float] = clock_s) -> None:
         """`now_s` goes on while the machine sleeps."""
+        self._host = host
         self.timeline = Timeline(())
         self._log = log
         self._now_s = now_s
@@ -108,12 +109,12 @@ class Versions:
     async def offer(self, objectives: tuple[Objective, ...], file_ms: int) -> Announced:
         """What a starting worker does with its file."""
         await self.confirm()
-        match propose(objectives, file_ms, list(self._announced.values())):
+        match propose(objectives, file_ms, self._host, list(self._announced.values())):
             case Announce():
                 return await self._announce(objectives)
             case Outdated(newer_ms):
                 log.warning(
-                    "the objectives file is older than what was announced since, and is not used; reload to insist",
+                    "another host has announced newer objectives: this file is not used; reload it to insist",
                     file_ms=file_ms,
                     newer_ms=newer_ms,
                 )
@@ -132,7 +133,7 @@ class Versions:
         return self._standing()
 
     async def _announce(self, objectives: tuple[Objective, ...]) -> Announced:
-        value = write_set(objectives)
+        value = write_set(objectives, self._host)
         async with asyncio.timeout(CONFIRM_TIMEOUT_S):
             offset = await self._log.append(value)
         await self.confirm()
@@ -163,13 +164,10 @@ class Versions:
         if record.value is None:
             return self._announced.pop(key, None) is not None
         try:
-            asked_ms, objectives = read_set(record.value)
+            announcement = read_set(record)
         except SetUnreadableError as error:  # every worker finds the same and goes on with what is in force
             metrics.OBJECTIVE_SETS_UNREADABLE.inc()
             log.warning("a record of objectives is no set and changes nothing", offset=record.offset, why=str(error))
             return False
         # A key that comes twice would lose its first announcement to compaction.
-        if key not in self._announced:
-            self._announced[key] = Announcement(record.offset, record.timestamp, asked_ms, objectives)
-            return True
-        return False
+        return self._announced.setdefault(key, announcement) is announcement

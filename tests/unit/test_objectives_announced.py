@@ -18,7 +18,7 @@ from streams import metrics
 from streams.config import load_objectives
 from streams.core.burn import recommended_rules
 from streams.core.objectives import Objective, Selector
-from streams.core.versions import CONFIRMED_FOR_MS, KEPT_MS
+from streams.core.versions import CONFIRMED_FOR_MS, KEPT_MS, Announcement
 from streams.engine.announcements import (
     MAX_SET_BYTES,
     NewerWriterError,
@@ -90,8 +90,14 @@ class Log:
             raise KafkaConnectionError("no brokers")
 
 
-def worker(topic: Topic) -> Versions:
-    return Versions(Log(topic), topic.now_s)
+def worker(topic: Topic, host: str = "here") -> Versions:
+    return Versions(Log(topic), host, topic.now_s)
+
+
+def read(value: bytes) -> Announcement:
+    topic = Topic()
+    topic.put(b"key", value)
+    return read_set(topic.records[0])
 
 
 def played(script: Callable[[Topic], Awaitable[None]]) -> None:
@@ -102,30 +108,30 @@ def played(script: Callable[[Topic], Awaitable[None]]) -> None:
 
 
 def test_a_set_comes_back_as_it_was_announced() -> None:
-    assert read_set(write_set(FIRST)) == (0, FIRST)
-    assert read_set(write_set((), 77)) == (77, ())
+    assert read(write_set(FIRST, "here")) == Announcement(0, 1_000_000, 0, FIRST, "here")
+    assert read(write_set((), "there", 77)) == Announcement(0, 1_000_000, 77, (), "there")
 
 
 def test_a_set_that_no_record_can_hold_is_refused() -> None:
     many = [replace(FIRST[0], id=f"slo-{n}") for n in range(5_000)]
     with pytest.raises(SetTooLargeError, match=rf"5000 objectives take \d+ bytes; expected at most {MAX_SET_BYTES}"):
-        write_set(many)
+        write_set(many, "here")
 
 
 @pytest.mark.parametrize(
     ("value", "why"),
     [
         (b"junk", "bad-frame"),
-        (write_set(FIRST)[:-1], "truncated"),
+        (write_set(FIRST, "")[:-1], "truncated"),
         (encode(PROBE), "ProbeResult"),
-        (write_set((FIRST[0], FIRST[0])), "an id comes twice"),
-        (write_set((replace(FIRST[0], target=1.0),)), "target 1.0"),
-        (write_set((replace(FIRST[0], window_s=0),)), "window_s 0"),
+        (write_set((FIRST[0], FIRST[0]), ""), "an id comes twice"),
+        (write_set((replace(FIRST[0], target=1.0),), ""), "target 1.0"),
+        (write_set((replace(FIRST[0], window_s=0),), ""), "window_s 0"),
     ],
 )
 def test_what_is_no_set_changes_nothing(value: bytes, why: str) -> None:
     with pytest.raises(SetUnreadableError, match=why):
-        read_set(value)
+        read(value)
 
     async def script(topic: Topic) -> None:
         topic.put(b"x", value)
@@ -180,7 +186,7 @@ def test_a_worker_restarted_with_an_old_file_does_not_take_back_what_came_since(
     async def script(topic: Topic) -> None:
         await worker(topic).offer(FIRST, 0)
         topic.now_ms += 60_000
-        await worker(topic).announce(SECOND)
+        await worker(topic, "there").announce(SECOND)
         late = worker(topic)
         assert not (await late.offer(FIRST, 0)).new
         assert late.timeline.newest == SECOND

@@ -1,4 +1,4 @@
-"""What views and `slo-status` say about an objective that has changed: its history goes on, each part as judged then."""
+"""What views and `slo-status` say of an objective that has changed: its history goes on, each part as judged then."""
 
 import asyncio
 import random

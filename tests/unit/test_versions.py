@@ -1,5 +1,6 @@
 """Which objectives judge a slice: the same for everyone who may count, whenever it is counted."""
 
+from dataclasses import replace
 from random import Random
 from unittest import mock
 
@@ -124,13 +125,16 @@ def test_a_timeline_is_the_plain_rule_and_what_comes_later_changes_no_slice_that
         pytest.param([said(5, A)], 0, Same(), id="it is there already"),
         pytest.param([said(5, B)], 0, Announce(A), id="an old file that nobody knows"),
         pytest.param([said(5, A), said(9, B)], 4, Outdated(9_000), id="an old file of before the newest set"),
+        pytest.param(
+            [said(5, A), replace(said(9, B), host="own")], 4, Announce(A), id="an old file where the newest one was"
+        ),
         pytest.param([said(5, A), said(9, B)], 10, Announce(A), id="a file that was written again"),
     ],
 )
 def test_what_a_starting_worker_does_with_its_file(
     announced: list[Announcement], file_s: int, does: Announce | Same | Outdated
 ) -> None:
-    assert propose(A, file_s * 1_000, announced) == does
+    assert propose(A, file_s * 1_000, "own", announced) == does
 
 
 def test_the_bounds_leave_something_for_clocks_that_differ() -> None:
