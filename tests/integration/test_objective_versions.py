@@ -2,6 +2,7 @@
 
 import json
 import random
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from infra.kafka import LocalKafka
+from infra.local.children import fleetbeat
 from schemas.codec import decode
 from schemas.records import ObjectiveSet
 from tests.integration.worker_process import (
@@ -102,6 +104,13 @@ def test_a_set_judges_from_its_announced_start_on_although_workers_die_around_it
             agree([one, other], after, right, traffic.from_ms)
         agree([one, other], COMING, expected(COMING, [c for c in log if c.ts >= start_ms]), traffic.from_ms)
         assert one.get("/api/v1/slos/leaving")[0] == 404
+        shown = subprocess.run(
+            fleetbeat("slo", "fast", "--brokers", brokers), capture_output=True, text=True, check=True
+        )
+        assert shown.stdout.count("\n") == 3
+        assert shown.stdout.startswith(
+            "fast: 0.99 over 604800 s, of everything: good when it succeeds within 150000 µs\n"
+        )
         status, fast = next(answer for w in (one, other) if (answer := w.get("/api/v1/slos/fast"))[0] == 200)
         assert [each["since_ms"] for each in fast["versions"]] == [0, start_ms]
         assert fast["version"] == fast["versions"][1]["version"] != fast["versions"][0]["version"]

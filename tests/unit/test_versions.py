@@ -23,6 +23,7 @@ from streams.core.versions import (
     propose,
 )
 from streams.engine import partials
+from streams.slo_command import describe
 from tests.unit.exactness import START_MS, Event, Labels, Logged, Promise, draw_log
 from tests.unit.exactness_parts import StateLostError
 from tests.unit.versions_world import (
@@ -140,6 +141,17 @@ def test_what_a_starting_worker_does_with_its_file(
 def test_the_bounds_leave_something_for_clocks_that_differ() -> None:
     assert CONFIRMED_FOR_MS + SPARE_MS == KNOWN_BEFORE_MS
     assert SPARE_MS >= 10_000
+
+
+def test_the_command_names_every_version_with_its_time() -> None:
+    timeline = Timeline([said(5, A), said(10, B, asked_s=60), said(30, (objective(2, target=0.5),), asked_s=120)])
+    assert list(describe(timeline, 61_000)) == [
+        "o: 0.5 over 60 s, of everything: good when it succeeds within 2 µs",
+        f"  {A[0].version}  from the beginning to 1970-01-01T00:01:00Z",
+        f"  {B[0].version}  since 1970-01-01T00:01:00Z",
+        "  what is promised changes at 1970-01-01T00:02:00Z",
+    ]
+    assert list(describe(timeline, 61_000, "p")) == []
 
 
 # Worlds --------------------------------------------------------------------------------------------------------------
