@@ -72,20 +72,30 @@ class Versions:
         self._now_s = now_s
         self._announced: dict[bytes, Announcement] = {}
         self._confirmed_s = float("-inf")
+        self._unusable: Exception | None = None  # the topic holds what cannot be judged by, or has lost something
         self._reading = asyncio.Lock()
 
     def known(self) -> Timeline | None:
         """The timeline, when it holds all sets that can judge what was fetched until now; else None."""
         fresh = self._now_s() - self._confirmed_s < CONFIRMED_FOR_MS / 1_000
-        return self.timeline if fresh and self.timeline.eras else None
+        return self.timeline if fresh and self.timeline.eras and self._unusable is None else None
 
     async def confirm(self) -> None:
         """Read to the end of the topic. Raises KafkaError, TimeoutError, and what only an upgrade can heal."""
         async with self._reading:
+            if self._unusable is not None:
+                raise self._unusable
             asked_s = self._now_s()
-            async with asyncio.timeout(CONFIRM_TIMEOUT_S):
-                records = await self._log.read_to_end()
-            changed = [record.offset for record in records if self._apply(record)]
+            try:
+                async with asyncio.timeout(CONFIRM_TIMEOUT_S):
+                    records = await self._log.read_to_end()
+                changed = [record.offset for record in records if self._apply(record)]
+            except (KafkaError, TimeoutError):
+                raise
+            except Exception as error:
+                # Whoever asks next must not go on behind it: the first to hear may be somebody who wanted a reload.
+                self._unusable = error
+                raise
             if changed:
                 self.timeline = Timeline(self._announced.values())
                 log.info("objectives", eras=len(self.timeline.eras), newest=len(self.timeline.newest or ()))

@@ -153,6 +153,22 @@ def test_a_form_that_only_a_newer_program_knows_stops_the_worker() -> None:
     played(script)
 
 
+def test_what_stops_a_worker_is_heard_by_everybody_who_asks() -> None:
+    """A reload may be the first to read it; who follows the topic has to end the worker."""
+
+    async def script(topic: Topic) -> None:
+        versions = worker(topic)
+        await versions.offer(FIRST, 0)
+        topic.put(b"x", frame(4_711, b""))
+        with pytest.raises(NewerWriterError):
+            await versions.announce(SECOND)
+        assert versions.known() is None
+        with pytest.raises(NewerWriterError):
+            await asyncio.wait_for(versions.follow(), 5)
+
+    played(script)
+
+
 def test_the_first_set_judges_everything_and_the_next_one_from_30_s_on() -> None:
     async def script(topic: Topic) -> None:
         one, other = worker(topic), worker(topic)
