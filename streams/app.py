@@ -21,7 +21,6 @@ from schemas.listen import ListenAddress, parse_listen
 from streams import metrics
 from streams.config import load_objectives
 from streams.core.liveness.admission import Limits
-from streams.core.objectives import Objective
 from streams.core.series import Judge, SeriesIndex
 from streams.engine.announcements import TOPIC as OBJECTIVES
 from streams.engine.announcements import AnnouncementLog
@@ -36,7 +35,7 @@ from streams.processors.node_recovery import PAGES_TOPIC as NODE_PAGES
 from streams.processors.node_recovery import SOURCE as HEARTBEATS
 from streams.processors.node_states import TOPIC as NODE_STATES
 from streams.processors.objectives import ObjectivesProcessor
-from streams.processors.objectives_file import ObjectivesFile
+from streams.processors.objectives_file import LoadedFile, ObjectivesFile, load_file
 from streams.processors.queries import Completeness, NotHereError, TableQueries
 from streams.processors.rollup import SOURCE, RollupProcessor
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
@@ -73,10 +72,10 @@ class CannotStartError(RuntimeError):
 class Worker:
     """Everything of one worker process."""
 
-    def __init__(self, options: WorkerOptions, versions: Versions, partitions: int) -> None:
+    def __init__(self, options: WorkerOptions, file: LoadedFile, versions: Versions, partitions: int) -> None:
         index = SeriesIndex()
         self._versions = versions
-        self._file = ObjectivesFile(options.objectives, versions, load_objectives)
+        self._file = ObjectivesFile(file, versions, load_objectives)
         self.app: App = create_app(
             EngineSettings(options.brokers, options.state, partitions), frozenset({SOURCE, PARTIALS, HEARTBEATS})
         )
@@ -267,32 +266,32 @@ class Worker:
 
 def run_worker(options: WorkerOptions) -> int:
     """`fleetbeat worker`: the exit status. Raises DocumentError for an objectives file that cannot be used."""
-    objectives = load_objectives(options.objectives)
+    file = load_file(options.objectives, load_objectives)
     listen = parse_listen(options.listen)
     configure_logs()
     try:
         options.state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotStartError(f"--state {options.state}: {error.strerror or error}") from error
-    return asyncio.run(_run(options, objectives, listen))
+    return asyncio.run(_run(options, file, listen))
 
 
-async def _run(options: WorkerOptions, objectives: tuple[Objective, ...], listen: ListenAddress) -> int:
+async def _run(options: WorkerOptions, file: LoadedFile, listen: ListenAddress) -> int:
     changelogs = (PAGES_TOPIC, NODE_PAGES)
     topics = (SOURCE, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", OBJECTIVES, *changelogs)
     partitions = await find_partitions(options.brokers, topics)
     async with AnnouncementLog(options.brokers) as announcements:
         versions = Versions(announcements, socket.gethostname())
         try:
-            await versions.offer(objectives, options.objectives.stat().st_mtime_ns // 1_000_000)
+            await versions.offer(file.objectives, file.written_ms)
         except (KafkaError, TimeoutError) as error:
             why = str(error) or type(error).__name__
             raise CannotStartError(f"brokers {options.brokers}: topic {OBJECTIVES}: {why}") from error
-        return await _serve(options, versions, partitions, listen)
+        worker = Worker(options, file, versions, partitions)
+        return await _serve(worker, partitions, listen)
 
 
-async def _serve(options: WorkerOptions, versions: Versions, partitions: int, listen: ListenAddress) -> int:
-    worker = Worker(options, versions, partitions)
+async def _serve(worker: Worker, partitions: int, listen: ListenAddress) -> int:
     runner = web.AppRunner(worker.views, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, listen.host, listen.port)

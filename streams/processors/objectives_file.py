@@ -39,28 +39,48 @@ class Failed:
 Outcome = Announced | Refused | Failed
 
 
-class ObjectivesFile:
-    """One file, read by `load`, and whether it has changed."""
+@dataclass(frozen=True, slots=True)
+class LoadedFile:
+    """What a file held, and how it looked just before it was read."""
 
-    def __init__(self, path: Path, versions: Versions, load: Load) -> None:
+    path: Path
+    objectives: tuple[Objective, ...]
+    seen: Signature | None
+
+    @property
+    def written_ms(self) -> int:
+        """When it was last written."""
+        return self.seen[0] // 1_000_000 if self.seen else 0
+
+
+def load_file(path: Path, load: Load) -> LoadedFile:
+    """Raises what `load` raises."""
+    seen = _signature(path)
+    return LoadedFile(path, load(path), seen)
+
+
+class ObjectivesFile:
+    """A file that was loaded once, and whether it has changed since."""
+
+    def __init__(self, loaded: LoadedFile, versions: Versions, load: Load) -> None:
         """`load` raises DocumentError."""
-        self._path = path
+        self._path = loaded.path
         self._versions = versions
         self._load = load
-        self._seen = self._signature()
+        self._seen = loaded.seen
         self._loading = asyncio.Lock()
 
     async def watch(self) -> None:
         """For ever: load the file when it changes; what Kafka does not take is tried again."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            if self._signature() != self._seen:
+            if _signature(self._path) != self._seen:
                 await self.reload()
 
     async def reload(self) -> Outcome:
         """Load the file now, and announce what it changes."""
         async with self._loading:
-            signature = self._signature()
+            signature = _signature(self._path)
             outcome = await self._reload()
             if not isinstance(outcome, Failed):
                 self._seen = signature
@@ -82,13 +102,14 @@ class ObjectivesFile:
         metrics.OBJECTIVES_RELOADS.labels("announced" if announced.new else "unchanged").inc()
         return announced
 
-    def _signature(self) -> Signature | None:
-        """Differs when the file was written or replaced; None without one."""
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+
+def _signature(path: Path) -> Signature | None:
+    """Differs when the file was written or replaced; None without one."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _refused(problems: tuple[str, ...]) -> Refused:

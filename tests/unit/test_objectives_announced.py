@@ -28,7 +28,7 @@ from streams.engine.announcements import (
     write_set,
 )
 from streams.processors import objectives_file, versions
-from streams.processors.objectives_file import Failed, ObjectivesFile, Refused
+from streams.processors.objectives_file import Failed, ObjectivesFile, Refused, load_file
 from streams.processors.versions import GIVE_UP_AFTER_S, Announced, NotConfirmedError, Versions
 from streams.views.reload import reload_routes
 
@@ -332,8 +332,9 @@ def slos(tmp_path: Path) -> Path:
 
 async def started(topic: Topic, slos: Path) -> tuple[Versions, ObjectivesFile]:
     versions = worker(topic)
-    await versions.offer(load_objectives(slos), 0)
-    return versions, ObjectivesFile(slos, versions, load_objectives)
+    loaded = load_file(slos, load_objectives)
+    await versions.offer(loaded.objectives, loaded.written_ms)
+    return versions, ObjectivesFile(loaded, versions, load_objectives)
 
 
 def test_a_bad_file_leaves_the_objectives_and_names_the_place(slos: Path) -> None:
