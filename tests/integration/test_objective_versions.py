@@ -62,6 +62,7 @@ def wanted(log: Sequence[Counted], before: Promise, after: Promise, start_ms: in
     return expected(before, [c for c in log if c.ts < start_ms]) | expected(after, [c for c in log if c.ts >= start_ms])
 
 
+@pytest.mark.timeout(240)  # the announcement alone is 30 s ahead
 def test_a_set_judges_from_its_announced_start_on_although_workers_die_around_it(
     topics: Callable[[int], LocalKafka], tmp_path: Path
 ) -> None:
@@ -70,7 +71,7 @@ def test_a_set_judges_from_its_announced_start_on_although_workers_die_around_it
     brokers = topics(PARTITIONS).bootstrap
     file = write_objectives(tmp_path / "slos.yaml", BEFORE)
     one, other = (WorkerProcess(brokers, tmp_path, file, name) for name in ("one", "other"))
-    traffic = Traffic(brokers, random.Random(seed))
+    traffic = Traffic(brokers, random.Random(seed), rate=600)
     with one, other:
         one.start().await_ready()
         other.start().await_ready()
@@ -91,7 +92,7 @@ def test_a_set_judges_from_its_announced_start_on_although_workers_die_around_it
             wait_until_ms(start_ms + 1_000)
             one.start().await_ready()
             other.kill()
-            wait_until_ms(start_ms + 8_000)
+            wait_until_ms(start_ms + 6_000)
             other.start().await_ready()
         finally:
             traffic.end()
