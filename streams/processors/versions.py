@@ -98,13 +98,13 @@ class Versions:
                 raise
             if changed:
                 self.timeline = Timeline(self._announced.values())
-                log.info("objectives", eras=len(self.timeline.eras), newest=len(self.timeline.newest or ()))
             self._confirmed_s = asked_s
 
     async def follow(self) -> None:
         """Confirm again and again. Raises NotConfirmedError when that fails for too long."""
         failing_since_s: float | None = None
         while True:
+            before = self.timeline
             try:
                 await self.confirm()
                 failing_since_s = None
@@ -114,6 +114,9 @@ class Versions:
                 log.warning("the topic objectives cannot be read to its end", error=why)
                 if self._now_s() - failing_since_s >= GIVE_UP_AFTER_S:
                     raise NotConfirmedError(why) from error
+            if self.timeline is not before:
+                last = self.timeline.eras[-1]
+                log.info("objectives heard", objectives=len(last.objectives), start_ms=last.since_s * SLICE_MS)
             await asyncio.sleep(CONFIRM_EVERY_S)
 
     async def offer(self, objectives: tuple[Objective, ...], file_ms: int) -> Announced:
