@@ -42,7 +42,7 @@ class NewerWriterError(RuntimeError):
 
 
 class LogShrunkError(RuntimeError):
-    """The topic ends before what was read of it."""
+    """The topic has lost what was read of it."""
 
 
 def write_set(objectives: Collection[Objective], host: str, start_ms: int = 0) -> bytes:

@@ -14,7 +14,7 @@ from streams import metrics
 from streams.core.objectives import Objective
 from streams.core.slices import SLICE_MS
 from streams.core.versions import CONFIRMED_FOR_MS, Announce, Announcement, Outdated, Same, Timeline, propose
-from streams.engine.announcements import SetUnreadableError, read_set, write_set
+from streams.engine.announcements import LogShrunkError, SetUnreadableError, read_set, write_set
 from streams.engine.transport import clock_s
 
 CONFIRM_EVERY_S = 2.0
@@ -89,15 +89,14 @@ class Versions:
             try:
                 async with asyncio.timeout(CONFIRM_TIMEOUT_S):
                     records = await self._log.read_to_end()
-                changed = [record.offset for record in records if self._apply(record)]
+                if any([self._apply(record) for record in records]):  # noqa: C419 - all of them
+                    self.timeline = self._timeline()
             except (KafkaError, TimeoutError):
                 raise
             except Exception as error:
                 # Whoever asks next must not go on behind it: the first to hear may be somebody who wanted a reload.
                 self._unusable = error
                 raise
-            if changed:
-                self.timeline = Timeline(self._announced.values())
             self._confirmed_s = asked_s
 
     async def follow(self) -> None:
@@ -170,6 +169,12 @@ class Versions:
         if ended:
             async with asyncio.timeout(CONFIRM_TIMEOUT_S):
                 await self._log.forget(ended)
+
+    def _timeline(self) -> Timeline:
+        """Raises LogShrunkError when nothing is left to judge by."""
+        if self.timeline.eras and not self._announced:
+            raise LogShrunkError("every set in objectives was deleted; expected the one in force to stay")
+        return Timeline(self._announced.values())
 
     def _apply(self, record: ConsumerRecord[bytes, bytes]) -> bool:
         """Whether the record changes anything. Raises NewerWriterError."""

@@ -21,6 +21,7 @@ from streams.core.objectives import Objective, Selector
 from streams.core.versions import CONFIRMED_FOR_MS, KEPT_MS, Announcement
 from streams.engine.announcements import (
     MAX_SET_BYTES,
+    LogShrunkError,
     NewerWriterError,
     SetTooLargeError,
     SetUnreadableError,
@@ -165,6 +166,18 @@ def test_what_stops_a_worker_is_heard_by_everybody_who_asks() -> None:
         assert versions.known() is None
         with pytest.raises(NewerWriterError):
             await asyncio.wait_for(versions.follow(), 5)
+
+    played(script)
+
+
+def test_a_topic_that_was_emptied_stops_a_worker_and_a_new_one_begins_anew() -> None:
+    async def script(topic: Topic) -> None:
+        versions = worker(topic)
+        await versions.offer(FIRST, 0)
+        topic.put(b"key 0", None)
+        with pytest.raises(LogShrunkError, match="every set in objectives was deleted"):
+            await asyncio.wait_for(versions.follow(), 5)
+        assert (await worker(topic).offer(SECOND, 0)).start_ms == 0
 
     played(script)
 
