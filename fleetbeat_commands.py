@@ -308,6 +308,22 @@ def _contents(file: Path) -> str:
     )
 
 
+@app.command(name="slo")
+def slo_(
+    id: Annotated[str | None, _says("One of them; without it all.")] = None,  # noqa: A002 - its name on the command line
+    /,
+    *,
+    brokers: Brokers = LOCAL_KAFKA,
+) -> int:
+    """Show the announced SLOs: what is promised, and which version judges since when.
+
+    Example: `fleetbeat slo checkout-latency --brokers kafka1:9092`
+    """
+    with _extra("streams"):
+        from streams.slo_command import SloOptions, run_slo_command
+    return run_slo_command(SloOptions(brokers=brokers, slo=id))
+
+
 @app.command
 def bench(
     name: Annotated[str, _says("The benchmark.")],

@@ -13,6 +13,9 @@ from schemas.records import (
     RECORD_TYPES,
     Heartbeat,
     Label,
+    ObjectiveRule,
+    ObjectiveSet,
+    ObjectiveVersion,
     ProbeResult,
     Record,
     SloPartial,
@@ -104,6 +107,10 @@ def from_fields(topic: str, fields: dict[str, Any]) -> Record:
             return SloPartial(**{**fields, "sources": sources, "series": tuple(fields["series"])})
         case "slo-status":
             return SloStatus(**{**fields, "windows": tuple(SloWindow(**window) for window in fields["windows"])})
+        case "objectives":
+            objectives = tuple(ObjectiveVersion(**objective) for objective in fields["objectives"])
+            rules = tuple(ObjectiveRule(**rule) for rule in fields["rules"])
+            return ObjectiveSet(**{**fields, "objectives": objectives, "rules": rules})
         case _:
             return RECORD_TYPES[topic](**fields)
 

@@ -115,6 +115,45 @@ class SloStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectiveVersion:
+    """What one objective of a set selects, when an event of it is good, and what is promised."""
+
+    slo: str
+    version: str
+    service: str
+    display_name: str
+    where_service: str | None
+    where_endpoint: str | None
+    where_region: str | None
+    where_kind: str | None
+    latency_us_le: int | None
+    target: float
+    window_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveRule:
+    """A burn rule of the objective `slo`."""
+
+    slo: str
+    name: str
+    severity: str
+    factor: float
+    long_s: int
+    short_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveSet:
+    """All objectives from a slice on; `start` is the earliest that is asked for."""
+
+    start: int
+    announced_by: str
+    objectives: tuple[ObjectiveVersion, ...]
+    rules: tuple[ObjectiveRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class NodeState:
     """What a node (`kind` NODE) is now and since when, or a zone (ZONE)."""
 
@@ -165,13 +204,14 @@ class DeadLetterReplay:
     correction: str = ""
 
 
-Record = Heartbeat | ProbeResult | SloPartial | SloStatus | NodeState | DeadLetter | DeadLetterReplay
+Record = Heartbeat | ProbeResult | SloPartial | SloStatus | ObjectiveSet | NodeState | DeadLetter | DeadLetterReplay
 
 RECORD_TYPES: dict[str, type[Record]] = {
     "heartbeats": Heartbeat,
     "probe-results": ProbeResult,
     "slo-partials": SloPartial,
     "slo-status": SloStatus,
+    "objectives": ObjectiveSet,
     "node-states": NodeState,
     "dead-letters": DeadLetter,
     "dead-letter-replays": DeadLetterReplay,

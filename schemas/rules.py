@@ -55,6 +55,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "slo-partials": (),
     "slo-status": (),
+    "objectives": (),
     "node-states": (),
     "dead-letters": (),
     "dead-letter-replays": (),

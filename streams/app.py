@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -12,14 +13,16 @@ from pathlib import Path
 
 import structlog
 from aiohttp import web
+from aiokafka.errors import KafkaError
 
 from schemas.listen import ListenAddress, parse_listen
 from streams import metrics
 from streams.config import load_objectives
 from streams.core.liveness.admission import Limits
-from streams.core.objectives import Objective
 from streams.core.routing import AddressError, parse_address
 from streams.core.series import Judge, SeriesIndex
+from streams.engine.announcements import TOPIC as OBJECTIVES
+from streams.engine.announcements import AnnouncementLog
 from streams.engine.app import App, EngineSettings, create_app, raw_schema
 from streams.engine.applied_schemas import require_our_schemas
 from streams.engine.brokers import find_partitions
@@ -35,12 +38,15 @@ from streams.processors.node_recovery import PAGES_TOPIC as NODE_PAGES
 from streams.processors.node_recovery import SOURCE as HEARTBEATS
 from streams.processors.node_states import TOPIC as NODE_STATES
 from streams.processors.objectives import ObjectivesProcessor
+from streams.processors.objectives_file import LoadedFile, ObjectivesFile, load_file
 from streams.processors.queries import KeptElsewhereError, NotHereError, TableQueries
 from streams.processors.rollup import SOURCE, RollupProcessor
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from streams.processors.status import StatusPublisher
+from streams.processors.versions import Versions
 from streams.processors.watchdog import LOOK_EVERY_S, Watchdog
 from streams.views.peers import Peers
+from streams.views.reload import reload_routes
 from streams.views.routes import Health, Tables, create_views
 from streams.views.tips import ask_tips
 
@@ -80,8 +86,10 @@ class CannotStartError(RuntimeError):
 class Worker:
     """Everything of one worker process."""
 
-    def __init__(self, options: WorkerOptions, objectives: tuple[Objective, ...], partitions: int) -> None:
+    def __init__(self, options: WorkerOptions, file: LoadedFile, versions: Versions, partitions: int) -> None:
         index = SeriesIndex()
+        self._versions = versions
+        self._file = ObjectivesFile(file, versions, load_objectives)
         self.app: App = create_app(
             EngineSettings(options.brokers, options.state, partitions),
             batch_topics=frozenset({SOURCE, PARTIALS, HEARTBEATS}),
@@ -89,7 +97,8 @@ class Worker:
             outputs={SOURCE: PARTIALS},
         )
         self._partitions = partitions
-        self._rollup = RollupProcessor(self.app, Judge(objectives, index), index, partitions)
+        judge = Judge(versions.timeline, index)
+        self._rollup = RollupProcessor(self.app, judge, index, partitions, versions.known)
         read = partial(read_changelog, options.brokers)
         self._objectives = ObjectivesProcessor(self.app, read, index)
         limits = Limits(
@@ -99,16 +108,20 @@ class Worker:
         self._liveness = LivenessProcessor(self.app, read, limits)
         self._nodes = NodeQueries(self._liveness, partitions, _now_ms)
         self._lags = Lags(self.app, self._rollup, self._objectives, self._liveness, partitions)
-        self._queries = TableQueries(objectives, self._objectives, partitions, _now_ms, self._lags.completeness)
+        self._queries = TableQueries(
+            lambda: versions.timeline, self._objectives, partitions, _now_ms, self._lags.completeness
+        )
         self._status = StatusPublisher(self.app, self._queries)
         self._watchdog = Watchdog(self.app, self._lags, options.stall_after_s, self._works)
         self._peers = Peers(Group(self.app).members)
         self._recovering: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
         self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
         self._wire()
         tables = Tables(self._queries, self._nodes, self._lags.own_tips, partitions)
         self.views = create_views(tables, self._peers, self.health)
+        self.views.add_routes(reload_routes(self._file))
 
     def health(self) -> Health:
         """Ready when the tables are recovered and the lag is small."""
@@ -117,6 +130,7 @@ class Worker:
         for holds, reason in (
             (self._objectives.recovered, "the tables are being recovered"),
             (self._liveness.answers, "the nodes are being recovered"),
+            (self._versions.known() is not None, "the topic objectives could not be read to its end lately"),
             (self._consumer.holds_assignment(), "the group has not heard of this worker lately"),
         ):
             if not holds:
@@ -132,6 +146,7 @@ class Worker:
         """Work until stopped; the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.set)
         self.app.finalize()
         await self.app.start()
         rolling = asyncio.create_task(self._guarded(lambda: self._rollup.run(self._stop)))
@@ -144,6 +159,9 @@ class Worker:
             asyncio.create_task(self._every(STEP_EVERY_S, self._look)),
             asyncio.create_task(self._every(LOOK_EVERY_S, self._watchdog.look)),
             asyncio.create_task(self._every(HEAR_EVERY_S, self._hear_others)),
+            asyncio.create_task(self._guarded(self._versions.follow)),
+            asyncio.create_task(self._guarded(self._file.watch)),
+            asyncio.create_task(self._guarded(self._reload_when_told)),
             asyncio.create_task(self._watch()),
         ]
         await self._stop.wait()
@@ -189,6 +207,10 @@ class Worker:
         started = time.monotonic()
         await self._objectives.save()
         await asyncio.sleep(min(SAVE_PAUSE_S, 4 * (time.monotonic() - started)))
+    async def _reload_when_told(self) -> None:
+        while await self._reload.wait():
+            self._reload.clear()
+            await self._file.reload()
 
     async def _publish(self) -> None:
         if self._objectives.recovered:
@@ -264,7 +286,7 @@ def run_worker(options: WorkerOptions) -> int:
 
     Also OptionError, ListenError and CannotStartError.
     """
-    objectives = load_objectives(options.objectives)
+    file = load_file(options.objectives, load_objectives)
     listen = parse_listen(options.listen)
     try:
         advertised = None if options.advertise is None else parse_address(options.advertise)
@@ -277,17 +299,26 @@ def run_worker(options: WorkerOptions) -> int:
         options.state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotStartError(f"--state {options.state}: {error.strerror or error}") from error
-    return asyncio.run(_run(options, objectives, listen, advertised))
+    return asyncio.run(_run(options, file, listen, advertised))
 
 
-async def _run(
-    options: WorkerOptions, objectives: tuple[Objective, ...], listen: ListenAddress, advertised: str | None
-) -> int:
+async def _run(options: WorkerOptions, file: LoadedFile, listen: ListenAddress, advertised: str | None) -> int:
     changelogs = (PAGES_TOPIC, NODE_PAGES)
-    topics = (SOURCE, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", *changelogs)
+    topics = (SOURCE, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", OBJECTIVES, *changelogs)
     partitions = await find_partitions(options.brokers, topics)
     await require_our_schemas(options.brokers)
-    worker = Worker(options, objectives, partitions)
+    async with AnnouncementLog(options.brokers) as announcements:
+        versions = Versions(announcements, socket.gethostname())
+        try:
+            await versions.offer(file.objectives, file.written_ms)
+        except (KafkaError, TimeoutError) as error:
+            why = str(error) or type(error).__name__
+            raise CannotStartError(f"brokers {options.brokers}: topic {OBJECTIVES}: {why}") from error
+        worker = Worker(options, file, versions, partitions)
+        return await _serve(worker, partitions, listen, advertised)
+
+
+async def _serve(worker: Worker, partitions: int, listen: ListenAddress, advertised: str | None) -> int:
     runner = web.AppRunner(worker.views, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, listen.host, listen.port)
@@ -298,7 +329,7 @@ async def _run(
             raise CannotStartError(f"--listen {listen}: {error.strerror or error}") from error
         address = ListenAddress(*runner.addresses[0][:2])
         advertise(worker.app, advertised or str(address))
-        log.info("views", address=f"http://{address}", objectives=len(objectives), partitions=partitions)
+        log.info("views", address=f"http://{address}", partitions=partitions)
         return await worker.run()
     finally:
         await runner.cleanup()

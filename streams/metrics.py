@@ -45,3 +45,6 @@ NODE_TRANSITIONS = Counter("fleetbeat_node_transitions_total", "New states of no
 ZONE_TRANSITIONS = Counter("fleetbeat_zone_transitions_total", "New states of zones announced", ["state"])
 ZONE_OUTAGES = Gauge("fleetbeat_zone_outages", "Zones in which many nodes fell silent together, now")
 NODE_SNAPSHOT_SECONDS = Histogram("fleetbeat_node_snapshot_seconds", "From a snapshot of nodes to its acknowledgement")
+OBJECTIVES_FILE_USED = Gauge("fleetbeat_objectives_file_used", "1 when the file's objectives are the newest announced")
+OBJECTIVES_RELOADS = Counter("fleetbeat_objectives_reloads_total", "Objectives files looked at again", ["outcome"])
+OBJECTIVE_SETS_UNREADABLE = Counter("fleetbeat_unreadable_objective_sets_total", "Records of objectives that are none")

@@ -50,7 +50,12 @@ class Objective:
     @property
     def series(self) -> str:
         """Name of the series that sums all those it selects."""
-        return f"slo:{self.id}@{self.version}"
+        return series_of(self.id, self.version)
+
+
+def series_of(objective_id: str, version: str) -> str:
+    """Name of the series of one version of an objective."""
+    return f"slo:{objective_id}@{version}"
 
 
 @dataclass(frozen=True, slots=True)

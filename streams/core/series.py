@@ -3,12 +3,15 @@
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from streams.core.objectives import Objective
+from streams.core.versions import Timeline, meaning
 
 SERIES_BITS = 20
 LABELS = ("service", "endpoint", "region", "kind")
@@ -55,20 +58,46 @@ def series_name(service: str, endpoint: str, region: str, kind: str) -> str:
     return json.dumps([service, endpoint, region, kind], ensure_ascii=False, separators=(",", ":"))
 
 
+@dataclass(slots=True)
+class _Judged:
+    """Which series the objectives of an era select, with the greatest good rank: made when it is first asked for."""
+
+    objectives: tuple[Objective, ...]
+    table: pl.DataFrame | None = None
+
+
 class Judge:
     """Numbers the series of events and knows, for each, the objectives that select it and their thresholds.
 
     An event's *rank* is the number of thresholds below its latency, so `latency ≤ thresholds[i]` is `rank ≤ i`:
-    all objectives are judged, each by its own threshold, from one small integer.
+    all objectives are judged, each by its own threshold, from one small integer. Which objectives judge an event is
+    decided by its slice.
     """
 
-    def __init__(self, objectives: Sequence[Objective], index: SeriesIndex) -> None:
-        self.objectives = tuple(objectives)
+    def __init__(self, objectives: Sequence[Objective] | Timeline, index: SeriesIndex) -> None:
+        """Objectives without a timeline judge every slice."""
         self._index = index
-        limits = {objective.latency_us_le for objective in objectives if objective.latency_us_le is not None}
-        self._thresholds = np.array(sorted(limits), dtype=np.int64)
         self._known = pl.DataFrame(schema={**dict.fromkeys(LABELS, pl.String), "series": pl.UInt32})
-        self._judged = pl.DataFrame(schema={"series": pl.UInt32, "slo": pl.UInt32, "limit": pl.UInt16})
+        self.follow(objectives if isinstance(objectives, Timeline) else Timeline.of(objectives))
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Those of the last era."""
+        return self._eras[-1].objectives if self._eras else ()
+
+    def follow(self, timeline: Timeline) -> None:
+        """From now on this timeline decides. Between two steps only: ranks of before mean nothing after it."""
+        eras = [era for _, (era, *_) in groupby(timeline.eras, lambda era: meaning(era.objectives))]
+        limits = {o.latency_us_le for era in eras for o in era.objectives if o.latency_us_le is not None}
+        self._timeline = timeline
+        self._thresholds = np.array(sorted(limits), dtype=np.int64)
+        self._since = np.array([era.since_s for era in eras], dtype=np.int64)
+        self._eras = [_Judged(era.objectives) for era in eras]
+
+    @property
+    def timeline(self) -> Timeline:
+        """What is followed."""
+        return self._timeline
 
     def ranks_of(self, latency_us: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
         """The rank of each latency, elementwise."""
@@ -84,21 +113,40 @@ class Judge:
         return joined.drop(LABELS)
 
     def objective_rows(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Rows with (series, …, success, rank) as rows of the objectives' own series; other columns are kept."""
-        judged = rows.join(self._judged, on="series", how="inner")
+        """Rows with (series, slice, …, success, rank) as rows of the objectives' series; other columns are kept."""
+        if len(self._eras) == 1:
+            return self._judge(rows, self._eras[0])
+        eras = np.searchsorted(self._since, rows["slice"].to_numpy(), side="right") - 1
+        present = np.unique(eras).tolist()
+        if len(present) == 1:
+            return self._judge(rows, self._eras[present[0]])
+        parts = [self._judge(rows.filter(pl.Series(eras == era)), self._eras[era]) for era in present]
+        return pl.concat([self._judge(rows.clear(), _Judged(())), *parts])
+
+    def _judge(self, rows: pl.DataFrame, era: _Judged) -> pl.DataFrame:
+        if era.table is None:
+            era.table = self._judged(era.objectives, self._known)
+        judged = rows.join(era.table, on="series", how="inner")
         good = pl.col("success") & (pl.col("rank") <= pl.col("limit"))
         return judged.with_columns(series=pl.col("slo"), good=good).drop("slo", "limit", "success", "rank")
 
     def _learn(self, labels: Sequence[tuple[str, str, str, str]]) -> None:
         known = [(*four, self._index.number(series_name(*four))) for four in labels]
-        judged = [
-            (number, self._index.number(objective.series), self._limit(objective))
-            for *four, number in known
-            for objective in self.objectives
-            if objective.selector.matches(*four)
-        ]
-        self._known = self._known.vstack(pl.DataFrame(known, schema=self._known.schema, orient="row"))
-        self._judged = self._judged.vstack(pl.DataFrame(judged, schema=self._judged.schema, orient="row"))
+        new = pl.DataFrame(known, schema=self._known.schema, orient="row")
+        self._known = self._known.vstack(new)
+        for era in self._eras:
+            if era.table is not None:
+                era.table = era.table.vstack(self._judged(era.objectives, new))
+
+    def _judged(self, objectives: Sequence[Objective], known: pl.DataFrame) -> pl.DataFrame:
+        """The pairs of (series, objective that selects it) among `known`."""
+        pairs = [pl.DataFrame(schema={"series": pl.UInt32, "slo": pl.UInt32, "limit": pl.UInt16})]
+        for objective in objectives:
+            wanted = asdict(objective.selector).items()
+            selected = known.filter(*[pl.col(label) == want for label, want in wanted if want is not None])
+            slo, limit = self._index.number(objective.series), self._limit(objective)
+            pairs.append(selected.select("series", slo=pl.lit(slo, pl.UInt32), limit=pl.lit(limit, pl.UInt16)))
+        return pl.concat(pairs)
 
     def _limit(self, objective: Objective) -> int:
         if objective.latency_us_le is None:

@@ -4,10 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import polars as pl
+
 from streams.core.burn import BurnState, Counted, burn_states
-from streams.core.objectives import Objective
+from streams.core.objectives import Objective, series_of
+from streams.core.rows import STEP_SCHEMA
 from streams.core.slices import SECONDS, Tier
 from streams.core.table import NotCaughtUpError, SloTable
+from streams.core.versions import Stretch, Timeline, in_force
 from streams.core.windows import Summary, Window, sliding, summarize, summarize_all
 from streams.engine.partitioning import partition_of
 from streams.processors.objectives import NotHeardError, NotKeptError, ObjectivesProcessor
@@ -35,9 +39,13 @@ class Completeness:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One objective: a summary for each window, its burn rules judged at `judged_to_ms`, and what they rest on."""
+    """One objective: a summary for each window, its burn rules judged at `judged_to_ms`, and what they rest on.
+
+    `versions`: those that judged events of the longest window, the one in force last.
+    """
 
     objective: Objective
+    versions: tuple[Stretch, ...]
     windows: tuple[tuple[Window, Summary], ...]
     burns: tuple[BurnState, ...]
     judged_to_ms: int
@@ -48,9 +56,10 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Slices:
-    """Seconds of one objective that have events, summarized; those before `sealed_to_ms` only change by late events."""
+    """Steps of one objective that have events, summarized; those before `sealed_to_ms` only change by late events."""
 
     objective: Objective
+    versions: tuple[Stretch, ...]
     steps: tuple[Summary, ...]
     partition: int
     applied_offset: int
@@ -81,25 +90,25 @@ class TableQueries:
 
     def __init__(
         self,
-        objectives: tuple[Objective, ...],
+        timeline: Callable[[], Timeline],
         processor: ObjectivesProcessor,
         partitions: int,
         now_ms: Callable[[], int],
         completeness: Callable[[], Completeness],
     ) -> None:
-        self._by_id = {objective.id: objective for objective in objectives}
+        self._timeline = timeline
         self._processor = processor
         self._partitions = partitions
         self._now_ms = now_ms
         self.completeness = completeness
 
     def objectives(self) -> tuple[Objective, ...]:
-        """Every objective, wherever it is kept."""
-        return tuple(self._by_id.values())
+        """Every objective in force, wherever it is kept."""
+        return self._timeline().era(self._now_ms()).objectives
 
     def owned(self) -> tuple[Objective, ...]:
         """Those whose partition this worker has."""
-        return tuple(o for o in self._by_id.values() if self.partition(o) in self._processor.parts)
+        return tuple(o for o in self.objectives() if self.partition(o) in self._processor.parts)
 
     def partition(self, objective: Objective) -> int:
         """Where the objective is kept."""
@@ -114,15 +123,18 @@ class TableQueries:
         """Steps of a tier that begin in [from_ms, to_ms). Raises like `standing`."""
 
         def read(objective: Objective, table: SloTable) -> Slices:
-            rows = table.read(self._series(objective), tier, -(-from_ms // 1000), -(-to_ms // 1000))
-            return Slices(
-                objective, tuple(summarize(rows)), self.partition(objective), table.applied, table.sealed_to_ms()
-            )
+            start_s, end_s = -(-from_ms // 1000), -(-to_ms // 1000)
+            steps = tuple(summarize(self._rows(objective, table, tier, start_s, end_s)))
+            versions = in_force(self._timeline().stretches(objective.id), start_s, end_s)
+            partition = self.partition(objective)
+            return Slices(objective, versions, steps, partition, table.applied, table.sealed_to_ms())
 
         return await self._read(objective_id, read)
 
     async def _read(self, objective_id: str, step: Callable[[Objective, SloTable], AnswerT]) -> AnswerT:
-        objective = self._by_id[objective_id]
+        objective = next((o for o in self.objectives() if o.id == objective_id), None)
+        if objective is None:
+            raise KeyError(objective_id)
         if not self._processor.recovered:
             raise NotHereError("the worker is recovering its tables; try again in a few seconds")
         partition = self.partition(objective)
@@ -137,16 +149,26 @@ class TableQueries:
         except NotKeptError:
             raise KeptElsewhereError(f"partition {partition} of slo-partials is kept by another worker") from None
 
-    def _series(self, objective: Objective) -> int:
-        return self._processor.index.number(objective.series)
+    def _rows(self, objective: Objective, table: SloTable, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
+        """Of all versions that judged in [start_s, end_s): each has counted its own stretches only, so they add up."""
+        stretches = in_force(self._timeline().stretches(objective.id), start_s, end_s)
+        numbers = {self._processor.index.number(series_of(objective.id, s.version)) for s in stretches}
+        parts = [table.read(number, tier, start_s, end_s) for number in numbers]
+        if len(parts) == 1:
+            return parts[0]
+        return pl.concat([pl.DataFrame(schema=STEP_SCHEMA), *parts]).sort("start")
 
     def _standing(self, objective: Objective, table: SloTable, judged_to_ms: int) -> Standing:
         now_ms = self._now_ms()
         lengths = sorted({*(s for s in STANDARD_WINDOWS_S if s < objective.window_s), objective.window_s})
         windows = tuple(self._summed(objective, table, sliding(length, now_ms)) for length in lengths)
         burns = self._burns(objective, table, judged_to_ms) if judged_to_ms else ()
+        longest, _ = windows[-1]
+        versions = in_force(self._timeline().stretches(objective.id), longest.start_s, now_ms // 1000 + 1)
         partition = self.partition(objective)
-        return Standing(objective, windows, burns, judged_to_ms, partition, table.applied, table.sealed_to_ms())
+        return Standing(
+            objective, versions, windows, burns, judged_to_ms, partition, table.applied, table.sealed_to_ms()
+        )
 
     def _burns(self, objective: Objective, table: SloTable, judged_to_ms: int) -> tuple[BurnState, ...]:
         """The rules in whole seconds that are complete: part of a second's events are nothing to wake somebody by."""
@@ -160,5 +182,5 @@ class TableQueries:
         return burn_states(objective.rules, counted, usual, objective.target)
 
     def _summed(self, objective: Objective, table: SloTable, window: Window) -> tuple[Window, Summary]:
-        rows = table.read(self._series(objective), window.tier, window.start_s, window.end_s)
+        rows = self._rows(objective, table, window.tier, window.start_s, window.end_s)
         return window, summarize_all(rows, window.start_s)

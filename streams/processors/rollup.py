@@ -22,6 +22,7 @@ from schemas.records import Source
 from streams import metrics
 from streams.core.rollup import Flush, Rollup
 from streams.core.series import LABELS, Judge, SeriesIndex
+from streams.core.versions import Known, Timeline
 from streams.engine.app import App
 from streams.engine.intake import Intake
 from streams.engine.partials import write_partials
@@ -72,8 +73,9 @@ class _Counted:
 class RollupProcessor:
     """Counts the assigned partitions of `probe-results`. All block work runs on one thread, in order."""
 
-    def __init__(self, app: App, judge: Judge, index: SeriesIndex, partitions: int) -> None:
+    def __init__(self, app: App, judge: Judge, index: SeriesIndex, partitions: int, known: Known) -> None:
         self._app = app
+        self._known = known
         self._judge = judge
         self._index = index
         self._partitions = partitions
@@ -131,6 +133,8 @@ class RollupProcessor:
                     sending = None
                 if counted is not None:
                     sending = asyncio.create_task(self._sent(counted))
+                else:
+                    await asyncio.sleep(PENDING_POLL_S)  # there may be enough that must not be counted yet
         finally:
             if sending is not None:
                 await sending
@@ -148,8 +152,14 @@ class RollupProcessor:
         self._begun_s = asyncio.get_running_loop().time()
 
     async def _counted(self) -> _Counted | None:
-        """What a step has to send; None when that is nothing. Nothing of it counts before it is acknowledged."""
+        """What a step has to send; None when that is nothing. Nothing of it counts before it is acknowledged.
+
+        Nothing is counted while it is uncertain which objectives judge it.
+        """
         if not self._pending and not (self._untold and self._must_tell_all()):
+            return None
+        timeline = self._known()
+        if timeline is None:
             return None
         epoch, rollup, polls = self._epoch, self._rollup, self._pending
         self._clear_pending()
@@ -157,7 +167,7 @@ class RollupProcessor:
             self._open(rollup, poll.partition)
         topic_id = self._consumer.identity(SOURCE).topic_id
         with metrics.BATCH_SECONDS.labels("rollup").time():
-            counting = self._in_thread(self._count, rollup, polls, topic_id)
+            counting = self._in_thread(self._count, rollup, polls, timeline, topic_id)
             outcome, _ = await asyncio.gather(counting, self._consumer.confirm(SOURCE))
         return _Counted(epoch, rollup, outcome) if epoch == self._epoch else None
 
@@ -199,7 +209,9 @@ class RollupProcessor:
         point = self._consumer.committed.get(TP(SOURCE, partition))
         rollup.open(partition, point.frontier if point else 0)
 
-    def _count(self, rollup: Rollup, polls: list[Poll | RawPoll], topic_id: str) -> _Outcome:
+    def _count(self, rollup: Rollup, polls: list[Poll | RawPoll], timeline: Timeline, topic_id: str) -> _Outcome:
+        if timeline is not self._judge.timeline:
+            self._judge.follow(timeline)
         seen = (rollup.events, rollup.late, rollup.clamped)
         applied = {partition: progress.applied_offset for partition, progress in rollup.progress.items()}
         reading = self._reader.read(polls)

@@ -7,6 +7,7 @@ from schemas.codec import encode
 from schemas.records import SloStatus, SloWindow
 from streams.core.objectives import Objective
 from streams.core.slices import MINUTES
+from streams.core.versions import in_force
 from streams.core.windows import Summary, Window
 from streams.engine.app import App
 from streams.processors.queries import NotHereError, Standing, TableQueries
@@ -42,13 +43,14 @@ class StatusPublisher:
         standing = await self._queries.standing(objective.id)
         windows = [_window(window, summary) for window, summary in standing.windows]
         partition = self._queries.partition(objective)
-        acks = [await self._send(objective.id, self._status(standing, now_ms, windows), partition)]
-        for minute in await self._changed_minutes(objective, now_ms):
+        acks = [await self._send(objective.id, self._status(standing, objective.version, now_ms, windows), partition)]
+        for version, minute in await self._changed_minutes(objective, now_ms):
             key = f"{objective.id}@{minute.start}"
-            acks.append(await self._send(key, self._status(standing, now_ms, [minute]), partition))
+            acks.append(await self._send(key, self._status(standing, version, now_ms, [minute]), partition))
         return acks
 
-    async def _changed_minutes(self, objective: Objective, now_ms: int) -> list[SloWindow]:
+    async def _changed_minutes(self, objective: Objective, now_ms: int) -> list[tuple[str, SloWindow]]:
+        """Each with the version of its first judged second: a later one does not publish it once more as its own."""
         minute_ms = MINUTES.step_s * 1000
         start = (now_ms // minute_ms) * minute_ms - LOOK_BACK_S * 1000
         slices = await self._queries.slices(objective.id, start, now_ms + minute_ms, MINUTES)
@@ -59,15 +61,16 @@ class StatusPublisher:
             seen = (step.total, step.good, final)
             if self._published.get((objective.id, window.start_s)) != seen:
                 self._published[objective.id, window.start_s] = seen
-                changed.append(_window(window, step, final=final))
+                version = in_force(slices.versions, window.start_s, window.end_s)[0].version
+                changed.append((version, _window(window, step, final=final)))
         return changed
 
-    def _status(self, standing: Standing, now_ms: int, windows: list[SloWindow]) -> SloStatus:
+    def _status(self, standing: Standing, version: str, now_ms: int, windows: list[SloWindow]) -> SloStatus:
         objective = standing.objective
         return SloStatus(
             slo=objective.id,
             service=objective.service,
-            objective_version=objective.version,
+            objective_version=version,
             target=objective.target,
             ts=now_ms,
             complete_to=self._queries.completeness().complete_to_ms,

@@ -29,6 +29,7 @@ def standing_payload(standing: Standing, fresh: Completeness) -> dict[str, Any]:
     left = own["budget_left"]
     return {
         **objective_payload(objective),
+        "versions": [{"version": each.version, "since_ms": each.since_s * 1000} for each in standing.versions],
         "attainment": own["attainment"],
         "budget_left": left,
         "burn_rate": shortest["burn_rate"],

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from schemas.blocks import BlockReader
 from schemas.catalog import SchemaVersion, Topic, load_catalog
-from schemas.records import RECORD_TYPES, Label, SloWindow, Source
+from schemas.records import RECORD_TYPES, Label, ObjectiveRule, ObjectiveVersion, SloWindow, Source
 from schemas.rules import KEYED_BY_NODE, RULES
 
 CATALOG = load_catalog()
@@ -30,6 +30,7 @@ PUBLISHED = {
     6: "67a7dec4cfe1f743",
     7: "8e2670270f6e40f8",
     8: "d4a89e3215d88417",
+    9: "bba4a2cdea769ab7",
 }
 
 
@@ -129,6 +130,8 @@ def test_records_have_the_fields_of_the_schema_in_order(topic: Topic) -> None:
         (Label, "probe_result.v1.avsc", "labels"),
         (Source, "slo_partial.v1.avsc", "sources"),
         (SloWindow, "slo_status.v1.avsc", "windows"),
+        (ObjectiveVersion, "objective_set.v1.avsc", "objectives"),
+        (ObjectiveRule, "objective_set.v1.avsc", "rules"),
     ],
 )
 def test_nested_records_have_the_fields_of_the_schema_in_order(nested: type, file: str, field: str) -> None:

@@ -21,6 +21,7 @@ from schemas.records import ProbeResult
 from streams.core.objectives import Objective, Selector
 from streams.core.series import Judge, SeriesIndex
 from streams.core.slices import SECONDS
+from streams.core.versions import Timeline
 from streams.engine.topic_ids import TopicIdentity
 from streams.engine.transport import Poll, RawPoll, ResumePoint
 from streams.processors import rollup as rollup_module
@@ -57,6 +58,11 @@ class World:
     logs: dict[TP, list[ConsumerRecord[bytes, bytes]]] = field(default_factory=lambda: defaultdict(list))
     commits: dict[TP, ResumePoint] = field(default_factory=dict)
     dead: list[bytes] = field(default_factory=list)
+    known: Callable[[], Timeline | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        timeline = Timeline.of(self.objectives)
+        self.known = lambda: timeline
 
     def append(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
         log = self.logs[TP(topic, partition)]
@@ -135,7 +141,7 @@ class Worker:
         )
         app: Any = self.app
         index = SeriesIndex()
-        self.rollup = RollupProcessor(app, Judge(world.objectives, index), index, world.partitions)
+        self.rollup = RollupProcessor(app, Judge(world.objectives, index), index, world.partitions, world.known)
         self.rollup._in_thread = _in_turn  # type: ignore[method-assign]  # else a seed would not tell what happens
         self.objectives = ObjectivesProcessor(app, self._read, index)
         self.position = {tp: point.offset for tp, point in world.commits.items()}

@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -115,15 +115,16 @@ def series_of(event: Event, promises: Sequence[Promise]) -> list[tuple[str, bool
     return [own, *((f"slo:{p.id}", p.good(event)) for p in promises if p.selects(event.labels))]
 
 
-def recompute(log: Log, promises: Sequence[Promise]) -> Rows:
-    """Every row that the tables still hold when all of the log has been read."""
+def recompute(log: Log, promises: Sequence[Promise] | Callable[[int], Sequence[Promise]]) -> Rows:
+    """Every row that the tables still hold when all of the log has been read; promises may depend on the second."""
     frontier = frontier_of(log)
     rows: Rows = {}
     for partition in log:
         for record, judged in zip(partition, judge(partition), strict=True):
             if record.event is None or judged is None:
                 continue
-            for series, good in series_of(record.event, promises):
+            given = promises(judged.slice_s) if callable(promises) else promises
+            for series, good in series_of(record.event, given):
                 for tier, level in LEVELS.items():
                     start = judged.slice_s // level.step_s * level.step_s
                     counts_only = tier == "1h" and not series.startswith("slo:")

@@ -67,7 +67,8 @@ class Counter:
 
     def __init__(self, rollup: type[Rollup], commits: dict[int, tuple[int, int]], mine: Iterable[int]) -> None:
         self.index = SeriesIndex()
-        self.rollup = rollup(Judge(OBJECTIVES, self.index))
+        self.judge = Judge(OBJECTIVES, self.index)
+        self.rollup = rollup(self.judge)
         self.first = {partition: commits[partition][0] for partition in mine}
         self.next = dict(self.first)
         for partition in self.first:

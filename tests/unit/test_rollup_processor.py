@@ -69,7 +69,8 @@ def fake() -> Fake:
 def steps(fake: Fake, *polls: list[ConsumerRecord[bytes, bytes]]) -> RollupProcessor:
     """The processor after a step for each poll."""
     index = SeriesIndex()
-    own = RollupProcessor(fake, Judge((), index), index, PARTITIONS)  # type: ignore[arg-type]
+    judge = Judge((), index)
+    own = RollupProcessor(fake, judge, index, PARTITIONS, lambda: judge.timeline)  # type: ignore[arg-type]
 
     async def run() -> None:
         for poll in polls:
@@ -138,3 +139,17 @@ def test_what_was_polled_of_a_topic_that_is_another_one_now_is_neither_published
     fake.recreated = False
     steps(fake, OPEN)
     assert fake.sent  # as it would have been
+
+
+def test_nothing_is_counted_while_nobody_knows_what_judges_it(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "TELL_ALL_EVERY_S", 0)
+    own = steps(fake)
+    known, own._known = own._known, lambda: None
+    own._pending.append(OPEN)
+    asyncio.run(own.step())
+    assert fake.sent == []
+    assert own._pending == [OPEN]
+    own._known = known
+    asyncio.run(own.step())
+    assert len(fake.sent) == PARTITIONS
+    assert own._pending == []

@@ -1,0 +1,193 @@
+"""The topic `objectives`: its records ⇄ announcements, and a reader that knows how far it has read."""
+
+import asyncio
+import uuid
+from collections.abc import Collection, Iterable
+from dataclasses import asdict
+from typing import Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from schemas.codec import DecodeError, decode, encode
+from schemas.records import ObjectiveRule, ObjectiveSet, ObjectiveVersion
+from streams.core.burn import BurnRule
+from streams.core.objectives import Objective, Selector
+from streams.core.versions import Announcement
+from streams.engine.transport import require_append_time
+
+TOPIC = "objectives"
+PARTITION = TopicPartition(TOPIC, 0)  # one log, so that announcements have one order
+# Leaves room under the broker's default of 1 MiB a record.
+MAX_SET_BYTES = 900_000
+_POLL_MS = 500
+_REQUEST_MS = 10_000
+
+Records = list[ConsumerRecord[bytes, bytes]]
+
+
+class SetTooLargeError(ValueError):
+    """A set of objectives does not fit into one record."""
+
+    def __init__(self, objectives: int, size: int) -> None:
+        super().__init__(f"{objectives} objectives take {size} bytes; expected at most {MAX_SET_BYTES}")
+
+
+class SetUnreadableError(ValueError):
+    """A record of the topic is no set of objectives."""
+
+
+class NewerWriterError(RuntimeError):
+    """A set was announced in a form that this program does not know: only a newer one can say what it means."""
+
+
+class LogShrunkError(RuntimeError):
+    """The topic has lost what was read of it."""
+
+
+def write_set(objectives: Collection[Objective], host: str, start_ms: int = 0) -> bytes:
+    """The framed record. Raises SetTooLargeError."""
+    value = encode(
+        ObjectiveSet(
+            start_ms,
+            host,
+            tuple(_version(objective) for objective in objectives),
+            tuple(ObjectiveRule(o.id, **asdict(rule)) for o in objectives for rule in o.rules),
+        )
+    )
+    if len(value) > MAX_SET_BYTES:
+        raise SetTooLargeError(len(objectives), len(value))
+    return value
+
+
+def read_set(record: ConsumerRecord[bytes, bytes]) -> Announcement:
+    """What a record with a value says. Raises SetUnreadableError and NewerWriterError."""
+    try:
+        said = decode(record.value)
+    except DecodeError as error:
+        if error.reason == "unknown-schema":
+            message = f"{TOPIC}: {error.detail}; expected a fleetbeat as new as the one that announced it"
+            raise NewerWriterError(message) from error
+        raise SetUnreadableError(str(error)) from error
+    if not isinstance(said, ObjectiveSet):
+        raise SetUnreadableError(f"a {type(said).__name__}; expected an ObjectiveSet")
+    objectives = tuple(_objective(version, said.rules) for version in said.objectives)
+    if problem := _problem(objectives, said):
+        raise SetUnreadableError(problem)
+    return Announcement(record.offset, record.timestamp, said.start, objectives, said.announced_by)
+
+
+def _version(objective: Objective) -> ObjectiveVersion:
+    where = objective.selector
+    return ObjectiveVersion(
+        slo=objective.id,
+        version=objective.version,
+        service=objective.service,
+        display_name=objective.display_name,
+        where_service=where.service,
+        where_endpoint=where.endpoint,
+        where_region=where.region,
+        where_kind=where.kind,
+        latency_us_le=objective.latency_us_le,
+        target=objective.target,
+        window_s=objective.window_s,
+    )
+
+
+def _objective(version: ObjectiveVersion, rules: Iterable[ObjectiveRule]) -> Objective:
+    return Objective(
+        id=version.slo,
+        service=version.service,
+        display_name=version.display_name,
+        selector=Selector(version.where_service, version.where_endpoint, version.where_region, version.where_kind),
+        latency_us_le=version.latency_us_le,
+        target=version.target,
+        window_s=version.window_s,
+        rules=tuple(
+            BurnRule(rule.name, rule.severity, rule.factor, rule.long_s, rule.short_s)
+            for rule in rules
+            if rule.slo == version.slo
+        ),
+    )
+
+
+def _problem(objectives: tuple[Objective, ...], record: ObjectiveSet) -> str:
+    """What no file can say, so that no worker has written it; empty when all is well."""
+    if len({objective.id for objective in objectives}) < len(objectives):
+        return "an id comes twice; expected each once"
+    for objective, version in zip(objectives, record.objectives, strict=True):
+        if not objective.id or not 0 < objective.target < 1 or objective.window_s < 1:
+            asked = f"target {objective.target}, window_s {objective.window_s}"
+            return f"objective {objective.id!r}: {asked}; expected a target in (0, 1) and a window from 1 s"
+        if objective.version != version.version:
+            return f"objective {objective.id!r}: version {version.version!r}; expected {objective.version!r}"
+    return ""
+
+
+class AnnouncementLog:
+    """Partition 0 of the topic, read from its beginning on by a consumer of its own, outside of any group."""
+
+    def __init__(self, brokers: str) -> None:
+        self._brokers = brokers
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=brokers,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            request_timeout_ms=_REQUEST_MS,
+        )
+        self._read: Records = []
+
+    async def __aenter__(self) -> Self:
+        await self._consumer.start()
+        try:
+            self._consumer.assign([PARTITION])
+            begins = await self._consumer.beginning_offsets([PARTITION])
+            self._consumer.seek(PARTITION, begins[PARTITION])
+        except BaseException:
+            await self._consumer.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._consumer.stop()
+
+    async def read_to_end(self) -> Records:
+        """What was appended since the last call, at least all that was there when this one began.
+
+        Raises KafkaError, and LogShrunkError when the topic was created anew.
+        """
+        end: int = (await self._consumer.end_offsets([PARTITION]))[PARTITION]
+        at = await self._consumer.position(PARTITION)
+        if end < at:
+            raise LogShrunkError(f"{TOPIC} ends at offset {end}, read was up to {at}; expected a log that only grows")
+        while await self._consumer.position(PARTITION) < end:
+            for records in (await self._consumer.getmany(PARTITION, timeout_ms=_POLL_MS)).values():
+                require_append_time(records)
+                self._read += records  # kept for the next call when this one is given up
+        found, self._read = self._read, []
+        return found
+
+    async def append(self, value: bytes) -> int:
+        """Announce a set; the offset of its record, once all replicas have it. Raises KafkaError."""
+        return await self._send([(uuid.uuid4().hex.encode(), value)])
+
+    async def forget(self, keys: Collection[bytes]) -> None:
+        """Tombstones. Raises KafkaError."""
+        await self._send([(key, None) for key in keys])
+
+    async def _send(self, records: Collection[tuple[bytes, bytes | None]]) -> int:
+        # A few times in the life of a worker: nothing that must be kept running.
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._brokers,
+            acks="all",
+            enable_idempotence=True,
+            compression_type="lz4",
+            request_timeout_ms=_REQUEST_MS,
+        )
+        await producer.start()
+        try:
+            acks = [await producer.send(TOPIC, value, key, partition=0) for key, value in records]
+            offsets: list[int] = [ack.offset for ack in await asyncio.gather(*acks)]
+            return max(offsets)
+        finally:
+            await producer.stop()

@@ -1,0 +1,119 @@
+"""The objectives file of one worker while it runs: looked at again when it changes, or when somebody asks."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from schemas.documents import DocumentError
+from streams import metrics
+from streams.core.objectives import Objective
+from streams.engine.announcements import SetTooLargeError
+from streams.processors.versions import Announced, Versions
+
+LOOK_EVERY_S = 1.0
+
+log = structlog.get_logger("fleetbeat.objectives")
+
+Load = Callable[[Path], tuple[Objective, ...]]
+Signature = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The file cannot be used; the objectives of before stay. Each problem names its place in the file."""
+
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The file is good and Kafka did not take the announcement."""
+
+    reason: str
+
+
+Outcome = Announced | Refused | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedFile:
+    """What a file held, and how it looked just before it was read."""
+
+    path: Path
+    objectives: tuple[Objective, ...]
+    seen: Signature | None
+
+    @property
+    def written_ms(self) -> int:
+        """When it was last written."""
+        return self.seen[0] // 1_000_000 if self.seen else 0
+
+
+def load_file(path: Path, load: Load) -> LoadedFile:
+    """Raises what `load` raises."""
+    seen = _signature(path)
+    return LoadedFile(path, load(path), seen)
+
+
+class ObjectivesFile:
+    """A file that was loaded once, and whether it has changed since."""
+
+    def __init__(self, loaded: LoadedFile, versions: Versions, load: Load) -> None:
+        """`load` raises DocumentError."""
+        self._path = loaded.path
+        self._versions = versions
+        self._load = load
+        self._seen = loaded.seen
+        self._loading = asyncio.Lock()
+
+    async def watch(self) -> None:
+        """For ever: load the file when it changes; what Kafka does not take is tried again."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if _signature(self._path) != self._seen:
+                await self.reload()
+
+    async def reload(self) -> Outcome:
+        """Load the file now, and announce what it changes."""
+        async with self._loading:
+            signature = _signature(self._path)
+            outcome = await self._reload()
+            if not isinstance(outcome, Failed):
+                self._seen = signature
+            return outcome
+
+    async def _reload(self) -> Outcome:
+        try:
+            objectives = await asyncio.to_thread(self._load, self._path)  # a long one takes a while
+            announced = await self._versions.announce(objectives)
+        except DocumentError as error:
+            return _refused(error.problems)
+        except SetTooLargeError as error:
+            return _refused((f"{self._path}: {error}",))
+        except (KafkaError, TimeoutError) as error:
+            reason = f"Kafka did not take the announcement: {error or type(error).__name__}"
+            metrics.OBJECTIVES_RELOADS.labels("failed").inc()
+            log.warning("objectives file not announced", reason=reason)
+            return Failed(reason)
+        metrics.OBJECTIVES_RELOADS.labels("announced" if announced.new else "unchanged").inc()
+        return announced
+
+
+def _signature(path: Path) -> Signature | None:
+    """Differs when the file was written or replaced; None without one."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _refused(problems: tuple[str, ...]) -> Refused:
+    metrics.OBJECTIVES_RELOADS.labels("refused").inc()
+    metrics.OBJECTIVES_FILE_USED.set(0)
+    log.error("objectives file refused, those of before stay", problems=problems)
+    return Refused(problems)

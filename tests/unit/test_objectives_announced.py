@@ -1,0 +1,422 @@
+"""A worker and the topic `objectives`: what it announces, believes and refuses, with the topic in memory."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.structs import ConsumerRecord
+
+from schemas.codec import encode, frame
+from schemas.records import Label, ProbeResult
+from streams import metrics
+from streams.config import load_objectives
+from streams.core.burn import recommended_rules
+from streams.core.objectives import Objective, Selector
+from streams.core.versions import CONFIRMED_FOR_MS, KEPT_MS, Announcement
+from streams.engine.announcements import (
+    MAX_SET_BYTES,
+    LogShrunkError,
+    NewerWriterError,
+    SetTooLargeError,
+    SetUnreadableError,
+    read_set,
+    write_set,
+)
+from streams.processors import objectives_file, versions
+from streams.processors.objectives_file import Failed, ObjectivesFile, Refused, load_file
+from streams.processors.versions import GIVE_UP_AFTER_S, Announced, NotConfirmedError, Versions
+from streams.views.reload import reload_routes
+
+RULES = recommended_rules(2_592_000, 0.999)
+FIRST = (
+    Objective("pay", "shop", "Päy", Selector("shop", None, "eu"), 200_000, 0.999, 2_592_000, RULES),
+    Objective("up", "shop", "up", Selector(), None, 0.95, 60),
+)
+PROBE = ProbeResult("n", 0, "b", 0, "p", "k", "s", "e", "r", success=True, latency_us=1, labels=(Label("a", "b"),))
+SECOND = (replace(FIRST[0], latency_us_le=100_000), FIRST[1])
+
+
+class Topic:
+    """Partition 0 of `objectives`, and the time of everybody."""
+
+    def __init__(self) -> None:
+        self.records: list[ConsumerRecord[bytes, bytes]] = []
+        self.now_ms = 1_000_000
+        self.broken = False
+
+    def put(self, key: bytes, value: bytes | None) -> int:
+        at = len(self.records)
+        stored = ("objectives", 0, at, self.now_ms, 1, key, value, None, len(key), len(value or b""))
+        self.records.append(ConsumerRecord(*stored, headers=()))
+        return at
+
+    def compact(self) -> None:
+        last = {record.key: record for record in self.records}
+        self.records = [record for record in last.values() if record.value is not None]
+
+    def now_s(self) -> float:
+        return self.now_ms / 1_000
+
+
+class Log:
+    """One worker's reader."""
+
+    def __init__(self, topic: Topic) -> None:
+        self._topic = topic
+        self._next = 0
+
+    async def read_to_end(self) -> list[ConsumerRecord[bytes, bytes]]:
+        await self._ask()
+        found = [record for record in self._topic.records if record.offset >= self._next]
+        self._next = max([self._next, *(record.offset + 1 for record in found)])
+        return found
+
+    async def append(self, value: bytes) -> int:
+        await self._ask()
+        return self._topic.put(f"key {len(self._topic.records)}".encode(), value)
+
+    async def forget(self, keys: Collection[bytes]) -> None:
+        for key in keys:
+            self._topic.put(key, None)
+
+    async def _ask(self) -> None:
+        await asyncio.sleep(0)
+        if self._topic.broken:
+            raise KafkaConnectionError("no brokers")
+
+
+def worker(topic: Topic, host: str = "here") -> Versions:
+    return Versions(Log(topic), host, topic.now_s)
+
+
+def read(value: bytes) -> Announcement:
+    topic = Topic()
+    topic.put(b"key", value)
+    return read_set(topic.records[0])
+
+
+def played(script: Callable[[Topic], Awaitable[None]]) -> None:
+    async def run() -> None:
+        await script(Topic())
+
+    asyncio.run(run())
+
+
+def test_a_set_comes_back_as_it_was_announced() -> None:
+    assert read(write_set(FIRST, "here")) == Announcement(0, 1_000_000, 0, FIRST, "here")
+    assert read(write_set((), "there", 77)) == Announcement(0, 1_000_000, 77, (), "there")
+
+
+def test_a_set_that_no_record_can_hold_is_refused() -> None:
+    many = [replace(FIRST[0], id=f"slo-{n}") for n in range(5_000)]
+    with pytest.raises(SetTooLargeError, match=rf"5000 objectives take \d+ bytes; expected at most {MAX_SET_BYTES}"):
+        write_set(many, "here")
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (b"junk", "bad-frame"),
+        (write_set(FIRST, "")[:-1], "truncated"),
+        (encode(PROBE), "ProbeResult"),
+        (write_set((FIRST[0], FIRST[0]), ""), "an id comes twice"),
+        (write_set((replace(FIRST[0], target=1.0),), ""), "target 1.0"),
+        (write_set((replace(FIRST[0], window_s=0),), ""), "window_s 0"),
+    ],
+)
+def test_what_is_no_set_changes_nothing(value: bytes, why: str) -> None:
+    with pytest.raises(SetUnreadableError, match=why):
+        read(value)
+
+    async def script(topic: Topic) -> None:
+        topic.put(b"x", value)
+        versions = worker(topic)
+        unreadable = metrics.OBJECTIVE_SETS_UNREADABLE._value.get()
+        assert (await versions.offer(FIRST, 0)).new
+        assert [era.since_s for era in versions.timeline.eras] == [0]
+        assert metrics.OBJECTIVE_SETS_UNREADABLE._value.get() == unreadable + 1
+
+    played(script)
+
+
+def test_a_form_that_only_a_newer_program_knows_stops_the_worker() -> None:
+    async def script(topic: Topic) -> None:
+        topic.put(b"x", frame(4_711, b""))
+        with pytest.raises(NewerWriterError, match="schema id 4711"):
+            await worker(topic).offer(FIRST, 0)
+
+    played(script)
+
+
+def test_what_stops_a_worker_is_heard_by_everybody_who_asks() -> None:
+    """A reload may be the first to read it; who follows the topic has to end the worker."""
+
+    async def script(topic: Topic) -> None:
+        versions = worker(topic)
+        await versions.offer(FIRST, 0)
+        topic.put(b"x", frame(4_711, b""))
+        with pytest.raises(NewerWriterError):
+            await versions.announce(SECOND)
+        assert versions.known() is None
+        with pytest.raises(NewerWriterError):
+            await asyncio.wait_for(versions.follow(), 5)
+
+    played(script)
+
+
+def test_a_topic_that_was_emptied_stops_a_worker_and_a_new_one_begins_anew() -> None:
+    async def script(topic: Topic) -> None:
+        versions = worker(topic)
+        await versions.offer(FIRST, 0)
+        topic.put(b"key 0", None)
+        with pytest.raises(LogShrunkError, match="every set in objectives was deleted"):
+            await asyncio.wait_for(versions.follow(), 5)
+        assert (await worker(topic).offer(SECOND, 0)).start_ms == 0
+
+    played(script)
+
+
+def test_the_first_set_judges_everything_and_the_next_one_from_30_s_on() -> None:
+    async def script(topic: Topic) -> None:
+        one, other = worker(topic), worker(topic)
+        assert await one.offer(FIRST, 0) == Announced(new=True, objectives=2, start_ms=0)
+        assert await other.offer(FIRST, 0) == Announced(new=False, objectives=2, start_ms=0)
+        topic.now_ms += 500
+        start_ms = 1_031_000
+        assert await other.announce(SECOND) == Announced(new=True, objectives=2, start_ms=start_ms)
+        await one.confirm()
+        for each in (one, other):
+            assert each.timeline.era(start_ms - 1).objectives == FIRST
+            assert each.timeline.era(start_ms).objectives == SECOND
+        assert len(topic.records) == 2
+
+    played(script)
+
+
+def test_workers_that_announce_at_once_agree() -> None:
+    async def script(topic: Topic) -> None:
+        workers = [worker(topic) for _ in range(3)]
+        await asyncio.gather(*[each.offer(FIRST, 0) for each in workers])
+        assert len(topic.records) == 3
+        await asyncio.gather(*[each.confirm() for each in workers])
+        assert {each.timeline.eras for each in workers} == {workers[0].timeline.eras}
+        assert len(workers[0].timeline.eras) == 1
+
+    played(script)
+
+
+def test_a_worker_restarted_with_an_old_file_does_not_take_back_what_came_since() -> None:
+    async def script(topic: Topic) -> None:
+        await worker(topic).offer(FIRST, 0)
+        topic.now_ms += 60_000
+        await worker(topic, "there").announce(SECOND)
+        late = worker(topic)
+        assert not (await late.offer(FIRST, 0)).new
+        assert late.timeline.newest == SECOND
+        assert metrics.OBJECTIVES_FILE_USED._value.get() == 0
+        assert (await late.announce(FIRST)).new, "somebody insists"
+
+    played(script)
+
+
+def test_a_worker_that_could_not_ask_lately_does_not_know() -> None:
+    async def script(topic: Topic) -> None:
+        versions = worker(topic)
+        assert versions.known() is None
+        await versions.confirm()
+        assert versions.known() is None, "nothing was announced"
+        await versions.offer(FIRST, 0)
+        assert versions.known() is versions.timeline
+        topic.now_ms += CONFIRMED_FOR_MS - 1
+        assert versions.known() is versions.timeline
+        topic.now_ms += 1
+        assert versions.known() is None
+        topic.broken = True
+        with pytest.raises(KafkaConnectionError):
+            await versions.confirm()
+        assert versions.known() is None
+        topic.broken = False
+        await versions.confirm()
+        assert versions.known() is versions.timeline
+
+    played(script)
+
+
+def test_what_was_confirmed_is_as_old_as_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is stopped between question and answer may have missed a set."""
+
+    async def script(topic: Topic) -> None:
+        versions = worker(topic)
+        await versions.offer(FIRST, 0)
+
+        async def slow(_: Log) -> list[ConsumerRecord[bytes, bytes]]:
+            topic.now_ms += CONFIRMED_FOR_MS
+            return []
+
+        monkeypatch.setattr(Log, "read_to_end", slow)
+        await versions.confirm()
+        assert versions.known() is None
+
+    played(script)
+
+
+def test_a_worker_that_cannot_find_out_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "CONFIRM_EVERY_S", 0.0)
+
+    async def script(topic: Topic) -> None:
+        following = worker(topic)
+        await following.offer(FIRST, 0)
+        task = asyncio.create_task(following.follow())
+        topic.broken = True
+        for _ in range(5):
+            await asyncio.sleep(0)
+        topic.now_ms += int(GIVE_UP_AFTER_S * 1_000) - 1
+        await asyncio.sleep(0.02)
+        assert not task.done()
+        topic.broken = False
+        await asyncio.sleep(0.02)  # it hears again: the time begins anew
+        topic.broken = True
+        await asyncio.sleep(0.02)
+        topic.now_ms += int(GIVE_UP_AFTER_S * 1_000)
+        with pytest.raises(NotConfirmedError, match=r"could not be read to its end for 60 s \(KafkaConnectionError"):
+            await asyncio.wait_for(task, 5)
+
+    played(script)
+
+
+def test_sets_that_judge_nothing_any_more_leave_and_nobody_notices() -> None:
+    async def script(topic: Topic) -> None:
+        versions = worker(topic)
+        await versions.offer(FIRST, 0)
+        topic.now_ms += 1_000
+        await versions.announce(SECOND)
+        topic.now_ms += KEPT_MS + 40_000
+        await versions.announce(FIRST)
+        await versions.confirm()
+        topic.compact()
+        fresh = worker(topic)
+        await fresh.confirm()
+        assert len(topic.records) == 2
+        assert fresh.timeline.eras == versions.timeline.eras
+        assert [era.objectives for era in fresh.timeline.eras] == [SECOND, FIRST]
+
+    played(script)
+
+
+# The file ------------------------------------------------------------------------------------------------------------
+
+SLO = """apiVersion: openslo/v1
+kind: SLO
+metadata: {name: pay}
+spec:
+  service: shop
+  indicator: {spec: {ratioMetric: {
+    good: {metricSource: {type: fleetbeat, spec: {source: probe-results, latency_us_le: LIMIT}}},
+    total: {metricSource: {type: fleetbeat, spec: {source: probe-results}}}}}}
+  timeWindow: [{duration: 7d, isRolling: true}]
+  budgetingMethod: Occurrences
+  objectives: [{target: 0.99}]
+"""
+
+
+def write(path: Path, limit: int = 0, text: str = SLO) -> None:
+    """As editors do: another file takes its place."""
+    new = path.with_suffix(".new")
+    new.write_text(text.replace("LIMIT", str(limit)))
+    new.replace(path)
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.fixture
+def slos(tmp_path: Path) -> Path:
+    path = tmp_path / "slos.yaml"
+    write(path, 1_000)
+    return path
+
+
+async def started(topic: Topic, slos: Path) -> tuple[Versions, ObjectivesFile]:
+    versions = worker(topic)
+    loaded = load_file(slos, load_objectives)
+    await versions.offer(loaded.objectives, loaded.written_ms)
+    return versions, ObjectivesFile(loaded, versions, load_objectives)
+
+
+def test_a_bad_file_leaves_the_objectives_and_names_the_place(slos: Path) -> None:
+    async def script(topic: Topic) -> None:
+        versions, file = await started(topic, slos)
+        before = versions.timeline
+        write(slos, -1)
+        refused = await file.reload()
+        assert isinstance(refused, Refused)
+        (problem,) = refused.problems
+        assert problem.startswith(f"{slos}:7:")
+        assert "latency_us_le: value -1: expected" in problem
+        assert versions.timeline is before
+        assert metrics.OBJECTIVES_FILE_USED._value.get() == 0
+        remove(slos)
+        assert isinstance(await file.reload(), Refused)
+        assert versions.timeline is before
+        assert len(topic.records) == 1
+
+    played(script)
+
+
+def test_a_file_is_looked_at_when_it_changes_and_again_when_kafka_was_away(
+    slos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objectives_file, "LOOK_EVERY_S", 0.005)
+
+    async def script(topic: Topic) -> None:
+        versions, file = await started(topic, slos)
+        watching = asyncio.create_task(file.watch())
+        topic.broken = True
+        write(slos, 2_000)
+        assert isinstance(await file.reload(), Failed)
+        await asyncio.sleep(0.05)
+        topic.broken = False
+        async with asyncio.timeout(5):
+            while len(versions.timeline.eras) < 2:  # noqa: ASYNC110 - the file is watched by looking
+                await asyncio.sleep(0.01)
+        assert versions.timeline.newest == load_objectives(slos)
+        await asyncio.sleep(0.05)
+        assert len(topic.records) == 2, "once is enough"
+        watching.cancel()
+
+    played(script)
+
+
+def test_a_reload_that_is_asked_for_says_what_came_of_it(slos: Path) -> None:
+    async def script(topic: Topic) -> None:
+        _, file = await started(topic, slos)
+        application = web.Application()
+        application.add_routes(reload_routes(file))
+        async with TestClient(TestServer(application)) as client:
+
+            async def reload() -> tuple[int, dict[str, object]]:
+                answer = await client.post("/-/reload")
+                return answer.status, json.loads(await answer.read())
+
+            assert await reload() == (200, {"announced": False, "objectives": 1, "start_ms": 0})
+            write(slos, 3000)
+            assert await reload() == (200, {"announced": True, "objectives": 1, "start_ms": 1_030_000})
+            write(slos, text="kind: Nothing")
+            status, said = await reload()
+            assert (status, said["error"]) == (422, "the objectives file is refused, those of before stay")
+            kinds = "SLO, Service, AlertPolicy or AlertCondition"
+            assert said["problems"] == [f"{slos}:1:1: kind: value 'Nothing': not supported; expected {kinds}"]
+            write(slos, 4000)
+            topic.broken = True
+            status, said = await reload()
+            assert (status, str(said["error"]).startswith("Kafka did not take the announcement: ")) == (503, True)
+            assert (await client.get("/-/reload")).status == 405
+
+    played(script)

@@ -1,0 +1,118 @@
+"""What views and `slo-status` say of an objective that has changed: its history goes on, each part as judged then."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from schemas.codec import decode, encode
+from schemas.records import ProbeResult, SloStatus
+from streams.core.versions import Announcement, Timeline
+from streams.processors.queries import Completeness, TableQueries
+from streams.processors.status import TOPIC, StatusPublisher
+from streams.views.payloads import standing_payload
+from tests.faults.world import BEGIN_MS, Clock, Worker, World, clock, objective
+
+__all__ = ["clock"]
+
+BEGIN_S = BEGIN_MS // 1_000
+OLD, GONE, NEW = objective("o", 500), objective("gone"), objective("new")
+SETS = (
+    Announcement(0, BEGIN_MS - 60_000, 0, (OLD, GONE)),
+    Announcement(1, BEGIN_MS, 0, (replace(OLD, latency_us_le=100), NEW)),
+    Announcement(2, BEGIN_MS + 1_000, BEGIN_MS + 90_000, (OLD, NEW)),
+    Announcement(3, BEGIN_MS + 2_000, BEGIN_MS + 100_000, (replace(OLD, target=0.5), NEW)),
+)
+LOG_S = 120
+# One event a second of 300 µs: good before second 30 and from second 90 on.
+GOOD_S = [*range(30), *range(90, LOG_S)]
+
+
+class Producer:
+    """Keeps what goes to `slo-status`."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, SloStatus]] = []
+
+    async def send(self, topic: str, key: bytes, value: bytes, *_: object) -> Any:  # noqa: ANN401 - Faust's future
+        assert topic == TOPIC
+        status = decode(value)
+        assert isinstance(status, SloStatus)
+        self.sent.append((key.decode(), status))
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+
+def asked(clock: Clock, question: Callable[[TableQueries], Any]) -> Any:  # noqa: ANN401 - of the question
+    """An answer at the end of the log."""
+    timeline = Timeline(SETS)
+
+    async def run() -> Any:  # noqa: ANN401 - as above
+        world = World(2, (OLD, GONE), clock)
+        world.known = lambda: timeline
+        worker = Worker(world, random.Random(1))
+        await worker.recover()
+        for second in range(LOG_S):
+            clock.now_ms = BEGIN_MS + second * 1_000 + 500
+            labels = ("p", "http", "s", "/", "eu")
+            event = ProbeResult("n", clock.now_ms, "b", second, *labels, success=True, latency_us=300)
+            assert encode(event)
+            world.probe(second % 2, event)
+        while worker.behind():
+            await worker.count()
+            await worker.fold()
+        fresh = Completeness(clock.now_ms, 0)
+        now_ms = clock.now_ms
+        queries = TableQueries(lambda: timeline, worker.objectives, 2, lambda: now_ms, lambda: fresh)
+        return await question(queries)
+
+    return asyncio.run(run())
+
+
+def test_every_second_is_there_as_it_was_judged(clock: Clock) -> None:
+    slices = asked(clock, lambda queries: queries.slices("o", BEGIN_MS, BEGIN_MS + LOG_S * 1_000))
+    assert [step.start_s - BEGIN_S for step in slices.steps] == list(range(LOG_S))
+    assert [step.start_s - BEGIN_S for step in slices.steps if step.good] == GOOD_S
+
+
+def test_windows_add_up_over_changes_and_the_answer_names_them(clock: Clock) -> None:
+    standing = asked(clock, lambda queries: queries.standing("o"))
+    *_, (_, longest) = standing.windows
+    assert (longest.total, longest.good) == (LOG_S, len(GOOD_S))
+    answer = standing_payload(standing, Completeness(0, 0))
+    assert (answer["target"], answer["version"]) == (0.5, OLD.version)
+    strict = replace(OLD, latency_us_le=100).version
+    assert answer["versions"] == [
+        {"version": OLD.version, "since_ms": 0},
+        {"version": strict, "since_ms": BEGIN_MS + 30_000},
+        {"version": OLD.version, "since_ms": BEGIN_MS + 90_000},
+    ]
+
+
+def test_a_new_objective_begins_with_its_start_and_one_that_left_is_unknown(clock: Clock) -> None:
+    slices = asked(clock, lambda queries: queries.slices("new", BEGIN_MS, BEGIN_MS + LOG_S * 1_000))
+    assert [step.start_s - BEGIN_S for step in slices.steps] == list(range(30, LOG_S))
+    with pytest.raises(KeyError):
+        asked(clock, lambda queries: queries.standing("gone"))
+
+
+def test_a_minute_is_published_under_one_version(clock: Clock) -> None:
+    """The table in ClickHouse has a row for each version of a minute: two rows would be summed."""
+
+    async def publish(queries: TableQueries) -> list[tuple[str, SloStatus]]:
+        app: Any = type("App", (), {"producer": Producer()})()
+        publisher = StatusPublisher(app, queries)
+        for _ in range(2):
+            await publisher.publish(BEGIN_MS + LOG_S * 1_000)
+            publisher.lose_all()  # everything is published anew
+        return app.producer.sent  # type: ignore[no-any-return]
+
+    sent: list[tuple[str, SloStatus]] = asked(clock, publish)
+    strict = replace(OLD, latency_us_le=100)
+    minutes = {(key, status.objective_version) for key, status in sent if key.startswith("o@")}
+    assert minutes == {(f"o@{BEGIN_MS}", OLD.version), (f"o@{BEGIN_MS + 60_000}", strict.version)}
+    assert {status.objective_version for key, status in sent if key == "o"} == {OLD.version}
