@@ -81,13 +81,13 @@ class Producer:
 
     def __init__(self, world: World, between: Callable[[], None]) -> None:
         self._world = world
-        self._between = between
+        self.between = between
         self.lives: float = float("inf")
 
     async def send(
         self, topic: str, key: bytes | None, value: bytes | None, partition: int | None, *_: object
     ) -> "asyncio.Future[None]":
-        self._between()
+        self.between()
         if self.lives <= 0:
             raise CrashError
         self.lives -= 1
@@ -107,7 +107,7 @@ class Worker:
     was in the logs then, and its commits are refused.
     """
 
-    def __init__(self, world: World, rng: random.Random) -> None:
+    def __init__(self, world: World, rng: random.Random, rollup: type[RollupProcessor] = RollupProcessor) -> None:
         self.world = world
         self._rng = rng
         self.producer = Producer(world, lambda: self.commit() if rng.random() < 0.2 else None)
@@ -127,7 +127,7 @@ class Worker:
         )
         app: Any = self.app
         index = SeriesIndex()
-        self.rollup = RollupProcessor(app, Judge(world.objectives, index), index, world.partitions)
+        self.rollup = rollup(app, Judge(world.objectives, index), index, world.partitions)
         self.objectives = ObjectivesProcessor(app, self._read, index)
         self.position = {tp: point.offset for tp, point in world.commits.items()}
 
@@ -135,6 +135,14 @@ class Worker:
         for partition in partitions:
             if log := self.world.logs[TP(topic, partition)]:
                 yield list(log)
+
+    def rebalance(self) -> None:
+        """All partitions go, and come back at their commits."""
+        self.rollup.lose_all()
+        self.objectives.lose_all()
+        self.consumer.committed = dict(self.world.commits)
+        self.position = {tp: point.offset for tp, point in self.world.commits.items()}
+        self.app.consumer_generation_id += 1
 
     async def recover(self) -> None:
         await self.objectives.recover(range(self.world.partitions))
