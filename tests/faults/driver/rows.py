@@ -10,6 +10,7 @@ from schemas.codec import encode
 from tests.faults.driver.group import reset_offsets, tear_last_page
 from tests.faults.driver.poison import heartbeat, poisons
 from tests.faults.driver.processes import PAGES, PARTIALS, DoomedWorker, deaths
+from tests.faults.driver.proxy import DEAF
 from tests.faults.driver.senders import HOUR_MS, send_old, send_poison, send_wild
 from tests.faults.driver.sharing import SESSION_S, TAKEOVER_S, keeps_all, share
 from tests.faults.driver.stand import Stand
@@ -69,6 +70,25 @@ def broker_gone(stand: Stand) -> None:
     stand.broker.start()
     stand.some_time(5, 15)
     stand.pause_broker(60 if stand.long else 15)
+
+
+def broken_network(stand: Stand) -> None:
+    """The worker's way to the broker is slow, then deaf to the one side, to the other and to both, then broken."""
+    proxy = stand.proxy()
+    worker = stand.worker(brokers=proxy.address).start().await_ready()
+    stand.keep(worker)  # one whose writes have timed out ends
+    stand.start_fleet()
+    proxy.delay_s = 0.1
+    stand.some_time(8, 15)
+    proxy.delay_s = 0.0
+    for held in DEAF:
+        proxy.held = held
+        stand.some_time(3, 20 if stand.long else 8)
+        proxy.held = frozenset()
+        stand.some_time(3, 8)
+    for _ in range(5):
+        stand.some_time(0, 3)
+        proxy.reset()
 
 
 def wild_clocks(stand: Stand) -> None:
@@ -189,6 +209,7 @@ ROWS = {
     2: Row("worker killed", killed_worker, 240),
     4: Row("worker frozen, woken", frozen_worker, 100),
     5: Row("broker killed, paused", broker_gone, 150),
+    6: Row("worker's network broken", broken_network, 120),
     9: Row("wild clocks", wild_clocks, 70),
     10: Row("poison", poisoned, 90),
     11: Row("torn state page", torn_page, 60),
