@@ -90,10 +90,11 @@ def main() -> int:
     )
     asked = parser.parse_args()
     draw = random.SystemRandom()
+    # Round by round: two runs of one row are seldom beside each other.
     runs = [
-        (row, seed)
+        (row, draw.randrange(1 << 32) if asked.seed is None else asked.seed)
+        for _ in range(1 if asked.seed is not None else asked.seeds)
         for row in asked.row or LONGEST_FIRST
-        for seed in ([asked.seed] if asked.seed is not None else [draw.randrange(1 << 32) for _ in range(asked.seeds)])
     ]
     outcomes = sorted(_outcomes(runs, asked), key=lambda outcome: outcome.row)
     print(f"\n{table(outcomes)}")

@@ -33,7 +33,7 @@ def drive(world: type[World], runs: int, *phases: Phase) -> int:
         suppress_health_check=list(HealthCheck),
     )
     try:
-        run_state_machine_as_test(machine, settings=chosen)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(machine, settings=chosen)
     finally:
         print(f"{world.__name__}: {machine.taken} steps")
     return machine.taken
