@@ -50,7 +50,7 @@ class Proxy:
     def __init__(self, port: int, target: int) -> None:
         self.delay_s = 0.0
         self.held: frozenset[Way] = frozenset()
-        self._port = port
+        self.port = port
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -58,11 +58,11 @@ class Proxy:
 
     @property
     def address(self) -> str:
-        return f"{LOOPBACK}:{self._port}"
+        return f"{LOOPBACK}:{self.port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
-        starting = asyncio.start_server(self._accept, LOOPBACK, self._port)
+        starting = asyncio.start_server(self._accept, LOOPBACK, self.port)
         self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result(10)
         return self
 
