@@ -81,17 +81,16 @@ class Proxy:
     def _reset(self) -> None:
         for writer in self._writers:
             sock: socket.socket = writer.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            if sock.fileno() >= 0:  # else the other end was quicker
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             writer.transport.abort()
 
     async def _end(self) -> None:
         self._server.close()
+        self.delay_s, self.held = 0.0, frozenset()
         self._reset()
-        mine = asyncio.current_task()
-        others = [task for task in asyncio.all_tasks() if task is not mine]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=5)
 
     async def _accept(self, near: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
         try:
