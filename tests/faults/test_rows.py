@@ -16,7 +16,8 @@ SHORT = Form(nodes=200, results_per_s=2_000, long=False, visible_s=60)
 @pytest.mark.kafka
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_every_second_is_exact_and_every_record_stored_once(tmp_path: Path) -> None:
+def test_every_second_is_exact_and_every_record_stored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUST_BACKTRACE", "0")
     outcome = run_row(TOGETHER, random.SystemRandom().randrange(1 << 32), SHORT, tmp_path)
     assert outcome.faults == ()
     assert outcome.events > 10_000
