@@ -24,6 +24,7 @@ from streams.core.series import Judge, SeriesIndex
 from streams.engine.app import App, EngineSettings, create_app, raw_schema
 from streams.engine.brokers import find_partitions
 from streams.engine.changelog import read_changelog
+from streams.engine.rounds import let_end, pause
 from streams.engine.transport import topic_partitions
 from streams.logs import configure_logs
 from streams.processors.liveness import LivenessProcessor
@@ -41,6 +42,8 @@ from streams.views.routes import Health, create_views
 STEP_EVERY_S = 0.25
 SAVE_EVERY_S = 2.0
 PUBLISH_EVERY_S = 5.0
+# So long a stop waits for the steps in hand: a broker that is gone acknowledges nothing.
+STOP_S = 10.0
 # Ready means that a question is answered from events this fresh at most.
 READY_LAG_RECORDS = 200_000
 
@@ -135,10 +138,8 @@ class Worker:
             asyncio.create_task(self._watch()),
         ]
         await self._stop.wait()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._failure is None:
+        ended = await let_end(tasks, STOP_S if self._failure is None else 0)
+        if ended and self._failure is None:
             await self._last_words()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.app.stop(), 15)
@@ -188,8 +189,8 @@ class Worker:
 
     async def _every(self, interval_s: float, step: Callable[[], Awaitable[None]]) -> None:
         while not self._stop.is_set():
-            await asyncio.sleep(interval_s)
-            if not self.app.rebalancing:
+            await pause(self._stop, interval_s)
+            if not self._stop.is_set() and not self.app.rebalancing:
                 await self._guarded(step)
 
     async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:

@@ -149,12 +149,12 @@ class Worker:
 
     async def count(self) -> None:
         """One step of the rollup over some of what waits in some of the source partitions."""
-        await self.rollup.process(self._polls(SOURCE))
+        await self.rollup.process(self.polls(SOURCE))
         await self.rollup.step()
 
     async def fold(self) -> None:
         """Some of what waits in some of the partitions of partials; pages are written."""
-        await self.objectives.process(self._polls(PARTIALS))
+        await self.objectives.process(self.polls(PARTIALS))
         await self.objectives.save()
 
     def freeze(self) -> None:
@@ -168,7 +168,7 @@ class Worker:
             if known is None or point.offset > known.offset:
                 self.world.commits[tp] = point
 
-    async def _polls(self, topic: str) -> AsyncIterator[Poll]:
+    async def polls(self, topic: str) -> AsyncIterator[Poll]:
         """Some come twice, as when Faust seeks back."""
         rng = self._rng
         for partition in rng.sample(range(self.world.partitions), self.world.partitions):
