@@ -28,14 +28,16 @@ def cut(request: pytest.FixtureRequest) -> str:
 
 async def stop_within(worker: Worker, cut: str, *, cancels: bool) -> None:
     """The stop comes when the thread has its result, and the loop has not heard of it."""
-    stop, task = asyncio.Event(), asyncio.current_task()
-    loop = asyncio.get_running_loop()
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
     processor: Any = worker.objectives if cut == "_snapshots" else worker.rollup
     inner: Callable[..., Any] = getattr(processor, cut)
 
     def told(*args: Any) -> Any:  # noqa: ANN401 - passed on
         found = inner(*args)
-        loop.call_soon_threadsafe(task.cancel if cancels else stop.set)
+        if cancels:
+            loop.call_soon_threadsafe(task.cancel)
+        else:
+            loop.call_soon_threadsafe(stop.set)
         setattr(processor, cut, inner)
         return found
 
