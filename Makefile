@@ -44,7 +44,7 @@ long: setup ## Hundreds of random worlds against the exactness rules: minutes
 	@exec $(BIN)/python -m pytest -n auto -m long --timeout 1800
 
 .PHONY: faults
-faults: setup ## Every fault of the matrix against real processes, three seeds each, and a table: an hour or two
+faults: setup ## Every fault of the matrix against real processes, three seeds each, and a table: over an hour
 	@exec $(BIN)/python -m tests.faults.run
 
 .PHONY: lint

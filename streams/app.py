@@ -28,6 +28,7 @@ from streams.engine.applied_schemas import require_our_schemas
 from streams.engine.brokers import find_partitions
 from streams.engine.changelog import read_changelog
 from streams.engine.members import Group, advertise
+from streams.engine.rounds import let_end, pause
 from streams.engine.transport import Consumer, topic_partitions
 from streams.logs import configure_logs
 from streams.processors.lags import Lags
@@ -55,6 +56,8 @@ SAVE_EVERY_S = 2.0
 SAVE_PAUSE_S = 8.0
 PUBLISH_EVERY_S = 5.0
 HEAR_EVERY_S = 1.0
+# So long a stop waits for the steps in hand: a broker that is gone acknowledges nothing.
+STOP_S = 10.0
 # Ready means that a question is answered from events this fresh at most.
 READY_LAG_RECORDS = 200_000
 
@@ -149,8 +152,8 @@ class Worker:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.set)
         self.app.finalize()
         await self.app.start()
-        rolling = asyncio.create_task(self._guarded(lambda: self._rollup.run(self._stop)))
-        tasks = [
+        steps = [
+            asyncio.create_task(self._guarded(lambda: self._rollup.run(self._stop))),
             asyncio.create_task(self._every(SAVE_EVERY_S, self._save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
             asyncio.create_task(self._fold_nodes()),
@@ -159,18 +162,19 @@ class Worker:
             asyncio.create_task(self._every(STEP_EVERY_S, self._look)),
             asyncio.create_task(self._every(LOOK_EVERY_S, self._watchdog.look)),
             asyncio.create_task(self._every(HEAR_EVERY_S, self._hear_others)),
+        ]
+        heard = [  # may be cut off anywhere
             asyncio.create_task(self._guarded(self._versions.follow)),
             asyncio.create_task(self._guarded(self._file.watch)),
             asyncio.create_task(self._guarded(self._reload_when_told)),
             asyncio.create_task(self._watch()),
         ]
         await self._stop.wait()
-        for task in tasks:
+        for task in heard:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(rolling, 10)  # what is counted should be sent
-        if self._failure is None and not rolling.cancelled():
+        ended = await let_end(steps, STOP_S if self._failure is None else 0)
+        await asyncio.gather(*heard, return_exceptions=True)
+        if ended and self._failure is None:
             await self._last_words()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.app.stop(), 15)
@@ -206,7 +210,7 @@ class Worker:
         """At high rates less often: the pages' work is that of what is open, and should take a fifth of the time."""
         started = time.monotonic()
         await self._objectives.save()
-        await asyncio.sleep(min(SAVE_PAUSE_S, 4 * (time.monotonic() - started)))
+        await pause(self._stop, min(SAVE_PAUSE_S, 4 * (time.monotonic() - started)))
     async def _reload_when_told(self) -> None:
         while await self._reload.wait():
             self._reload.clear()
@@ -236,8 +240,8 @@ class Worker:
 
     async def _every(self, interval_s: float, step: Callable[[], Awaitable[None]]) -> None:
         while not self._stop.is_set():
-            await asyncio.sleep(interval_s)
-            if not self.app.rebalancing:
+            await pause(self._stop, interval_s)
+            if not self._stop.is_set() and not self.app.rebalancing:
                 await self._guarded(step)
 
     async def _fold_nodes(self) -> None:

@@ -2,50 +2,40 @@
 
 import argparse
 import json
+import os
 import random
 import shutil
 import sys
 import time
 import traceback
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from tests.faults.driver.rows import ROWS
+from tests.faults.driver.capacity import measure
+from tests.faults.driver.jobs import run_jobs
+from tests.faults.driver.outcome import Outcome, table, write
+from tests.faults.driver.rows import ROWS, TOGETHER
 from tests.faults.driver.stand import Form, Stand
 
 FOLDER = Path(".fleetbeat/faults")
-HEAD = ("row", "fault", "kills", "events", "lost", "doubled", "recovery s", "verdict", "seed")
+# Two at once end together when the long rows do not come last.
+LONGEST_FIRST = sorted(ROWS.keys() - {TOGETHER}, key=lambda row: -ROWS[row].takes_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One run of one row; `faults` are sentences, none when it was exact."""
+def run_row(row: int, seed: int, form: Form, folder: Path, capacity: int | None = None) -> Outcome:
+    """One run; its folder is kept when something is wrong, and says what.
 
-    row: int
-    title: str
-    seed: int
-    kills: int
-    events: int
-    lost: int
-    doubled: int
-    recovery_s: float
-    faults: tuple[str, ...]
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        verdict = "exact" if not self.faults else "FAILED"
-        figures = (self.kills, self.events, self.lost, self.doubled, f"{self.recovery_s:.1f}", verdict, self.seed)
-        return (str(self.row), self.title, *map(str, figures))
-
-
-def run_row(row: int, seed: int, form: Form, folder: Path) -> Outcome:
-    """One run; its folder is kept when something is wrong, and says what."""
+    `capacity` is what one worker counts in a second; it is measured when the row asks for half of it.
+    """
     begun = time.monotonic()
     place = folder / f"row-{row:02}-seed-{seed}"
     print(f"row {row}: {ROWS[row].title}; seed {seed}", flush=True)
     shutil.rmtree(place, ignore_errors=True)
-    busy = replace(form, results_per_s=form.results_per_s * ROWS[row].busier)
-    stand = Stand(place, seed, busy, say=lambda line: print(line, flush=True))
+    if ROWS[row].at_half_capacity and form.long:
+        capacity = capacity or measure(folder / f"row-{row:02}-seed-{seed}-capacity", form, _say)
+        form = replace(form, results_per_s=capacity // 2)
+    stand = Stand(place, seed, form, _say)
     recovery_s, events, lost, doubled, faults = 0.0, 0, 0, 0, tuple[str, ...]()
     try:
         with stand:
@@ -58,10 +48,16 @@ def run_row(row: int, seed: int, form: Form, folder: Path) -> Outcome:
     except Exception as cause:  # noqa: BLE001 - whatever it is, the other rows go on
         (place / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
         faults = (*stand.faults, f"could not be judged: {type(cause).__name__}: {cause}")
-    outcome = Outcome(row, ROWS[row].title, seed, stand.kills, events, lost, doubled, recovery_s, faults)
+    took_s = round(time.monotonic() - begun)
+    figures = (stand.kills, events, lost, doubled, recovery_s, form.results_per_s, took_s)
+    outcome = Outcome(row, ROWS[row].title, seed, *figures, faults)
     _settle_folder(outcome, place)
-    print(f"  {'exact' if not faults else 'FAILED'} after {time.monotonic() - begun:.0f} s", flush=True)
+    _say(f"  {'exact' if not faults else 'FAILED'} after {took_s} s")
     return outcome
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _settle_folder(outcome: Outcome, place: Path) -> None:
@@ -73,12 +69,6 @@ def _settle_folder(outcome: Outcome, place: Path) -> None:
         print(f"  {fault}")
     print(f"  logs and ledgers: {place}")
     print(f"  again: {sys.executable} -m tests.faults.run --row {outcome.row} --seed {outcome.seed}", flush=True)
-
-
-def table(outcomes: list[Outcome]) -> str:
-    rows = [HEAD, *(outcome.cells for outcome in outcomes)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
 def main() -> int:
@@ -94,16 +84,35 @@ def main() -> int:
     )
     parser.add_argument("--short", action="store_true", help="fewer faults, as in CI")
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where failed runs are kept ({FOLDER})")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once (1)")
+    parser.add_argument("--out", type=Path, action="append", default=[], help="also write the table: .md, else JSON")
+    parser.add_argument(
+        "--capacity", type=int, help="results/s that one worker counts; else row 13, which sends half, measures it"
+    )
     asked = parser.parse_args()
+    os.environ["RUST_BACKTRACE"] = "0"  # as in the Makefile: one for each poisoned record takes seconds
     draw = random.SystemRandom()
-    form = Form(asked.nodes, asked.rate, long=not asked.short, visible_s=asked.visible)
-    outcomes = [
-        run_row(row, seed, form, asked.folder)
-        for row in asked.row or sorted(ROWS)
-        for seed in ([asked.seed] if asked.seed is not None else [draw.randrange(1 << 32) for _ in range(asked.seeds)])
+    # Round by round: two runs of one row are seldom beside each other.
+    runs = [
+        (row, draw.randrange(1 << 32) if asked.seed is None else asked.seed)
+        for _ in range(1 if asked.seed is not None else asked.seeds)
+        for row in asked.row or LONGEST_FIRST
     ]
+    outcomes = sorted(_outcomes(runs, asked), key=lambda outcome: outcome.row)
     print(f"\n{table(outcomes)}")
+    for path in asked.out:
+        write(outcomes, path)
     return 1 if any(outcome.faults for outcome in outcomes) else 0
+
+
+def _outcomes(runs: Sequence[tuple[int, int]], asked: argparse.Namespace) -> list[Outcome]:
+    if asked.jobs > 1:
+        shared = ("rate", "nodes", "visible", "folder", "capacity")
+        given = {name: getattr(asked, name) for name in shared if getattr(asked, name) is not None}
+        options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+        return run_jobs(runs, asked.jobs, [*options, *(["--short"] if asked.short else [])])
+    form = Form(asked.nodes, asked.rate, long=not asked.short, visible_s=asked.visible)
+    return [run_row(row, seed, form, asked.folder, asked.capacity) for row, seed in runs]
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from schemas.codec import decode, encode
 from schemas.dead_letters import MAX_KEPT_KEY_BYTES
 from schemas.records import ProbeResult, SloPartial, Source
 from streams import metrics
-from streams.engine.transport import Poll
+from streams.engine.transport import Poll, ResumePoint
 from streams.processors.dead_letters import dead_letters
 from streams.processors.objectives import NotHeardError
-from streams.processors.rollup import MAX_PENDING, SOURCE
+from streams.processors.rollup import MAX_PENDING, SOURCE, RollupProcessor
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from tests.faults.world import Clock, CrashError, Worker, World, clock, expected, objective
 
@@ -146,6 +146,53 @@ def test_a_poll_of_before_a_rebalance_is_not_counted_after_it(clock: Clock) -> N
         async with asyncio.timeout(1):
             await waiting
         assert not worker.rollup._pending
+
+    asyncio.run(run())
+
+
+class ForgetsThatItLostThem(RollupProcessor):
+    """Whoever has the partitions again believes to have had them all the time."""
+
+    def lose_all(self) -> None:
+        super().lose_all()
+        self._epoch %= 2
+
+
+@pytest.mark.parametrize("kind", [RollupProcessor, ForgetsThatItLostThem])
+def test_two_rebalances_in_one_flush(clock: Clock, kind: type[RollupProcessor]) -> None:
+    """While a flush is sent all partitions go and come back: nothing of it may be committed, or called counted."""
+
+    async def run() -> None:
+        scenario = Scenario(7, clock)
+        worker = Worker(scenario.world, scenario.rng, kind)
+        await worker.recover()
+        for _ in range(20):
+            scenario._traffic()
+            await worker.count()
+        points: list[dict[TP, ResumePoint]] = []
+
+        def rebalance_twice() -> None:
+            points.append(dict(worker.consumer.resume_points))
+            if len(points) == 2:
+                worker.rebalance()
+                worker.rebalance()
+
+        worker.producer.between = rebalance_twice
+        while len(points) < 2:
+            scenario._traffic()
+            await worker.count()
+        worker.producer.between = lambda: None
+        claims = [partition for partition in range(PARTITIONS) if worker.rollup.read_to(partition) is not None]
+        if kind is ForgetsThatItLostThem:
+            assert claims, "the control must be seen"
+            return
+        assert not claims
+        assert worker.consumer.resume_points == points[1]
+        await worker.recover()
+        while worker.behind():
+            await worker.count()
+            await worker.fold()
+        scenario._verify(worker)
 
     asyncio.run(run())
 

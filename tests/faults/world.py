@@ -89,13 +89,13 @@ class Producer:
 
     def __init__(self, world: World, between: Callable[[], None]) -> None:
         self._world = world
-        self._between = between
+        self.between = between
         self.lives: float = float("inf")
 
     async def send(
         self, topic: str, key: bytes | None, value: bytes | None, partition: int | None, *_: object
     ) -> "asyncio.Future[None]":
-        self._between()
+        self.between()
         if self.lives <= 0:
             raise CrashError
         self.lives -= 1
@@ -119,7 +119,7 @@ class Worker:
     was in the logs then, and its commits are refused.
     """
 
-    def __init__(self, world: World, rng: random.Random) -> None:
+    def __init__(self, world: World, rng: random.Random, rollup: type[RollupProcessor] = RollupProcessor) -> None:
         self.world = world
         self._rng = rng
         self.producer = Producer(world, lambda: self.commit() if rng.random() < 0.2 else None)
@@ -141,7 +141,7 @@ class Worker:
         )
         app: Any = self.app
         index = SeriesIndex()
-        self.rollup = RollupProcessor(app, Judge(world.objectives, index), index, world.partitions, world.known)
+        self.rollup = rollup(app, Judge(world.objectives, index), index, world.partitions, world.known)
         self.rollup._in_thread = _in_turn  # type: ignore[method-assign]  # else a seed would not tell what happens
         self.objectives = ObjectivesProcessor(app, self._read, index)
         self.position = {tp: point.offset for tp, point in world.commits.items()}
@@ -151,6 +151,14 @@ class Worker:
             if log := self.world.logs[TP(topic, partition)]:
                 yield list(log)
 
+    def rebalance(self) -> None:
+        """All partitions go, and come back at their commits."""
+        self.rollup.lose_all()
+        self.objectives.lose_all()
+        self.consumer.committed = dict(self.world.commits)
+        self.position = {tp: point.offset for tp, point in self.world.commits.items()}
+        self.app.consumer_generation_id += 1
+
     async def recover(self) -> None:
         await self.objectives.recover(range(self.world.partitions))
 
@@ -159,7 +167,7 @@ class Worker:
         stop = asyncio.Event()
         running = asyncio.create_task(self.rollup.run(stop))
         for _ in range(self._rng.randrange(1, 4)):
-            await self.rollup.process(self._polls(SOURCE))
+            await self.rollup.process(self.polls(SOURCE))
             for _ in range(self._rng.randrange(30)):
                 await asyncio.sleep(0)
         stop.set()
@@ -168,7 +176,7 @@ class Worker:
 
     async def fold(self) -> None:
         """Some of what waits in some of the partitions of partials; pages are written."""
-        await self.objectives.process(self._polls(PARTIALS))
+        await self.objectives.process(self.polls(PARTIALS))
         await self.objectives.save()
 
     def freeze(self) -> None:
@@ -182,7 +190,7 @@ class Worker:
             if known is None or point.offset > known.offset:
                 self.world.commits[tp] = point
 
-    async def _polls(self, topic: str) -> AsyncIterator[Any]:
+    async def polls(self, topic: str) -> AsyncIterator[Any]:
         """As records or as batches. Some come twice, as when Faust seeks back."""
         rng = self._rng
         for partition in rng.sample(range(self.world.partitions), self.world.partitions):

@@ -59,6 +59,27 @@ class CountingAgain(Rollup):
         return super().step(batches, events)
 
 
+class CuttingWholePolls(Rollup):
+    """A poll that was counted to its end is skipped; of one that was not, all rows count."""
+
+    def step(self, batches: list[SourceBatch], events: pl.DataFrame) -> Flush:  # type: ignore[override]
+        for batch in batches:
+            known = self.progress[batch.partition]
+            if known.applied_offset < batch.offsets[-1]:
+                self.progress[batch.partition] = Progress(int(batch.offsets[0]) - 1, known.frontier)
+        return super().step(batches, events)
+
+
+class SealingByTheClock(SloTable):
+    """What is over by the clock is sealed, here as if each record were followed by 20 s of silence."""
+
+    def seal(self) -> None:
+        self._settled()
+        for source, steps in self._steps.items():
+            self.frontiers[source] = max(self.frontiers[source], steps[-1][0] + 20_000)
+        super().seal()
+
+
 class Unlisted(PartPages):
     """The page of the open cells does not say how new the chunks were."""
 
@@ -88,6 +109,10 @@ class SealsFirst(World):
     table = SealingFirst
 
 
+class SealsByTheClock(World):
+    table = SealingByTheClock
+
+
 class Adds(World):
     table = Adding
 
@@ -110,6 +135,10 @@ class KeepsOldTables(World):
 
 class CountsAgain(World):
     rollup = CountingAgain
+
+
+class CutsWholePolls(World):
+    rollup = CuttingWholePolls
 
 
 class TakesTheLastPage(World):
@@ -162,3 +191,22 @@ class CommitsWhatIsRead(World):
     def commit_of(self, counter: Counter, partition: int) -> tuple[int, int]:
         progress = counter.rollup.progress[partition]
         return progress.applied_offset + 1, progress.frontier
+
+
+RULES: tuple[type[World], ...] = (
+    SealsFirst,
+    SealsByTheClock,
+    TakesTheLastPage,
+    ForgetsWhatChunksHold,
+    CutsWholePolls,
+    Adds,
+    BelievesOpenCells,
+    CommitsTheNewestFrontier,
+    CommitsWhatIsRead,
+    CountsAgain,
+    FoldsRepeats,
+    KeepsOldTables,
+    SettlesUnheard,
+    SharesPageKeys,
+    WritesOpenCellsFirst,
+)

@@ -150,6 +150,15 @@ class CountsFromTheNewestFrontier(World):
             super().begin_save(owner)
 
 
+class CountsWhatRowsHold(World):
+    """Does not cut at each row's own last offset what is read again from the oldest page on."""
+
+    def takes_over(self, name: int) -> Owner:
+        owner = super().takes_over(name)
+        owner.table._columns.view("last_offset")[:] = -1
+        return owner
+
+
 CONTROLS = [
     CommitsWhatIsRead,
     LetsNewNodesWait,
@@ -158,6 +167,7 @@ CONTROLS = [
     SharesPageKeys,
     DeletesTheOthersPagesAtOnce,
     CountsFromTheNewestFrontier,
+    CountsWhatRowsHold,
 ]
 
 

@@ -1,30 +1,25 @@
 """The scenarios: what each row of the fault matrix does to a stand. A scenario ends when its last fault is over."""
 
-import io
+import itertools
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
-from fastavro import schemaless_writer
-
-from schemas.catalog import load_catalog
-from schemas.codec import encode, frame
-from schemas.records import Heartbeat
+from schemas.codec import encode
 from tests.faults.driver.group import reset_offsets, tear_last_page
 from tests.faults.driver.poison import heartbeat, poisons
 from tests.faults.driver.processes import PAGES, PARTIALS, DoomedWorker, deaths
-from tests.faults.driver.stand import PROMISES, Stand
+from tests.faults.driver.proxy import DEAF
+from tests.faults.driver.senders import HOUR_MS, send_old, send_poison, send_wild
+from tests.faults.driver.sharing import SESSION_S, TAKEOVER_S, keeps_all, share
+from tests.faults.driver.stand import Stand
+from tests.faults.driver.together import together
 from tests.faults.driver.verdict import FORGED
 from tests.integration.worker_process import eventually, now_ms, probe_result
 
-SESSION_S = 6.0
-TAKEOVER_S = 60.0
 # What is younger may be in slices that are not sealed yet, of which a part only would be read again.
 OPEN_S = 25.0
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 
 
 def killed_worker(stand: Stand) -> None:
@@ -52,11 +47,11 @@ def frozen_worker(stand: Stand) -> None:
     first.start().await_ready()
     second.start()
     for frozen, other in ((second, first), (first, second)):
-        eventually(lambda: _share([first, second]), "sharing", TAKEOVER_S)
+        eventually(lambda: share([first, second]), "sharing", TAKEOVER_S)
         stand.some_time(1, 4)
         frozen.pause()
         time.sleep(SESSION_S)
-        eventually(partial(_keeps_all, other), "takeover", TAKEOVER_S)
+        eventually(partial(keeps_all, other), "takeover", TAKEOVER_S)
         stand.some_time(1, 4)
         frozen.resume()
         stand.some_time(1, 8)
@@ -77,21 +72,32 @@ def broker_gone(stand: Stand) -> None:
     stand.pause_broker(60 if stand.long else 15)
 
 
+def broken_network(stand: Stand) -> None:
+    """The worker's way to the broker is slow, then deaf to the one side, to the other and to both, then broken."""
+    proxy = stand.proxy()
+    worker = stand.worker(brokers=proxy.address).start().await_ready()
+    stand.keep(worker)  # one whose writes have timed out ends
+    stand.start_fleet()
+    proxy.delay_s = 0.1
+    stand.some_time(8, 15)
+    proxy.delay_s = 0.0
+    for held in DEAF:
+        proxy.held = held
+        stand.some_time(3, 20 if stand.long else 8)
+        proxy.held = frozenset()
+        stand.some_time(3, 8)
+    for _ in range(5):
+        stand.some_time(0, 3)
+        proxy.reset()
+
+
 def wild_clocks(stand: Stand) -> None:
     """Nodes whose clocks are an hour off, step back, or say what cannot be; the worker is killed among them."""
     worker = stand.worker().start()
     stand.start_fleet()
     worker.await_ready()
-    wild = (HOUR_MS, -HOUR_MS, DAY_MS, -DAY_MS, -400 * DAY_MS, 4_000, -4_000)
-    absolute = (0, -(1 << 62), 1 << 62, (1 << 63) - 1)
     for step in range(600):
-        now = now_ms()
-        times = [now - step * 1_000, *(now + off for off in wild), *absolute]
-        for number, ts in enumerate(times):
-            record = probe_result(
-                node_id=f"guest-{number}", seq=step, ts=ts, service=stand.rng.choice(["login", "new"])
-            )
-            stand.guests.send(record)
+        send_wild(stand, step)
         time.sleep(0.02)
         if step == 300:
             stand.kill(worker)
@@ -103,13 +109,10 @@ def poisoned(stand: Stand) -> None:
     worker = stand.worker().start()
     stand.start_fleet()
     worker.await_ready()
-    seq = 0
+    seq = itertools.count()
     for _ in range(5 if stand.long else 1):
         for each in poisons():
-            stand.guests.poison(each.topic, each.key, each.value, each.why)
-            stand.guests.send(probe_result(node_id="guest-1", seq=seq, service="login"))
-            stand.guests.send(heartbeat(node_id="guest-1", seq=seq))
-            seq += 1
+            send_poison(stand, each, next(seq))
             stand.some_time(0, 0.2)
         if stand.long:
             stand.kill(worker)
@@ -133,11 +136,8 @@ def mixed_schemas(stand: Stand) -> None:
     """Heartbeats of the first schema beside the fleet's, which has the newest; workers come and go."""
     worker = stand.worker().start()
     stand.start_fleet()
-    first = load_catalog().topic("heartbeats").versions[0]
     for seq in range(300):
-        for node in range(20):
-            record = heartbeat(node_id=f"guest-{node}", seq=seq)
-            stand.guests.send(record, frame(first.id, _body(record, first.parsed)))
+        send_old(stand, seq)
         time.sleep(0.05)
         if seq == 150:
             worker.await_ready()
@@ -194,24 +194,29 @@ def forged(stand: Stand) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the matrix; the fleet sends `busier` times what the others do."""
+    """A row of the matrix, and about how many seconds its long form takes on two idle cores."""
 
     title: str
     scenario: Callable[[Stand], None]
-    busier: int = 1
+    takes_s: int
+    at_half_capacity: bool = False
 
 
+# Row 0 is no row of the matrix: the short form of several.
+TOGETHER = 0
 ROWS = {
-    2: Row("worker killed", killed_worker),
-    4: Row("worker frozen, woken", frozen_worker),
-    5: Row("broker killed, paused", broker_gone),
-    9: Row("wild clocks", wild_clocks),
-    10: Row("poison", poisoned),
-    11: Row("torn state page", torn_page),
-    12: Row("schemas mixed", mixed_schemas),
-    13: Row("rebalance storm", storm, busier=5),
-    14: Row("an hour read again", replayed),
-    15: Row("forged nodes", forged),
+    TOGETHER: Row("many at once", together, 80),
+    2: Row("worker killed", killed_worker, 240),
+    4: Row("worker frozen, woken", frozen_worker, 100),
+    5: Row("broker killed, paused", broker_gone, 150),
+    6: Row("worker's network broken", broken_network, 120),
+    9: Row("wild clocks", wild_clocks, 70),
+    10: Row("poison", poisoned, 90),
+    11: Row("torn state page", torn_page, 60),
+    12: Row("schemas mixed", mixed_schemas, 70),
+    13: Row("rebalance storm", storm, 420, at_half_capacity=True),
+    14: Row("an hour read again", replayed, 80),
+    15: Row("forged nodes", forged, 110),
 }
 
 
@@ -228,24 +233,3 @@ def _one_more_or_less(stand: Stand, workers: list[DoomedWorker]) -> str:
         return f"{chosen.name} asked to stop"
     stand.kill(chosen)
     return f"{chosen.name} killed"
-
-
-def _kept(worker: DoomedWorker) -> set[str]:
-    """What this worker answers for itself; of others it would fetch what it does not keep."""
-    return {promise.id for promise in PROMISES if worker.get(f"/api/v1/slos/{promise.id}", alone=True)[0] == 200}
-
-
-def _keeps_all(worker: DoomedWorker) -> bool:
-    return len(_kept(worker)) == len(PROMISES)
-
-
-def _share(workers: list[DoomedWorker]) -> bool:
-    """Each keeps some, each objective is kept by one."""
-    kept = [_kept(worker) for worker in workers]
-    return all(kept) and sum(map(len, kept)) == len(set().union(*kept)) == len(PROMISES)
-
-
-def _body(record: Heartbeat, schema: dict[str, Any]) -> bytes:
-    out = io.BytesIO()
-    schemaless_writer(out, schema, asdict(record))
-    return out.getvalue()

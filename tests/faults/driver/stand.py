@@ -13,7 +13,6 @@ from pathlib import Path
 from random import Random
 from typing import Self
 
-from infra.kafka import LocalKafka
 from infra.local.children import Child, fleetbeat, unready
 from infra.local.figures import total
 from infra.oracle.agreement import await_agreement
@@ -24,6 +23,7 @@ from infra.oracle.sources import Sql, UnavailableError
 from infra.state import pick_port
 from tests.faults.driver.guests import Guests
 from tests.faults.driver.processes import DoomedWorker, Keeper
+from tests.faults.driver.proxy import FarKafka, Proxy
 from tests.faults.driver.verdict import Balance, Evidence, balance, judge_run
 from tests.faults.driver.views import ManyViews, many
 from tests.faults.driver.witness import Witness
@@ -80,7 +80,7 @@ class Stand:
         self.unreadable_pages = 0
         self.workers: dict[str, DoomedWorker] = {}
         self.faults: list[str] = []
-        self.broker = LocalKafka(folder, port=pick_port(None, None, "Kafka"), heap_mb=512)
+        self.broker = FarKafka(folder, port=pick_port(None, None, "Kafka"), heap_mb=512)
         self._form = form
         self._ledger = folder / "ledger"
         self._fleet: Child | None = None
@@ -124,10 +124,15 @@ class Stand:
     def brokers(self) -> str:
         return self.broker.bootstrap
 
-    def worker(self, name: str = "worker", *options: str) -> DoomedWorker:
-        """One that is not started yet."""
-        self.workers[name] = DoomedWorker(self.brokers, self.folder, self.objectives, name, options=options)
+    def worker(self, name: str = "worker", *options: str, brokers: str | None = None) -> DoomedWorker:
+        """One that is not started yet; `brokers` when it does not reach them in the usual way."""
+        known = brokers or self.brokers
+        self.workers[name] = DoomedWorker(known, self.folder, self.objectives, name, options=options)
         return self.workers[name]
+
+    def proxy(self) -> Proxy:
+        """Another way to the broker, until the end; to be called once."""
+        return self._cleanup.enter_context(Proxy(self.broker.proxy_port, self.broker.far_port))
 
     def start_fleet(self) -> None:
         """Sends until the run is judged."""

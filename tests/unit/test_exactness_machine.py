@@ -1,0 +1,62 @@
+"""Random interleavings of batches, crashes, replays cut otherwise, zombies and late events, drawn by hypothesis."""
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.unit.exactness_controls import RULES, BelievesOpenCells, SettlesUnheard
+from tests.unit.exactness_machine import Machine
+from tests.unit.exactness_world import World
+
+LONG_STEPS = 10_000
+# Four things must meet for these two: scripts in test_exactness.py show that the rules are needed.
+FOUND = [rule for rule in RULES if rule not in {BelievesOpenCells, SettlesUnheard}]
+
+
+def machine_of(world: type[World]) -> type[Machine]:
+    class Drawn(Machine):
+        world_class = world
+
+    return Drawn
+
+
+def drive(world: type[World], runs: int, *phases: Phase) -> int:
+    """Steps that did something. Raises AssertionError with the shortest story that went wrong."""
+    machine = machine_of(world)
+    chosen = settings(
+        max_examples=runs,
+        stateful_step_count=50,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        phases=phases or (Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    try:
+        run_state_machine_as_test(machine, settings=chosen)
+    finally:
+        print(f"{world.__name__}: {machine.taken} steps")
+    return machine.taken
+
+
+def test_the_tables_are_what_the_log_says_whatever_is_drawn() -> None:
+    assert drive(World, 20) > 400
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_200)
+def test_ten_thousand_steps() -> None:
+    assert drive(World, 320) >= LONG_STEPS
+
+
+def test_a_missing_rule_is_found() -> None:
+    with pytest.raises(AssertionError):
+        drive(FOUND[0], 300, Phase.generate)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize("without", FOUND[1:], ids=lambda rule: rule.__name__)
+def test_any_missing_rule_is_found_in_the_end(without: type[World]) -> None:
+    with pytest.raises(AssertionError):
+        drive(without, 1_500, Phase.generate)
