@@ -1,9 +1,10 @@
 """Our worker beside its peers: one topic, the same records, and from all of them the same windows.
 
-Windows of 60 s every 10 s for each (service, endpoint): total, good, sum_us and a log-bucket histogram. Every contestant is a
-process that reads the topic from its beginning on the same broker, one after the other, with its state made durable; what
-is compared are all integers of all windows, as each has them in Kafka afterwards, with an offline recompute. The slower
-ones get fewer of the records: their fill comes first. A rate is what is counted between the first and the last tenth.
+Windows of 60 s every 10 s for each (service, endpoint): total, good, sum_us and a log-bucket histogram. Every
+contestant is a process that reads the topic from its beginning on the same broker, one after the other, with its state
+made durable; what is compared are all integers of all windows, as each has them in Kafka afterwards, with an offline
+recompute. The slower ones get fewer of the records: their fill comes first. A rate is what is counted between the first
+and the last tenth.
 `fleetbeat bench peers --json` prints only the last line; as a file it takes `--small` and names of contestants.
 """
 
@@ -175,10 +176,9 @@ def _figures(race: Race) -> dict[str, float]:
 def _show(contests: Sequence[Contest]) -> None:
     for one in contests:
         for name, race in one.races.items():
-            print(
-                f"{one.series:>6,} series  {name:<14}{race.events_per_s:>10,.0f} events/s {race.cpu_us:>9.2f} µs of CPU an event"
-                f"  of {race.events:>9,} events  ours over it {one.ratio(name):,.2f}  {one.differences.get(name, '') or 'equal'}"
-            )
+            figures = f"{race.events_per_s:>10,.0f} events/s {race.cpu_us:>9.2f} µs of CPU an event"
+            verdict = one.differences.get(name) or f"ours over it {one.ratio(name):,.2f}"
+            print(f"{one.series:>6,} series  {name:<14}{figures}  of {race.events:>9,} events  {verdict}")
 
 
 def _schema(folder: Path) -> Path:

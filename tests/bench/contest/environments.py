@@ -1,4 +1,4 @@
-"""What peers need to run, made once under .fleetbeat/ from pinned versions: a venv for Quix Streams, jars and classes."""
+"""What peers need to run, made once under .fleetbeat/ from pinned versions: a venv for Quix, jars and classes."""
 
 import hashlib
 import shutil

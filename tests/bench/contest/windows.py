@@ -47,7 +47,7 @@ class Windows:
 
 
 def bounds() -> list[int]:
-    """The greatest latency of each bucket in µs, up to a day: 0, then the whole part of 1.02^0, 1.02^1, …"""
+    """The greatest latency of each bucket in µs, up to a day: 0, then the whole parts of 1.02 to 0, 1, 2 and so on."""
     found = [0]
     while found[-1] < 86_400_000_000:
         found.append(51 ** (len(found) - 1) // 50 ** (len(found) - 1))

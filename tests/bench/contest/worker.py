@@ -66,7 +66,7 @@ class Contestant:
     def _seconds(self, pair: tuple[str, str], promise: Promise, now_ms: int) -> list[tuple[object, ...]]:
         slices = self._process.slices(promise, now_ms - _HOUR_MS, now_ms + 10_000)
         if isinstance(slices, str):
-            raise RuntimeError(f"{promise.id}: {slices}; expected slices")
+            raise RuntimeError(f"{promise.id}: {slices}; expected slices")  # noqa: TRY004 - an answer, not a type
         name = "\t".join(pair)
         return [
             (name, start_ms // 1_000, 0, row["total"], row["good"], row["sum_us"]) for start_ms, row in slices.items()

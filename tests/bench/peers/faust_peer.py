@@ -1,7 +1,7 @@
 """Plain Faust: its hopping table of 60 s every 10 s for each (service, endpoint), as its manual shows it.
 
-A program started by `tests/bench/peers.py`. Arguments: brokers, application id, schema file, state folder, progress file,
-bounds file, partitions. How many events are in their windows is written to the progress file every 0.1 s, as
+A program started by `tests/bench/peers.py`. Arguments: brokers, application id, schema file, state folder, progress
+file, bounds file, partitions. How many events are in their windows is written to the progress file every 0.1 s, as
 `monotonic-ns count`. SIGTERM ends it in good order.
 """
 
@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +88,7 @@ async def rekey(results: StreamT[bytes]) -> None:
 async def count(measures: StreamT[list[int]]) -> None:
     """Every event into its windows."""
     global events  # noqa: PLW0603 - one thread counts, the other one reads
-    found: AsyncIterator[tuple[Any, list[int]]] = measures.items()
-    async for pair, measure in found:
+    async for pair, measure in measures.items():
         windows[pair].apply(add, measure)
         events += 1
 

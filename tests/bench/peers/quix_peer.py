@@ -1,7 +1,7 @@
 """Quix Streams: windows of 60 s every 10 s for each (service, endpoint), in RocksDB with a changelog.
 
-A program of its own environment, started by `tests/bench/peers.py`. Arguments: brokers, group, schema file, state folder,
-progress file, bounds file. How many events are in their windows is written to the progress file every 0.1 s, as
+A program of its own environment, started by `tests/bench/peers.py`. Arguments: brokers, group, schema file, state
+folder, progress file, bounds file. How many events are in their windows is written to the progress file every 0.1 s, as
 `monotonic-ns count`. SIGTERM ends it in good order: with a last checkpoint.
 """
 
@@ -30,7 +30,7 @@ events = 0
 
 
 class Counts(Aggregator):
-    """[total, good, sum_us, first bucket, a count for each bucket from there on]: short as JSON, which Quix keeps it as."""
+    """[total, good, sum_us, first bucket, a count for each bucket from there on]: Quix keeps it as JSON."""
 
     def initialize(self) -> list[int]:
         return []
