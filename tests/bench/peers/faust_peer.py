@@ -41,9 +41,7 @@ app = faust.App(
     producer_linger=0.02,
 )
 source = app.topic("probe-results", key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
-pairs = app.topic(
-    f"{APP_ID}-pairs", key_type=str, value_type=list, partitions=int(PARTITIONS), value_serializer="json", internal=True
-)
+pairs = app.topic(f"{APP_ID}-pairs", key_type=str, partitions=int(PARTITIONS), value_serializer="json", internal=True)
 
 
 def event_time_s(event: EventT[Any] | None) -> float:
@@ -51,7 +49,7 @@ def event_time_s(event: EventT[Any] | None) -> float:
 
 
 windows = (
-    app.Table("windows", default=list, partitions=int(PARTITIONS), value_type=list)
+    app.Table("windows", default=list, partitions=int(PARTITIONS))
     .hopping(SIZE_S, STEP_S, expires=EXPIRES_S)
     .relative_to(event_time_s)
 )

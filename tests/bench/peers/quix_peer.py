@@ -90,7 +90,7 @@ pairs = app.dataframe(source).apply(measure).group_by("pair", key_serializer="st
 pairs = pairs.apply(lambda value: value["measure"])
 # The repartition topic has the broker's clock; the time of the event is in the value.
 pairs = pairs.set_timestamp(lambda value, *_: value[0]).update(count)
-pairs = pairs.hopping_window(SIZE_MS, STEP_MS, GRACE_MS, name="windows").agg(counts=Counts()).final()
+pairs = pairs.hopping_window(SIZE_MS, STEP_MS, GRACE_MS, name="windows").agg(counts=Counts()).final("partition")
 
 threading.Thread(target=tell, daemon=True).start()
 app.run()
