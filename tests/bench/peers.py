@@ -36,8 +36,13 @@ PARTITIONS = 12
 SCORED, BESIDE = 1_000, 20
 OURS = "fleetbeat"
 # From the slowest to the fastest: each fill comes on top of those before it.
-FILLS = {"plain_faust": Fill(500, 20), "quix": Fill(5_000, 20), "kafka_streams": Fill(60_000, 20)}
-SMALL = {"plain_faust": Fill(100, 12), "quix": Fill(1_000, 12), "kafka_streams": Fill(8_000, 12)}
+FILLS = {
+    "plain_faust": Fill(300, 10),
+    "quix": Fill(3_000, 10),
+    "kafka_streams": Fill(40_000, 10),
+    OURS: Fill(100_000, 12),
+}
+SMALL = {"plain_faust": Fill(50, 6), "quix": Fill(400, 6), "kafka_streams": Fill(3_000, 6), OURS: Fill(40_000, 10)}
 OBJECTIVES = 20
 STREAM_THREADS, STREAM_COMMIT_MS = 2, 2_000
 FLOORS = {"events_per_s": 150_000, "kafka_streams": 3, "quix": 5, "plain_faust": 100, "bare_client": 0.25}
@@ -99,13 +104,14 @@ def contest(series: int, fills: dict[str, Fill], only: Sequence[str] = ()) -> Co
                 run_apply(kafka.bootstrap, PARTITIONS, local=True)
             arena, traffic = Arena(kafka.bootstrap, folder), Traffic(kafka.bootstrap, folder, series)
             for peer, fill in fills.items():
-                _say(f"{series:,} series: {fill.seconds} s of {fill.rate_per_s:,} probe results/s, then {peer}")
+                _say(f"{series:,} series: {fill.seconds} s of {fill.rate_per_s:,} probe results/s for {peer}")
                 traffic.send(fill)
-                if only and peer not in only:
+                if peer == OURS or (only and peer not in only):
                     continue
                 races[peer], found = RUNNERS[peer](arena, traffic.events)
                 differences[peer] = difference(traffic.expected(), found)
                 _say(f"{peer}: {races[peer]} {differences[peer] or f'{found.count} windows equal'}")
+            _say(f"{series:,} series, {traffic.events:,} events: {OURS} and the bare client")
             expected = traffic.expected()
             pairs = some_pairs(expected, OBJECTIVES)
             races[OURS], shown = Contestant(kafka.bootstrap, folder, pairs).run(traffic.events)

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from infra.local.children import Child
 
 SOURCE = "probe-results"
-PATIENCE_S = 240.0
+PATIENCE_S = 120.0
 _POLL_S = 0.2
 
 
