@@ -11,9 +11,14 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 
 from streams.core.histogram import BOUNDS, buckets_of
+from streams.core.rollup import CELL_ROWS
+from streams.core.series import SeriesIndex, series_name
+from streams.core.table import Heading, SloTable
+from streams.engine.pages import OPEN, PartPages, chunk_part, page_key, write_chunk, write_open
 from tests.bench.contest import changelogs
 from tests.bench.contest.racing import Sample, judge, told_by
 from tests.bench.contest.windows import Windows, bounds, difference, from_lists, recompute
+from tests.bench.contest.worker import of_tables, table_of
 from tests.programs import need, run
 
 JAVA = Path(__file__).parents[1] / "bench" / "peers" / "kafka_streams" / "src" / "main" / "java"
@@ -141,4 +146,29 @@ def test_the_recompute_takes_columns_without_events() -> None:
     nothing = np.zeros(0, np.int64)
     assert recompute(PAIRS, nothing, nothing, nothing.astype(np.bool_), nothing).totals.equals(
         pl.DataFrame(schema=windows().totals.schema)
+    )
+
+
+@pytest.mark.parametrize("frontier_s", [0, 100, 10_000])
+def test_the_windows_of_the_worker_are_read_from_its_pages_sealed_or_not(frontier_s: int) -> None:
+    index = SeriesIndex()
+    series = [index.number(series_name(*pair.split("\t"), "eu-1", "http")) for pair in PAIRS]
+    rows = [
+        (0, series[code], ts_ms // 1_000, -1, int(np.searchsorted(BOUNDS, us)), good, 1, us, us, 0)
+        for code, ts_ms, good, us in EVENTS
+    ]
+    table = SloTable(histograms_in_hours=False)
+    cells = pl.DataFrame(rows, schema={**CELL_ROWS, "offset": pl.Int64}, orient="row")
+    table.fold([Heading(0, ((0, 0, frontier_s * 1_000),))], cells)
+    table.seal()
+    pages = PartPages()
+    for key, chunk in table.chunks.items():
+        pages.apply(page_key("series", chunk_part(key), "e"), write_chunk(chunk, index))
+    pages.apply(page_key("series", OPEN, "e"), write_open(table, "id", index))
+    index = SeriesIndex()
+    index.number("slo:other@1")
+    found = of_tables([table_of(pages, index), table_of(PartPages(), index)], index)
+    # After 10,000 s nothing of this is kept as seconds any more: the control.
+    assert (
+        difference(windows(), found).startswith("totals") if frontier_s == 10_000 else not difference(windows(), found)
     )

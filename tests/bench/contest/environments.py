@@ -20,8 +20,8 @@ def quix_python() -> Path:
 
     def make(folder: Path) -> None:
         _run([sys.executable, "-m", "venv", folder])
-        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        _run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", lock])
+        pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+        _run([folder / "bin" / "python", *pip, "--only-binary", ":all:", "-r", lock])
 
     return _made("quix", [lock], make) / "bin" / "python"
 

@@ -35,19 +35,21 @@ class Contestant:
         self._objectives = write_objectives(folder / "slos.yaml", self._promises.values())
         self._process = WorkerProcess(brokers, folder, self._objectives)
 
-    def run(self, events: int) -> tuple[Race, pl.DataFrame]:
-        """The race, until nothing is left to be acknowledged; and what the views then show, rows as TOTALS."""
+    def run(self, events: int) -> tuple[Race, float, pl.DataFrame]:
+        """The race; seconds until what was counted is acknowledged and committed; what the views show (TOTALS)."""
         with self._process as worker:
             worker.start()
             race = watch(worker.child, events, self._counted)
-            deadline = time.monotonic() + PATIENCE_S
+            counted = time.monotonic()
+            deadline = counted + PATIENCE_S
             while self._metric("fleetbeat_consumer_lag_records"):
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"the worker still lags after {PATIENCE_S:.0f} s")
                 time.sleep(0.1)
+            after_s = time.monotonic() - counted
             views = self._views()
             worker.stop()  # with a last save
-        return race, views
+        return race, after_s, views
 
     def _counted(self) -> tuple[float, int]:
         return time.monotonic(), self._metric("fleetbeat_rollup_events_total")
@@ -76,7 +78,12 @@ class Contestant:
 def from_pages(brokers: str, partitions: int) -> Windows:
     """All windows, summed from the seconds of the plain series in the worker's state pages: what a crash leaves."""
     index = SeriesIndex()
-    tables = [asyncio.run(_table(brokers, partition, index)) for partition in range(partitions)]
+    pages = [asyncio.run(_pages(brokers, partition)) for partition in range(partitions)]
+    return of_tables([table_of(found, index) for found in pages], index)
+
+
+def of_tables(tables: Sequence[SloTable], index: SeriesIndex) -> Windows:
+    """All windows of the plain series of some tables, sealed or not."""
     good = pl.col("good").cast(pl.Int64) * pl.col("n")
     rows = pl.concat([_seconds_of(table) for table in tables])
     names = pl.Series("pair", [_pair(name) for name in index.names], dtype=pl.String)
@@ -84,14 +91,19 @@ def from_pages(brokers: str, partitions: int) -> Windows:
     return slide(rows.select(COUNTED.names()).cast(COUNTED))  # type: ignore[arg-type]
 
 
-async def _table(brokers: str, partition: int, index: SeriesIndex) -> SloTable:
+async def _pages(brokers: str, partition: int) -> PartPages:
     pages = PartPages()
     async for records in read_changelog(brokers, PAGES_TOPIC, [partition]):
         for record in records:
             pages.apply(record.key or b"", record.value)
+    return pages
+
+
+def table_of(pages: PartPages, index: SeriesIndex) -> SloTable:
+    """The table of the plain series. Raises RuntimeError when pages are missing or cannot be read."""
     table = SloTable(histograms_in_hours=False)
     if reasons := load(table, pages, PLAIN, index):
-        raise RuntimeError(f"pages of partition {partition}: {reasons}")
+        raise RuntimeError(f"pages: {reasons}; expected whole ones")
     return table
 
 

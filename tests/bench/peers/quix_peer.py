@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
-from quixstreams import Application
-from quixstreams.dataframe.windows.aggregations import Aggregator
+from quixstreams import Application  # type: ignore[import-not-found]  # it is in an environment of its own
+from quixstreams.dataframe.windows.aggregations import Aggregator  # type: ignore[import-not-found]
 
 SIZE_MS, STEP_MS = 60_000, 10_000
 GRACE_MS = 3_600_000  # partitions of a backlog are read unevenly; nobody shall drop an event for that
@@ -29,7 +29,7 @@ bounds = json.loads(Path(BOUNDS).read_text())
 events = 0
 
 
-class Counts(Aggregator):
+class Counts(Aggregator):  # type: ignore[misc]  # nor are its types here
     """[total, good, sum_us, first bucket, a count for each bucket from there on]: Quix keeps it as JSON."""
 
     def initialize(self) -> list[int]:
