@@ -1,9 +1,12 @@
 """Topics that are deleted and created again, with all that Kafka holds in lists: sources, state pages and nodes."""
 
 from collections.abc import Iterable, Sequence
+from random import Random
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.records import Source
 from streams.core.lineage import Lineage
@@ -135,6 +138,47 @@ def test_control_by_partition_alone_the_events_of_the_second_topic_are_lost() ->
 @pytest.mark.parametrize("saved", [False, True])
 def test_what_a_stopped_worker_says_of_the_first_topic_afterwards_changes_nothing(saved: bool) -> None:  # noqa: FBT001 - a case
     assert source_created_anew(RecreatedWorld, saved=saved, zombie=True) == both(FIRST, SECOND)
+
+
+def random_life(rng: Random) -> tuple[Rows, Rows]:
+    """Two topics after each other whose seconds overlap, with crashes and saves; in the end all is sealed."""
+    first = [at(0.2 * n, 0.2 * n + rng.choice((0, 0, 3, -1))) for n in range(rng.randint(1, 30))]
+    begin = 0.2 * len(first) + rng.choice((0.1, 1, 8))
+    second = [at(begin + 0.3 * n, begin + 0.3 * n - rng.choice((0, 0, 2, 20))) for n in range(rng.randint(1, 30))]
+    second += [at(begin + 40, begin + 40), at(begin + 80, begin + 80)]
+    world = RecreatedWorld([first])
+    for log in (first, second):
+        if log is second:
+            ghost = world.recreate_source([second])
+        while world.counters[0].next[0] < len(log):
+            at_ = world.counters[0].next[0]
+            world.count(world.counters[0], (0, at_, rng.randint(at_ + 1, min(len(log), at_ + 12))))
+            happen(world, rng)
+    world.topic_id, world.log = "first", [[*first, at(begin, begin)]]
+    world.count(ghost, (0, len(first), len(first) + 1), commit=False)
+    world.topic_id, world.log = "second", [second]
+    world.fold()
+    world.owners[0].seal()
+    return answered(world), both(first, second)
+
+
+def happen(world: World, rng: Random) -> None:
+    act = rng.random()
+    if act < 0.3:
+        world.fold()
+    elif act < 0.5:
+        world.fold()
+        world.save(acked=rng.choice((None, None, 1, 2)))
+        world.replace_owner()
+    elif act < 0.6:
+        world.restart_counters()
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_whatever_happens_the_tables_hold_both_topics(rng: Random) -> None:
+    found, wanted = random_life(rng)
+    assert found == wanted
 
 
 def test_partials_that_name_no_topic_are_of_the_one_that_was_heard_last() -> None:
