@@ -33,7 +33,7 @@ def run_row(row: int, seed: int, form: Form, folder: Path, capacity: int | None 
     print(f"row {row}: {ROWS[row].title}; seed {seed}", flush=True)
     shutil.rmtree(place, ignore_errors=True)
     if ROWS[row].at_half_capacity and form.long:
-        capacity = capacity or measure(folder / f"row-{row:02}-seed-{seed}-capacity", form, _say)
+        capacity = capacity or measure(place.with_name(f"{place.name}-capacity"), form, _say)
         form = replace(form, results_per_s=capacity // 2)
     stand = Stand(place, seed, form, _say)
     recovery_s, events, lost, doubled, faults = 0.0, 0, 0, 0, tuple[str, ...]()

@@ -1,5 +1,6 @@
 """How many results a second one worker counts here and now: half of that is what the storm is made of."""
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ COUNTED = "fleetbeat_rollup_events_total"
 
 def measure(folder: Path, form: Form, say: Callable[[str], None]) -> int:
     """Results counted in a second while more come, with fleet, broker and archive beside it on the same machine."""
+    shutil.rmtree(folder, ignore_errors=True)
     with Stand(folder, 0, replace(form, results_per_s=TOO_MANY_PER_S), say) as stand:
         worker = stand.worker().start().await_ready()
         stand.start_fleet()
@@ -25,5 +27,6 @@ def measure(folder: Path, form: Form, say: Callable[[str], None]) -> int:
         time.sleep(MEASURED_S)
         counted = worker.metric(COUNTED) - before
         capacity = round(counted / (time.monotonic() - begun))
+    shutil.rmtree(folder)
     say(f"  one worker counts {capacity:,} results/s here")
     return capacity
