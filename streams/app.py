@@ -211,6 +211,7 @@ class Worker:
         started = time.monotonic()
         await self._objectives.save()
         await pause(self._stop, min(SAVE_PAUSE_S, 4 * (time.monotonic() - started)))
+
     async def _reload_when_told(self) -> None:
         while await self._reload.wait():
             self._reload.clear()

@@ -45,7 +45,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class _Heads:
-    """By row: whether its record names its partition, as which source, with which applied offset and frontier before."""
+    """By row: whether its record names its partition, as which source, how far it was read, and the frontier before."""
 
     known: npt.NDArray[np.bool_]
     source: npt.NDArray[np.int32]

@@ -180,7 +180,8 @@ def test_two_rebalances_in_one_flush(clock: Clock, kind: type[RollupProcessor]) 
         worker.producer.between = rebalance_twice
         while len(points) < 2:
             scenario._traffic()
-            await worker.count()
+            await worker.rollup.process(worker.polls(SOURCE))
+            await worker.rollup.step()
         worker.producer.between = lambda: None
         claims = [partition for partition in range(PARTITIONS) if worker.rollup.read_to(partition) is not None]
         if kind is ForgetsThatItLostThem:

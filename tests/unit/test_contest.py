@@ -14,6 +14,7 @@ from streams.core.histogram import BOUNDS, buckets_of
 from streams.core.rollup import CELL_ROWS
 from streams.core.series import SeriesIndex, series_name
 from streams.core.table import Heading, SloTable
+from streams.engine.page_heads import Origin
 from streams.engine.pages import OPEN, PartPages, chunk_part, page_key, write_chunk, write_open
 from tests.bench.contest import changelogs
 from tests.bench.contest.racing import Sample, judge, told_by
@@ -163,8 +164,8 @@ def test_the_windows_of_the_worker_are_read_from_its_pages_sealed_or_not(frontie
     table.seal()
     pages = PartPages()
     for key, chunk in table.chunks.items():
-        pages.apply(page_key("series", chunk_part(key), "e"), write_chunk(chunk, index))
-    pages.apply(page_key("series", OPEN, "e"), write_open(table, "id", index))
+        pages.apply(page_key("series", chunk_part(key), "e"), write_chunk(chunk, Origin(), index))
+    pages.apply(page_key("series", OPEN, "e"), write_open(table, Origin(), index))
     index = SeriesIndex()
     index.number("slo:other@1")
     found = of_tables([table_of(pages, index), table_of(PartPages(), index)], index)

@@ -183,7 +183,8 @@ async def taken_of_an_endless_log(process: Any, topic: str) -> int:  # noqa: ANN
 
 def test_results_that_nobody_counts_are_not_taken_without_end() -> None:
     index = SeriesIndex()
-    own = RollupProcessor(app_of(), Judge((), index), index, 1)
+    judge = Judge((), index)
+    own = RollupProcessor(app_of(), judge, index, 1, lambda: judge.timeline)
     taken = asyncio.run(taken_of_an_endless_log(own.process, rollup.SOURCE))
     assert rollup.MAX_PENDING < taken <= rollup.MAX_PENDING + POLL
     assert own._pending_count == taken

@@ -59,7 +59,8 @@ async def until(holds: Callable[[], object]) -> None:
 @asynccontextmanager
 async def running(fake: Held) -> AsyncIterator[RollupProcessor]:
     index, stop = SeriesIndex(), asyncio.Event()
-    own = RollupProcessor(fake, Judge((), index), index, PARTITIONS)  # type: ignore[arg-type]
+    judge = Judge((), index)
+    own = RollupProcessor(fake, judge, index, PARTITIONS, lambda: judge.timeline)  # type: ignore[arg-type]
     task = asyncio.create_task(own.run(stop))
     yield own
     stop.set()
@@ -176,7 +177,8 @@ def test_a_rebalance_between_two_flushes_leaves_nothing_of_either(*, compared: b
 def test_a_failed_flush_ends_the_run_and_the_next_one_is_not_sent() -> None:
     async def run() -> None:
         fake, index = Held(), SeriesIndex()
-        own = RollupProcessor(fake, Judge((), index), index, PARTITIONS)  # type: ignore[arg-type]
+        judge = Judge((), index)
+        own = RollupProcessor(fake, judge, index, PARTITIONS, lambda: judge.timeline)  # type: ignore[arg-type]
         task = asyncio.create_task(own.run(asyncio.Event()))
         await two_under_way(own, fake, [record(0, 0, 0, LOUD)], [record(1, 1, 1, LOUD)])
         for acked in fake._waiting:

@@ -145,10 +145,10 @@ def test_nothing_is_counted_while_nobody_knows_what_judges_it(fake: Fake, monkey
     monkeypatch.setattr(processor, "TELL_ALL_EVERY_S", 0)
     own = steps(fake)
     known, own._known = own._known, lambda: None
-    own._pending.append(OPEN)
+    own._pending.append(Poll(OPEN, 0))
     asyncio.run(own.step())
     assert fake.sent == []
-    assert own._pending == [OPEN]
+    assert own._pending == [Poll(OPEN, 0)]
     own._known = known
     asyncio.run(own.step())
     assert len(fake.sent) == PARTITIONS

@@ -14,6 +14,7 @@ from streams.core.liveness.table import NodeTable
 from streams.core.objectives import Objective, Selector
 from streams.core.routing import Members
 from streams.core.slices import SECONDS, Tier
+from streams.core.versions import Stretch
 from streams.core.windows import Summary, sliding
 from streams.engine.partitioning import partition_of
 from streams.processors.node_clock import BrokerClock
@@ -54,13 +55,22 @@ class Slos:
         objective = self._kept(objective_id)
         summary = Summary(0, total=1_000 + SLOS.index(objective_id), good=900)
         place = self.partition(objective)
-        return Standing(objective, ((sliding(60, NOW_MS), summary),), (), NOW_MS, place, 77, NOW_MS)
+        return Standing(
+            objective,
+            (Stretch(objective.version, 0),),
+            ((sliding(60, NOW_MS), summary),),
+            (),
+            NOW_MS,
+            place,
+            77,
+            NOW_MS,
+        )
 
     async def slices(self, objective_id: str, from_ms: int, to_ms: int, tier: Tier = SECONDS) -> Slices:
         objective = self._kept(objective_id)
         assert tier is SECONDS
         step = Summary(from_ms // 1_000, total=to_ms - from_ms, good=SLOS.index(objective_id))
-        return Slices(objective, (step,), self.partition(objective), 77, NOW_MS)
+        return Slices(objective, (Stretch(objective.version, 0),), (step,), self.partition(objective), 77, NOW_MS)
 
     def _kept(self, objective_id: str) -> Objective:
         objective = next(o for o in self._known if o.id == objective_id)
