@@ -39,6 +39,7 @@ from streams.processors.status import StatusPublisher
 from streams.views.routes import Health, create_views
 
 STEP_EVERY_S = 0.25
+FOLD_EVERY_S = 1.0
 SAVE_EVERY_S = 2.0
 SAVE_PAUSE_S = 8.0
 PUBLISH_EVERY_S = 5.0
@@ -130,6 +131,7 @@ class Worker:
         await self.app.start()
         rolling = asyncio.create_task(self._guarded(lambda: self._rollup.run(self._stop)))
         tasks = [
+            asyncio.create_task(self._every(FOLD_EVERY_S, self._objectives.fold)),
             asyncio.create_task(self._every(SAVE_EVERY_S, self._save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
             asyncio.create_task(self._every(STEP_EVERY_S, self._liveness.fold)),
