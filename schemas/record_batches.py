@@ -12,6 +12,7 @@ all of them together are exactly the batches. So each row begins and ends where 
 
 import io
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ Longs = npt.NDArray[np.int64]
 
 KEY = "_key"
 _OFFSET = "_offset"
+_MAGIC, _SCHEMA = "_magic", "_schema"
 _AHEAD = (("_length", "long"), ("_attributes", "boolean"), ("_ts", "long"), (_OFFSET, "long"), (KEY, "string"))
 _BOTH = 2  # one byte each: the record's attributes, and that there are no headers
 
@@ -48,11 +50,12 @@ class LogContainer:
         schema = bare(json.loads(version.text))
         self._ints = [field["name"] for field in schema["fields"] if widen(field)]
         self._fields: list[dict[str, Any]] = schema["fields"]
-        frame = {"type": "fixed", "name": "KafkaFrame", "size": FRAME_BYTES}
-        ahead = [{"name": name, "type": kind} for name, kind in (*_AHEAD, ("_size", "long"), ("_frame", frame))]
+        # Four bytes are read as they are when they are said to be a float.
+        value = (("_size", "long"), (_MAGIC, "long"), (_SCHEMA, "float"))
+        ahead = [{"name": name, "type": kind} for name, kind in (*_AHEAD, *value)]
         around = [*ahead, *self._fields, {"name": "_headers", "type": "long"}]
         self._header, self._sync = header_of({"type": "record", "name": "KafkaRecord", "fields": around})
-        self._frame = b"\0" + version.id.to_bytes(4, "big")
+        self._schema = int.from_bytes(version.id.to_bytes(4, "big"), sys.byteorder)
 
     def try_read(self, batches: Sequence[RecordBatch]) -> pl.DataFrame | None:
         """The columns of the values and `_key`, one row a record; None on any doubt."""
@@ -74,8 +77,13 @@ class LogContainer:
 
     def _framed(self, frame: pl.DataFrame, offsets: Longs) -> bool:
         """Every value begins as this schema's do, no record has headers, and offsets are without gaps."""
-        said = frame.select((pl.col("_frame") == pl.lit(self._frame)).all(), (pl.col("_headers") == 0).all()).row(0)
-        return all(said) and bool((frame[_OFFSET].to_numpy() == offsets).all())
+        schemas = frame[_SCHEMA].to_numpy().view(np.uint32)
+        return bool(
+            (schemas == self._schema).all()
+            and not frame[_MAGIC].to_numpy().any()
+            and not frame["_headers"].to_numpy().any()
+            and (frame[_OFFSET].to_numpy() == offsets).all()
+        )
 
     def _sums_agree(self, frame: pl.DataFrame, first: Longs, lengths: Longs) -> bool:
         """Every row has taken as many bytes as its record has, and the rows of each batch as many as the batch."""

@@ -52,6 +52,7 @@ from streams.views.routes import Health, Tables, create_views
 from streams.views.tips import ask_tips
 
 STEP_EVERY_S = 0.25
+FOLD_EVERY_S = 1.0
 SAVE_EVERY_S = 2.0
 SAVE_PAUSE_S = 8.0
 PUBLISH_EVERY_S = 5.0
@@ -154,6 +155,7 @@ class Worker:
         await self.app.start()
         steps = [
             asyncio.create_task(self._guarded(lambda: self._rollup.run(self._stop))),
+            asyncio.create_task(self._every(FOLD_EVERY_S, self._objectives.fold)),
             asyncio.create_task(self._every(SAVE_EVERY_S, self._save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
             asyncio.create_task(self._fold_nodes()),

@@ -111,6 +111,11 @@ class ObjectivesProcessor:
             while len(self._pending) > MAX_PENDING and epoch == self._epoch and not self._app.rebalancing:
                 await (self.in_thread(self._fold_pending) if self.recovered else asyncio.sleep(0.01))
 
+    async def fold(self) -> None:
+        """Take in what was received, so that frontiers and lag are known while pages wait."""
+        if self.recovered:
+            await self.in_thread(self._fold_pending)
+
     async def save(self) -> None:
         """Write the pages of everything that has changed, await every ack, then move the commit."""
         epoch = self._epoch
