@@ -1,21 +1,15 @@
 """A worker and the topic `objectives`: what it announces, believes and refuses, with the topic in memory."""
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import ConsumerRecord
 
 from schemas.codec import encode, frame
 from schemas.records import Label, ProbeResult
 from streams import metrics
-from streams.config import load_objectives
 from streams.core.burn import recommended_rules
 from streams.core.objectives import Objective, Selector
 from streams.core.versions import CONFIRMED_FOR_MS, KEPT_MS, Announcement
@@ -28,10 +22,9 @@ from streams.engine.announcements import (
     read_set,
     write_set,
 )
-from streams.processors import objectives_file, versions
-from streams.processors.objectives_file import Failed, ObjectivesFile, Refused, load_file
-from streams.processors.versions import GIVE_UP_AFTER_S, Announced, NotConfirmedError, Versions
-from streams.views.reload import reload_routes
+from streams.processors import versions
+from streams.processors.versions import GIVE_UP_AFTER_S, Announced, NotConfirmedError
+from tests.unit.objectives_topic import Log, Topic, played, worker
 
 RULES = recommended_rules(2_592_000, 0.999)
 FIRST = (
@@ -42,70 +35,10 @@ PROBE = ProbeResult("n", 0, "b", 0, "p", "k", "s", "e", "r", success=True, laten
 SECOND = (replace(FIRST[0], latency_us_le=100_000), FIRST[1])
 
 
-class Topic:
-    """Partition 0 of `objectives`, and the time of everybody."""
-
-    def __init__(self) -> None:
-        self.records: list[ConsumerRecord[bytes, bytes]] = []
-        self.now_ms = 1_000_000
-        self.broken = False
-
-    def put(self, key: bytes, value: bytes | None) -> int:
-        at = len(self.records)
-        stored = ("objectives", 0, at, self.now_ms, 1, key, value, None, len(key), len(value or b""))
-        self.records.append(ConsumerRecord(*stored, headers=()))
-        return at
-
-    def compact(self) -> None:
-        last = {record.key: record for record in self.records}
-        self.records = [record for record in last.values() if record.value is not None]
-
-    def now_s(self) -> float:
-        return self.now_ms / 1_000
-
-
-class Log:
-    """One worker's reader."""
-
-    def __init__(self, topic: Topic) -> None:
-        self._topic = topic
-        self._next = 0
-
-    async def read_to_end(self) -> list[ConsumerRecord[bytes, bytes]]:
-        await self._ask()
-        found = [record for record in self._topic.records if record.offset >= self._next]
-        self._next = max([self._next, *(record.offset + 1 for record in found)])
-        return found
-
-    async def append(self, value: bytes) -> int:
-        await self._ask()
-        return self._topic.put(f"key {len(self._topic.records)}".encode(), value)
-
-    async def forget(self, keys: Collection[bytes]) -> None:
-        for key in keys:
-            self._topic.put(key, None)
-
-    async def _ask(self) -> None:
-        await asyncio.sleep(0)
-        if self._topic.broken:
-            raise KafkaConnectionError("no brokers")
-
-
-def worker(topic: Topic, host: str = "here") -> Versions:
-    return Versions(Log(topic), host, topic.now_s)
-
-
 def read(value: bytes) -> Announcement:
     topic = Topic()
     topic.put(b"key", value)
     return read_set(topic.records[0])
-
-
-def played(script: Callable[[Topic], Awaitable[None]]) -> None:
-    async def run() -> None:
-        await script(Topic())
-
-    asyncio.run(run())
 
 
 def test_a_set_comes_back_as_it_was_announced() -> None:
@@ -305,118 +238,5 @@ def test_sets_that_judge_nothing_any_more_leave_and_nobody_notices() -> None:
         assert len(topic.records) == 2
         assert fresh.timeline.eras == versions.timeline.eras
         assert [era.objectives for era in fresh.timeline.eras] == [SECOND, FIRST]
-
-    played(script)
-
-
-# The file ------------------------------------------------------------------------------------------------------------
-
-SLO = """apiVersion: openslo/v1
-kind: SLO
-metadata: {name: pay}
-spec:
-  service: shop
-  indicator: {spec: {ratioMetric: {
-    good: {metricSource: {type: fleetbeat, spec: {source: probe-results, latency_us_le: LIMIT}}},
-    total: {metricSource: {type: fleetbeat, spec: {source: probe-results}}}}}}
-  timeWindow: [{duration: 7d, isRolling: true}]
-  budgetingMethod: Occurrences
-  objectives: [{target: 0.99}]
-"""
-
-
-def write(path: Path, limit: int = 0, text: str = SLO) -> None:
-    """As editors do: another file takes its place."""
-    new = path.with_suffix(".new")
-    new.write_text(text.replace("LIMIT", str(limit)))
-    new.replace(path)
-
-
-def remove(path: Path) -> None:
-    path.unlink()
-
-
-@pytest.fixture
-def slos(tmp_path: Path) -> Path:
-    path = tmp_path / "slos.yaml"
-    write(path, 1_000)
-    return path
-
-
-async def started(topic: Topic, slos: Path) -> tuple[Versions, ObjectivesFile]:
-    versions = worker(topic)
-    loaded = load_file(slos, load_objectives)
-    await versions.offer(loaded.objectives, loaded.written_ms)
-    return versions, ObjectivesFile(loaded, versions, load_objectives)
-
-
-def test_a_bad_file_leaves_the_objectives_and_names_the_place(slos: Path) -> None:
-    async def script(topic: Topic) -> None:
-        versions, file = await started(topic, slos)
-        before = versions.timeline
-        write(slos, -1)
-        refused = await file.reload()
-        assert isinstance(refused, Refused)
-        (problem,) = refused.problems
-        assert problem.startswith(f"{slos}:7:")
-        assert "latency_us_le: value -1: expected" in problem
-        assert versions.timeline is before
-        assert metrics.OBJECTIVES_FILE_USED._value.get() == 0
-        remove(slos)
-        assert isinstance(await file.reload(), Refused)
-        assert versions.timeline is before
-        assert len(topic.records) == 1
-
-    played(script)
-
-
-def test_a_file_is_looked_at_when_it_changes_and_again_when_kafka_was_away(
-    slos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(objectives_file, "LOOK_EVERY_S", 0.005)
-
-    async def script(topic: Topic) -> None:
-        versions, file = await started(topic, slos)
-        watching = asyncio.create_task(file.watch())
-        topic.broken = True
-        write(slos, 2_000)
-        assert isinstance(await file.reload(), Failed)
-        await asyncio.sleep(0.05)
-        topic.broken = False
-        async with asyncio.timeout(5):
-            while len(versions.timeline.eras) < 2:  # noqa: ASYNC110 - the file is watched by looking
-                await asyncio.sleep(0.01)
-        assert versions.timeline.newest == load_objectives(slos)
-        await asyncio.sleep(0.05)
-        assert len(topic.records) == 2, "once is enough"
-        watching.cancel()
-
-    played(script)
-
-
-def test_a_reload_that_is_asked_for_says_what_came_of_it(slos: Path) -> None:
-    async def script(topic: Topic) -> None:
-        _, file = await started(topic, slos)
-        application = web.Application()
-        application.add_routes(reload_routes(file))
-        async with TestClient(TestServer(application)) as client:
-
-            async def reload() -> tuple[int, dict[str, object]]:
-                answer = await client.post("/-/reload")
-                return answer.status, json.loads(await answer.read())
-
-            assert await reload() == (200, {"announced": False, "objectives": 1, "start_ms": 0})
-            write(slos, 3000)
-            assert await reload() == (200, {"announced": True, "objectives": 1, "start_ms": 1_030_000})
-            write(slos, text="kind: Nothing")
-            status, said = await reload()
-            assert (status, said["error"]) == (422, "the objectives file is refused, those of before stay")
-            kinds = "SLO, Service, AlertPolicy or AlertCondition"
-            assert said["problems"] == [f"{slos}:1:1: kind: value 'Nothing': not supported; expected {kinds}"]
-            write(slos, 4000)
-            topic.broken = True
-            status, said = await reload()
-            assert (status, str(said["error"]).startswith("Kafka did not take the announcement: ")) == (503, True)
-            assert (await client.get("/-/reload")).status == 405
 
     played(script)
