@@ -28,12 +28,12 @@ class Stand:
         self.table = SimpleNamespace(frontiers={0: 1_000}, told=dict[int, int]())
         self.part = SimpleNamespace(applied=6, tables={"objectives": self.table})
         self.committed = {RESULTS: ResumePoint(40, 0)}
-        consumer = SimpleNamespace(assignment=lambda: set(self.ends), committed=self.committed)
+        self.consumer: Any = SimpleNamespace(assignment=lambda: set(self.ends), committed=self.committed)
         self.objectives = SimpleNamespace(parts={0: self.part}, recovered=True)
         self.nodes = SimpleNamespace(read_to=90)
         monkeypatch.setattr(lags, "last_heard", lambda _, tp: Heard(self.ends[tp], self.heard_ms))
         monkeypatch.setattr(lags, "time", SimpleNamespace(time_ns=lambda: self.now_ms * 1_000_000))
-        app: Any = SimpleNamespace(consumer=consumer)
+        app: Any = SimpleNamespace(consumer=self.consumer)
         rollup: Any = SimpleNamespace(read_to=lambda _: self.published)
         objectives: Any = self.objectives
         liveness: Any = SimpleNamespace(parts={0: self.nodes})
@@ -131,7 +131,7 @@ def test_before_faust_has_started_nothing_is_known_and_nothing_fails(stand: Stan
     def not_started() -> set[TP]:
         raise ConsumerNotStarted
 
-    stand.lags._app.consumer.assignment = not_started  # type: ignore[method-assign]
+    stand.consumer.assignment = not_started
     stand.objectives.parts.clear()
     stand.look_twice()
     assert (stand.complete_to_ms(), stand.lags.own_tips(), stand.lags.readings()) == (0, {}, {})
