@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import asdict, replace
+from typing import TypeAlias
 
 from aiokafka.structs import ConsumerRecord
 from fastavro import schemaless_writer
@@ -22,7 +23,7 @@ from tests.unit.raw_batches import raw_batches
 
 BEGIN_MS = 1_767_225_600_000
 GOOD = Heartbeat("n", BEGIN_MS, "b", BEGIN_MS - 9, 0, 5_000, "UP", "eu-1", "eu-1a", "1", labels=(), heartbeat_seq=3)
-Record = ConsumerRecord[bytes, bytes]
+Record: TypeAlias = ConsumerRecord[bytes, bytes]
 
 
 def first_version(beat: Heartbeat) -> bytes:
