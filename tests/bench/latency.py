@@ -12,7 +12,6 @@ import http.client
 import json as json_format
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ from aiokafka import AIOKafkaProducer
 from rich.console import Console
 
 from infra.kafka import LocalKafka
-from infra.local.children import fleetbeat
+from infra.local.children import Child, fleetbeat
 from infra.state import pick_port
 from infra.topics import run_apply
 from schemas.codec import encode
@@ -36,8 +35,8 @@ RATE_PER_S = 50_000
 NODES = 2_000
 SERVICES, ENDPOINTS, REGIONS = 50, 5, 2
 WARM_S = 8
-CANARIES = 150
-READS = 500
+CANARIES_S = 45.0
+READS = 300
 # Longer than a step of the worker, so that canaries meet it at any moment of a step.
 PAUSE_S = (0.02, 0.3)
 POLL_S = 0.004
@@ -72,7 +71,7 @@ def measure() -> dict[str, Any]:
             with redirect_stdout(sys.stderr):
                 run_apply(kafka.bootstrap, PARTITIONS, local=True)
             worker.start().await_ready()
-            load = subprocess.Popen(_fleet(kafka.bootstrap), stdout=subprocess.PIPE, text=True)
+            load = Child("simulate", _fleet(kafka.bootstrap), folder / "simulate.log")
             try:
                 eventually(lambda: worker.metric("fleetbeat_rollup_events_total") > WARM_S * RATE_PER_S, "load", 60)
                 before = _counted(worker)
@@ -84,8 +83,7 @@ def measure() -> dict[str, Any]:
                 if load.poll() is not None:
                     raise RuntimeError("the fleet ended before the measurement; expected it to go on")
             finally:
-                load.terminate()
-                load.communicate()
+                load.stop()
     return {
         "canaries": len(visible),
         **_times("visible", visible),
@@ -141,7 +139,9 @@ async def _canaries(brokers: str, port: int) -> tuple[list[float], int]:
     questions = 0
     async with AIOKafkaProducer(bootstrap_servers=brokers, acks="all", enable_idempotence=True) as producer:
         with _View(port) as view:
-            for number in range(CANARIES):
+            ending = time.perf_counter() + CANARIES_S
+            while time.perf_counter() < ending:
+                number = len(seen)
                 await asyncio.sleep(random.uniform(*PAUSE_S))
                 event = probe_result(
                     node_id=f"prober-{number % PARTITIONS}", service=_CANARY, ts=now_ms(), seq=number // PARTITIONS

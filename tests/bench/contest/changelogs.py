@@ -4,6 +4,7 @@ import json
 import re
 import struct
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -12,7 +13,7 @@ from aiokafka.structs import ConsumerRecord
 from tests.bench.contest.racing import SOURCE
 from tests.bench.contest.windows import Windows, from_lists
 
-Record = ConsumerRecord[bytes, bytes]
+Record: TypeAlias = ConsumerRecord[bytes, bytes]
 
 _STREAMS_HEAD = struct.Struct(">qqqi")  # total, good, sum_us, first bucket; then ints
 _STREAMS_KEY = struct.Struct(">qi")  # start in ms, a number that is always 0

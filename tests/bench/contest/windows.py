@@ -36,8 +36,8 @@ class Windows:
     def of(cls, totals: pl.DataFrame, histogram: pl.DataFrame) -> "Windows":
         """Of rows in any order."""
         return cls(
-            totals.select(TOTALS.names()).cast(TOTALS).sort(WINDOW),  # type: ignore[arg-type]
-            histogram.select(HISTOGRAM.names()).cast(HISTOGRAM).filter(pl.col("n") != 0).sort(*WINDOW, "bucket"),  # type: ignore[arg-type]
+            totals.select(TOTALS.names()).cast(TOTALS).sort(WINDOW),
+            histogram.select(HISTOGRAM.names()).cast(HISTOGRAM).filter(pl.col("n") != 0).sort(*WINDOW, "bucket"),
         )
 
     @property
@@ -77,7 +77,7 @@ def recompute(
     seconds = pl.DataFrame(rows).group_by("code", "start_s", "bucket")
     counted = seconds.agg(n=pl.len(), good=pl.col("good").sum(), sum_us=pl.col("latency_us").sum())
     names = pl.Series("pair", pairs, dtype=pl.String)
-    return slide(counted.with_columns(pair=names.gather(counted["code"])).select(COUNTED.names()).cast(COUNTED))  # type: ignore[arg-type]
+    return slide(counted.with_columns(pair=names.gather(counted["code"])).select(COUNTED.names()).cast(COUNTED))
 
 
 def from_lists(found: Iterable[tuple[str, int, Sequence[int]]]) -> Windows:

@@ -88,7 +88,7 @@ def of_tables(tables: Sequence[SloTable], index: SeriesIndex) -> Windows:
     rows = pl.concat([_seconds_of(table) for table in tables])
     names = pl.Series("pair", [_pair(name) for name in index.names], dtype=pl.String)
     rows = rows.with_columns(pair=names.gather(rows["series"]), good=good)
-    return slide(rows.select(COUNTED.names()).cast(COUNTED))  # type: ignore[arg-type]
+    return slide(rows.select(COUNTED.names()).cast(COUNTED))
 
 
 async def _pages(brokers: str, partition: int) -> PartPages:
