@@ -87,7 +87,7 @@ class LogContainer:
 
     def _sums_agree(self, frame: pl.DataFrame, first: Longs, lengths: Longs) -> bool:
         """Every row has taken as many bytes as its record has, and the rows of each batch as many as the batch."""
-        said = frame["_size"].to_numpy()
+        said: Longs = frame["_size"].to_numpy()
         value = _sum(FRAME_BYTES, (sizes(field["type"], frame[field["name"]]) for field in self._fields))
         if not (said == value).all() or said.max() > MAX_VALUE_BYTES:
             return False

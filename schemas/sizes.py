@@ -30,7 +30,7 @@ def sizes(kind: Any, column: pl.Series) -> Sizes:  # noqa: ANN401 - an Avro sche
         case "long":
             found = long_sizes(column.to_physical().cast(pl.Int64).to_numpy())
         case "string":
-            lengths = column.str.len_bytes().cast(pl.Int64).to_numpy()
+            lengths: npt.NDArray[np.int64] = column.str.len_bytes().cast(pl.Int64).to_numpy()
             found = lengths + long_sizes(lengths)
         case "fixed":
             found = int(kind["size"])
@@ -81,5 +81,6 @@ def _array_sizes(items: Any, column: pl.Series) -> Sizes:  # noqa: ANN401 - as a
     each = np.broadcast_to(sizes(items, column.gather(filled).explode()), int(counts.sum()))
     first = np.concatenate(([0], np.cumsum(counts[filled])[:-1]))
     found = np.ones(len(counts), np.int64)
-    found[filled] += np.add.reduceat(each, first) + long_sizes(counts[filled])
+    items_of: npt.NDArray[np.int64] = np.add.reduceat(each, first)
+    found[filled] += items_of + long_sizes(counts[filled])
     return found

@@ -58,7 +58,7 @@ class RawBatch:
 
     def records(self) -> Iterator[ConsumerRecord[bytes, bytes]]:
         """One by one, as aiokafka's own consumer gives them."""
-        for record in DefaultRecordBatch(self.data):  # type: ignore[arg-type]  # it takes any buffer
+        for record in DefaultRecordBatch(self.data):
             key, value = record.key, record.value
             yield ConsumerRecord(
                 self.tp.topic,
@@ -139,5 +139,5 @@ def hand_on_raw(consumer: Any, topics: frozenset[str]) -> None:  # noqa: ANN401 
 
 def _replace(result: Any, raw: RawRecords) -> None:  # noqa: ANN401 - as above
     records = result._partition_records if type(result) is FetchResult else None  # noqa: SLF001 - as above
-    if type(records) is PartitionRecords and records.next_fetch_offset == raw.next_fetch_offset:
+    if isinstance(records, PartitionRecords) and records.next_fetch_offset == raw.next_fetch_offset:
         result._partition_records = raw  # noqa: SLF001 - as above

@@ -89,7 +89,8 @@ class Poll(list[ConsumerRecord[bytes, bytes]]):
     @property
     def append_ms(self) -> int:
         """When the last record was appended."""
-        return self[-1].timestamp
+        timestamp: int = self[-1].timestamp
+        return timestamp
 
     def since(self, offset: int) -> "Poll":
         """The records from an offset on."""
