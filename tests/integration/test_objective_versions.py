@@ -54,8 +54,7 @@ def reload(worker: WorkerProcess) -> tuple[int, dict[str, Any]]:
 
 def answered(workers: Sequence[WorkerProcess], promise: Promise, from_ms: int) -> dict[int, dict[str, Any]] | None:
     answers = [worker.slices(promise, from_ms // 1_000 * 1_000, now_ms() + 10_000) for worker in workers]
-    owned = [answer for answer in answers if isinstance(answer, dict)]
-    return owned[0] if len(owned) == 1 else None
+    return answers[0] if isinstance(answers[0], dict) and all(answer == answers[0] for answer in answers) else None
 
 
 def wanted(log: Sequence[Counted], before: Promise, after: Promise, start_ms: int) -> dict[int, dict[str, int]]:
