@@ -21,6 +21,7 @@ from streams.config import load_objectives
 from streams.core.liveness.admission import Limits
 from streams.core.routing import AddressError, parse_address
 from streams.core.series import Judge, SeriesIndex
+from streams.engine.ahead import ReadAhead
 from streams.engine.announcements import TOPIC as OBJECTIVES
 from streams.engine.announcements import AnnouncementLog
 from streams.engine.app import App, EngineSettings, create_app, raw_schema
@@ -103,13 +104,13 @@ class Worker:
         self._partitions = partitions
         judge = Judge(versions.timeline, index)
         self._rollup = RollupProcessor(self.app, judge, index, partitions, versions.known)
-        read = partial(read_changelog, options.brokers)
-        self._objectives = ObjectivesProcessor(self.app, read, index)
+        self._ahead = ReadAhead(partial(read_changelog, options.brokers))
+        self._objectives = ObjectivesProcessor(self.app, self._ahead.read, index)
         limits = Limits(
             max_nodes=partition_share(options.nodes_max, partitions),
             new_per_minute=partition_share(options.nodes_new_per_minute, partitions),
         )
-        self._liveness = LivenessProcessor(self.app, read, limits)
+        self._liveness = LivenessProcessor(self.app, self._ahead.read, limits)
         self._nodes = NodeQueries(self._liveness, partitions, _now_ms)
         self._lags = Lags(self.app, self._rollup, self._objectives, self._liveness, partitions)
         self._queries = TableQueries(
@@ -151,6 +152,8 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.set)
+        for pages in (NODE_PAGES, PAGES_TOPIC):
+            self._ahead.begin(pages, range(self._partitions))
         self.app.finalize()
         await self.app.start()
         steps = [
@@ -175,7 +178,7 @@ class Worker:
         for task in heard:
             task.cancel()
         ended = await let_end(steps, STOP_S if self._failure is None else 0)
-        await asyncio.gather(*heard, return_exceptions=True)
+        await asyncio.gather(*heard, self._ahead.stop(), return_exceptions=True)
         if ended and self._failure is None:
             await self._last_words()
         with contextlib.suppress(TimeoutError):

@@ -1,6 +1,7 @@
 """A changelog from its beginning to its end, as fast as the broker gives it."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import MappingProxyType
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
@@ -18,9 +19,11 @@ class ChangelogSilentError(RuntimeError):
 
 
 async def read_changelog(
-    brokers: str, topic: str, partitions: Iterable[int]
+    brokers: str, topic: str, partitions: Iterable[int], begins: Mapping[int, int] = MappingProxyType({})
 ) -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
     """Everything that the partitions hold now, each in its order. Raises ChangelogSilentError and KafkaError.
+
+    `begins`: for a partition the offset to begin at; without one its first.
 
     Faust's own recovery is not used: it carries on where an interrupted one stopped, so that pages can be passed over.
     """
@@ -35,6 +38,7 @@ async def read_changelog(
     try:
         consumer.assign(tps)
         first, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+        first = {tp: max(offset, begins.get(tp.partition, 0)) for tp, offset in first.items()}
         for tp in tps:
             consumer.seek(tp, first[tp])
         waiting = {tp for tp in tps if ends[tp] > first[tp]}
