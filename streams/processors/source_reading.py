@@ -18,6 +18,10 @@ from streams.engine.transport import Poll, RawPoll, require_append_time
 Records = list[ConsumerRecord[bytes, bytes]]
 Longs = npt.NDArray[np.int64]
 
+# What a batch costs apart from its records. Fewer than so many are read sooner one by one: nodes that report for
+# themselves send batches of one.
+WORTH_IT = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -64,11 +68,18 @@ class SourceReader:
 def _pieces(poll: Poll | RawPoll) -> list[RawBatch | Records]:
     if isinstance(poll, Poll):
         return [poll]
-    # Of a batch that begins ahead of what is wanted there is at most one, after a seek.
-    return [
-        batch if batch.base_offset >= poll.first else [r for r in batch.records() if r.offset >= poll.first]
-        for batch in poll.batches
-    ]
+    pieces: list[RawBatch | Records] = []
+    for batch in poll.batches:
+        # Of those that begin ahead of what is wanted there is at most one, after a seek.
+        if batch.base_offset >= poll.first and batch.count >= WORTH_IT:
+            pieces.append(batch)
+            continue
+        records = [record for record in batch.records() if record.offset >= poll.first]
+        if pieces and isinstance(pieces[-1], list):
+            pieces[-1] += records
+        else:
+            pieces.append(records)
+    return pieces
 
 
 def _moved(frame: pl.DataFrame, lengths: Sequence[int] | Longs, first: Longs) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 import io
 from dataclasses import asdict, replace
 from typing import TypeAlias
+from unittest.mock import patch
 
 from aiokafka.structs import ConsumerRecord
 from fastavro import schemaless_writer
@@ -15,6 +16,7 @@ from schemas.records import Heartbeat
 from streams.core.liveness.admission import Limits
 from streams.core.liveness.table import NodeTable
 from streams.engine.transport import Poll, RawPoll
+from streams.processors import source_reading
 from streams.processors.node_clock import BrokerClock
 from streams.processors.node_folding import Letters, NodeFolder
 from streams.processors.node_parts import Part
@@ -83,9 +85,13 @@ def folded(polls: list[Poll | RawPoll]) -> tuple[list[dict[str, dict[str, object
 
 
 @settings(deadline=None, max_examples=25)
-@given(LOGS, st.lists(st.tuples(st.integers(0, 1), st.integers(1, 9), st.booleans()), max_size=20))
+@given(
+    LOGS,
+    st.lists(st.tuples(st.integers(0, 1), st.integers(1, 9), st.booleans()), max_size=20),
+    st.sampled_from([1, 1, 3, 8]),
+)
 def test_batches_and_records_make_the_same_tables(
-    log: list[tuple[tuple[bytes, bytes | None], int, int]], cuts: list[tuple[int, int, bool]]
+    log: list[tuple[tuple[bytes, bytes | None], int, int]], cuts: list[tuple[int, int, bool]], worth_it: int
 ) -> None:
     """`cuts`: the partition of each poll, its records, and whether it comes as batches."""
     records = records_of(log)
@@ -97,7 +103,8 @@ def test_batches_and_records_make_the_same_tables(
             at[partition] += len(some)
             mixed.append(RawPoll(raw_batches(some), begin) if raw else Poll(some, begin))
             plain.append(Poll(some, begin))
-    assert folded(mixed) == folded(plain)
+    with patch.object(source_reading, "WORTH_IT", worth_it):
+        assert folded(mixed) == folded(plain)
 
 
 def test_polls_of_partitions_that_were_lost_are_left_to_their_new_owner() -> None:
