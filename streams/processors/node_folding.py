@@ -1,7 +1,6 @@
 """Polls of heartbeats → the tables of their partitions, and dead letters for what cannot be read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -10,10 +9,9 @@ from streams import metrics
 from streams.core.liveness.beats import BEAT_COLUMNS
 from streams.core.liveness.table import Folded
 from streams.engine.transport import Poll, RawPoll
-from streams.processors.dead_letters import dead_letters
 from streams.processors.node_parts import Part
 from streams.processors.node_recovery import SOURCE
-from streams.processors.source_reading import Reading, SourceReader
+from streams.processors.source_reading import Reading, SourceReader, fresh_letters
 
 Letters = list[tuple[bytes | None, bytes]]
 
@@ -35,7 +33,7 @@ class NodeFolder:
         # What was lost meanwhile is read by its new owner.
         known = sorted((poll for poll in polls if poll.partition in parts), key=lambda poll: poll.partition)
         reading = self._reader.read(known)
-        self._letters += _letters(reading, parts)
+        self._letters += fresh_letters(SOURCE, reading, {number: part.read_to for number, part in parts.items()})
         end, rows = 0, reading.frame["_row"].to_numpy()
         beats = _placed(reading)
         for batch in reading.batches:
@@ -52,16 +50,6 @@ def _placed(reading: Reading) -> pl.DataFrame:
         for name, array in (("offset", "offsets"), ("append_ms", "append_ms"))
     }
     return reading.frame.drop("_row").with_columns(**{name: pl.Series(column) for name, column in columns.items()})
-
-
-def _letters(reading: Reading, parts: Mapping[int, Part]) -> Letters:
-    """About what cannot be read and was not seen before."""
-    found = zip(reading.rejects, reading.rejected, strict=True)
-    fresh = [(reject, record) for reject, record in found if record.offset >= parts[record.partition].read_to]
-    for reject, _ in fresh:
-        metrics.REJECTED.labels(SOURCE, reject.reason).inc()
-    rejects = [replace(reject, row=row) for row, (reject, _) in enumerate(fresh)]
-    return dead_letters([record for _, record in fresh], rejects, "worker")
 
 
 def _fold(part: Part, beats: pl.DataFrame, last_offset: int) -> None:

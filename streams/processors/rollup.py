@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,8 +29,7 @@ from streams.engine.partials import write_partials
 from streams.engine.partitioning import partition_of
 from streams.engine.transport import Consumer, Poll, RawPoll, ResumePoint
 from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
-from streams.processors.dead_letters import dead_letters
-from streams.processors.source_reading import Reading, SourceReader
+from streams.processors.source_reading import SourceReader, fresh_letters
 
 ResultT = TypeVar("ResultT")
 
@@ -213,7 +212,7 @@ class RollupProcessor:
         if timeline is not self._judge.timeline:
             self._judge.follow(timeline)
         seen = (rollup.events, rollup.late, rollup.clamped)
-        applied = {partition: progress.applied_offset for partition, progress in rollup.progress.items()}
+        begins = {partition: progress.applied_offset + 1 for partition, progress in rollup.progress.items()}
         reading = self._reader.read(polls)
         flush = rollup.step(reading.batches, reading.frame)
         metrics.EVENTS.labels(SOURCE).inc(rollup.events - seen[0])
@@ -225,7 +224,7 @@ class RollupProcessor:
         if tell_all:
             self._told_all_s = time.monotonic()
         silent, telling = self._partials(flush, topic_id, tell_all=tell_all)
-        return _Outcome(flush, silent, telling, tell_all, _letters(reading, applied))
+        return _Outcome(flush, silent, telling, tell_all, fresh_letters(SOURCE, reading, begins))
 
     def _partials(
         self, flush: Flush, topic_id: str, *, tell_all: bool
@@ -277,13 +276,3 @@ def _settled(rollup: Rollup, outcome: _Outcome) -> dict[int, ResumePoint]:
         rollup.settle(outcome.flush)
     progress = outcome.flush.progress
     return {partition: ResumePoint(*rollup.resume_point(partition, done)) for partition, done in progress.items()}
-
-
-def _letters(reading: Reading, applied: dict[int, int]) -> list[tuple[bytes | None, bytes]]:
-    """About what cannot be read and was not seen before."""
-    found = zip(reading.rejects, reading.rejected, strict=True)
-    fresh = [(reject, record) for reject, record in found if record.offset > applied[record.partition]]
-    for reject, _ in fresh:
-        metrics.REJECTED.labels(SOURCE, reject.reason).inc()
-    rejects = [replace(reject, row=row) for row, (reject, _) in enumerate(fresh)]
-    return dead_letters([record for _, record in fresh], rejects, "worker")

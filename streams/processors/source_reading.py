@@ -1,7 +1,7 @@
 """Polls of a source topic → columns: whole batches where there is no doubt, else record by record."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
 
@@ -11,9 +11,11 @@ import polars as pl
 from aiokafka.structs import ConsumerRecord
 
 from schemas.blocks import BlockReader, Reject
+from streams import metrics
 from streams.core.rollup import SourceBatch
 from streams.engine.raw import RawBatch
 from streams.engine.transport import Poll, RawPoll, require_append_time
+from streams.processors.dead_letters import dead_letters
 
 Records = list[ConsumerRecord[bytes, bytes]]
 Longs = npt.NDArray[np.int64]
@@ -31,6 +33,16 @@ class Reading:
     frame: pl.DataFrame
     rejects: list[Reject]
     rejected: Records
+
+
+def fresh_letters(topic: str, reading: Reading, begins: Mapping[int, int]) -> list[tuple[bytes | None, bytes]]:
+    """Dead letters for what cannot be read and was not seen before: from `begins` on, by partition."""
+    found = zip(reading.rejects, reading.rejected, strict=True)
+    fresh = [(reject, record) for reject, record in found if record.offset >= begins[record.partition]]
+    for reject, _ in fresh:
+        metrics.REJECTED.labels(topic, reject.reason).inc()
+    rejects = [replace(reject, row=row) for row, (reject, _) in enumerate(fresh)]
+    return dead_letters([record for _, record in fresh], rejects, "worker")
 
 
 class SourceReader:
