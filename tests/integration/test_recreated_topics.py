@@ -138,8 +138,9 @@ def test_probe_results_created_anew_under_a_running_worker(brokers: str, worker:
     ledger.agrees(worker)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("running", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.parametrize("running", [False, True])
 def test_slo_partials_created_anew(brokers: str, worker: WorkerProcess, running: bool) -> None:  # noqa: FBT001 - a case
     """Cells that were on their way are gone with the topic: they are counted again, and the others are not doubled."""
     ledger = Ledger(brokers)

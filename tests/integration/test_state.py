@@ -165,7 +165,7 @@ def test_state_is_shown_deleted_and_counted_again(brokers: str, worker: WorkerPr
 
 
 @pytest.mark.kafka
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_another_number_of_partitions_is_refused_until_the_state_is_rebuilt(
     brokers: str, worker: WorkerProcess

@@ -146,6 +146,7 @@ def dead_letters_cover(brokers: str, traffic: Traffic) -> bool:
     return {(letter.topic, letter.partition, letter.offset, letter.value) for letter in letters(brokers)} == wanted
 
 
+@pytest.mark.long  # tests/faults/test_rows.py kills and freezes more in less time
 @pytest.mark.timeout(180)
 def test_kill_minus_nine_at_random_moments(brokers: str, traffic: Traffic, start: Start, rng: random.Random) -> None:
     worker = start("worker")
@@ -170,6 +171,7 @@ def test_kill_minus_nine_at_random_moments(brokers: str, traffic: Traffic, start
     assert dead_letters_cover(brokers, traffic)
 
 
+@pytest.mark.long  # as above
 @pytest.mark.timeout(240)
 def test_two_workers_of_which_one_freezes_and_the_other_is_killed(
     brokers: str, traffic: Traffic, start: Start, rng: random.Random
