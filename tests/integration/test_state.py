@@ -173,7 +173,7 @@ def test_another_number_of_partitions_is_refused_until_the_state_is_rebuilt(
     given = Given(brokers)
     given.agrees(worker)
     assert worker.stop() == 0
-    more = dict.fromkeys((*TOPICS, "slo-status", "node-states", "dead-letters"), NewPartitions(4))
+    more = dict.fromkeys((*TOPICS, "slo-status", "node-states", "dead-letters", "objectives"), NewPartitions(4))
     administer(brokers, lambda admin: admin.create_partitions(more))
     worker.start()
     eventually(lambda: worker.child.poll() is not None, "end", 40)
