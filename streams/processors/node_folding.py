@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from streams import metrics
@@ -35,16 +36,15 @@ class NodeFolder:
         reading = self._reader.read(known)
         self._letters += fresh_letters(SOURCE, reading, {number: part.read_to for number, part in parts.items()})
         end, rows = 0, reading.frame["_row"].to_numpy()
-        beats = _placed(reading)
+        beats = _placed(reading, rows)
         for batch in reading.batches:
             begin, end = end, end + len(batch.offsets)
             first, after = np.searchsorted(rows, (begin, end)).tolist()
             _fold(parts[batch.partition], beats[first:after], int(batch.offsets[-1]))
 
 
-def _placed(reading: Reading) -> pl.DataFrame:
-    """The good rows with their offsets and append times."""
-    rows = reading.frame["_row"].to_numpy()
+def _placed(reading: Reading, rows: npt.NDArray[np.uint32]) -> pl.DataFrame:
+    """The good rows with their offsets and append times; `rows`: where they are among all records."""
     columns = {
         name: np.concatenate([np.zeros(0, np.int64), *(getattr(batch, array) for batch in reading.batches)])[rows]
         for name, array in (("offset", "offsets"), ("append_ms", "append_ms"))
