@@ -22,6 +22,7 @@ from infra.kafka import LocalKafka
 from infra.local.figures import total
 from infra.state import pick_port
 from infra.topics import run_apply
+from tests.bench.liveness import memory_mb, say, up
 from tests.integration.worker_process import GROUP, Promise, WorkerProcess, eventually, write_objectives
 
 NODES, INTERVAL_S = 2_000_000, 30
@@ -82,11 +83,6 @@ def measure(brokers: str, root: Path, nodes: int, rate: int) -> dict[str, Any]:
         figures |= {f"{what}_miscounted": count - sent[what] for what, count in found.items()}
         figures["memory_mb"] = memory_mb(worker)
     return figures
-
-
-def say(figures: dict[str, Any]) -> None:
-    """How far it is: the whole takes minutes."""
-    print(json_format.dumps(figures), file=sys.stderr, flush=True)
 
 
 def kill(brokers: str, worker: WorkerProcess, arriving: dict[str, int]) -> dict[str, Any]:
@@ -166,17 +162,6 @@ def settled(worker: WorkerProcess, sent: dict[str, int]) -> dict[str, int]:
         if time.monotonic() > until or all(count >= sent[what] for what, count in found.items()):
             return found
         time.sleep(0.5)
-
-
-def up(worker: WorkerProcess) -> int:
-    status, answer = worker.get("/api/v1/fleet")
-    return int(answer["nodes"]["UP"]) if status == 200 else 0
-
-
-def memory_mb(worker: WorkerProcess) -> int:
-    """The most that the process has held in memory."""
-    lines = Path(f"/proc/{worker.child.pid}/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1_024
 
 
 def option(name: str, usual: int) -> int:
