@@ -39,7 +39,7 @@ def runs(pid: int) -> bool:
     """Whether the process lives; a zombie that nobody reaps has no command line."""
     try:
         return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it may end between open and read
         return False
 
 

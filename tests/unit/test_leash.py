@@ -28,7 +28,7 @@ def runs(pid: int) -> bool:
     """Whether the process lives; a zombie that nobody reaps does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it may end between open and read
         return False
 
 
