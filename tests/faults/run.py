@@ -26,7 +26,7 @@ LONGEST_FIRST = sorted(ROWS.keys() - {TOGETHER}, key=lambda row: -ROWS[row].take
 def run_row(row: int, seed: int, form: Form, folder: Path, capacity: int | None = None) -> Outcome:
     """One run; its folder is kept when something is wrong, and says what.
 
-    `capacity` is what one worker counts in a second; it is measured when the row asks for half of it.
+    `capacity` is what worker and archive take in a second; it is measured when the row asks for half of it.
     """
     begun = time.monotonic()
     place = folder / f"row-{row:02}-seed-{seed}"
@@ -87,7 +87,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="runs at once (1)")
     parser.add_argument("--out", type=Path, action="append", default=[], help="also write the table: .md, else JSON")
     parser.add_argument(
-        "--capacity", type=int, help="results/s that one worker counts; else row 13, which sends half, measures it"
+        "--capacity", type=int, help="results/s that worker and archive take, else measured (row 13 sends half)"
     )
     asked = parser.parse_args()
     os.environ["RUST_BACKTRACE"] = "0"  # as in the Makefile: one for each poisoned record takes seconds

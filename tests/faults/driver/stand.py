@@ -148,6 +148,10 @@ class Stand:
         worker.kill()
         self.kills += 1
 
+    def results_stored(self) -> int:
+        """Probe results in ClickHouse since the archive was started."""
+        return total(self._archive_figures(), 'fleetbeat_archive_rows_total{topic="probe-results"}')
+
     def pause_broker(self, seconds: float) -> None:
         """SIGSTOP, and SIGCONT later."""
         os.kill(self.broker.pid, signal.SIGSTOP)
@@ -240,11 +244,14 @@ class Stand:
     def _archive_lag(self) -> int | None:
         """Records in Kafka or in its hands that it has not stored; None when it does not say."""
         try:
-            with urllib.request.urlopen(f"{self._archive_url}/metrics", timeout=5) as answer:  # noqa: S310 - http, ours
-                figures = str(answer.read(), "utf-8")
+            figures = self._archive_figures()
         except OSError:
             return None
         return sum(total(figures, f"fleetbeat_archive_{name}_records") for name in ("lag", "buffered"))
+
+    def _archive_figures(self) -> str:
+        with urllib.request.urlopen(f"{self._archive_url}/metrics", timeout=5) as answer:  # noqa: S310 - http, ours
+            return str(answer.read(), "utf-8")
 
     def _alive(self) -> list[DoomedWorker]:
         return [worker for worker in self.workers.values() if worker.runs]
