@@ -11,7 +11,7 @@ from tests.integration.worker_process import eventually
 
 # More than a small machine takes; when it takes all of that, this is what is halved.
 TOO_MANY_PER_S = 150_000
-WARM_S, MEASURED_S = 5.0, 10.0
+FIRST_S, WARM_S, MEASURED_S = 60.0, 5.0, 15.0
 COUNTED = "fleetbeat_rollup_events_total"
 
 
@@ -24,7 +24,8 @@ def measure(folder: Path, form: Form, say: Callable[[str], None]) -> int:
     with Stand(folder, 0, replace(form, results_per_s=TOO_MANY_PER_S), say) as stand:
         worker = stand.worker().start().await_ready()
         stand.start_fleet()
-        eventually(lambda: worker.metric(COUNTED), "the first result")
+        eventually(lambda: worker.metric(COUNTED), "the first result counted", FIRST_S)
+        eventually(stand.results_stored, "the first result stored", FIRST_S)
         time.sleep(WARM_S)
         begun, counted, stored = time.monotonic(), worker.metric(COUNTED), stand.results_stored()
         time.sleep(MEASURED_S)
