@@ -17,6 +17,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ _EXIT_CANNOT_START = 127
 
 
 class Leashed:
-    """A running child on its leash; made by `leashed`. Keep it: dropping every reference leaves the child running."""
+    """A running child on its leash; made by `leashed`, for any thread. Dropping every reference leaves it running."""
 
     def __init__(self, holder: subprocess.Popen[bytes], pid: int, control: int, grace_s: float) -> None:
         self.pid = pid
@@ -37,6 +38,7 @@ class Leashed:
         self.holder_pid = holder.pid
         self._holder = holder
         self._control: int | None = control
+        self._guard = threading.Lock()  # two threads that poll must not close the same number twice
 
     @property
     def stdout(self) -> IO[bytes] | None:
@@ -83,17 +85,16 @@ class Leashed:
             self._holder.stdout.close()
 
     def _say(self, word: bytes) -> None:
-        if self._control is None:
-            return
-        try:
-            os.write(self._control, word)
-        except BrokenPipeError:  # it has ended by itself
-            self._close()
+        with self._guard:
+            if self._control is not None:
+                with contextlib.suppress(BrokenPipeError):  # it has ended by itself
+                    os.write(self._control, word)
 
     def _close(self) -> None:
-        if self._control is not None:
-            os.close(self._control)
-            self._control = None
+        with self._guard:
+            if self._control is not None:
+                os.close(self._control)
+                self._control = None
 
 
 def leashed(  # noqa: PLR0913 - the knobs of a process

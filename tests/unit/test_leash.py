@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,18 @@ def test_a_held_descriptor_stays_open_as_long_as_the_child() -> None:
         child.stop()
         assert os.read(reader, 1) == b""
     os.close(reader)
+
+
+def test_threads_that_see_the_end_together_close_the_leash_once() -> None:
+    child = leashed(["sh", "-c", "exit 3"])
+    child.wait(DEADLINE_S)
+    for _ in range(50):  # what poll does when it sees the end; without the guard one in a few closes a foreign number
+        child._control = os.open(os.devnull, os.O_WRONLY)
+        together = threading.Barrier(8)
+
+        def see(together: threading.Barrier = together) -> int | None:
+            together.wait()
+            return child.poll()
+
+        with ThreadPoolExecutor(8) as pool:
+            assert [one.result() for one in [pool.submit(see) for _ in range(8)]] == [3] * 8
