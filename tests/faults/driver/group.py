@@ -12,12 +12,21 @@ EMPTY_S = 30.0
 
 
 def reset_offsets(brokers: str, topics: list[str], age_s: float) -> None:
-    """Commits, without metadata, the first record that is younger than `age_s`; waits until the group is empty."""
+    """Commits, without metadata, the first record that is younger than `age_s`; waits until the group is empty.
+
+    Never ahead of what the group has committed: what lies in between would be skipped, and be lost by our own hand.
+    """
     consumer = Consumer({"bootstrap.servers": brokers, "group.id": GROUP, "enable.auto.commit": False})
     since_ms = round((time.time() - age_s) * 1_000)
     known = consumer.list_topics(timeout=10).topics
     asked = [TopicPartition(topic, p, since_ms) for topic in topics for p in known[topic].partitions]
-    offsets = [each for each in consumer.offsets_for_times(asked, timeout=10) if each.offset >= 0]
+    young = [each for each in consumer.offsets_for_times(asked, timeout=10) if each.offset >= 0]
+    committed = {(each.topic, each.partition): each.offset for each in consumer.committed(young, timeout=10)}
+    offsets = [
+        TopicPartition(each.topic, each.partition, min(each.offset, committed[each.topic, each.partition]))
+        for each in young
+        if committed[each.topic, each.partition] >= 0  # else the next worker begins with the first record
+    ]
     consumer.close()
     admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
     deadline = time.monotonic() + EMPTY_S
