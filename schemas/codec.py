@@ -11,6 +11,7 @@ from fastavro import schemaless_reader, schemaless_writer
 from schemas.catalog import SchemaVersion, Topic, load_catalog, load_topic
 from schemas.records import (
     RECORD_TYPES,
+    BucketCount,
     Heartbeat,
     Label,
     ObjectiveRule,
@@ -18,6 +19,7 @@ from schemas.records import (
     ObjectiveVersion,
     ProbeResult,
     Record,
+    RequestCount,
     SloPartial,
     SloStatus,
     SloWindow,
@@ -102,6 +104,10 @@ def from_fields(topic: str, fields: dict[str, Any]) -> Record:
             return Heartbeat(**{**fields, "labels": tuple(Label(**label) for label in fields["labels"])})
         case "probe-results":
             return ProbeResult(**{**fields, "labels": tuple(Label(**label) for label in fields["labels"])})
+        case "request-counts":
+            histogram = tuple(BucketCount(**item) for item in fields["histogram"])
+            labels = tuple(Label(**label) for label in fields["labels"])
+            return RequestCount(**{**fields, "histogram": histogram, "labels": labels})
         case "slo-partials":
             sources = tuple(Source(**source) for source in fields["sources"])
             return SloPartial(**{**fields, "sources": sources, "series": tuple(fields["series"])})
