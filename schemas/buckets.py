@@ -26,3 +26,8 @@ BUCKETS = len(BOUNDS_US)
 def bucket_of(latency_us: int) -> int:
     """The bucket of a latency from 0 to MAX_LATENCY_US: of those whose bound is not below it the first."""
     return bisect_left(BOUNDS_US, latency_us)
+
+
+def is_bound(latency_us: int | None) -> bool:
+    """Whether each bucket is on one side of the latency: then a histogram tells exactly how many took longer."""
+    return latency_us is None or BOUNDS_US[bucket_of(latency_us)] == latency_us
