@@ -28,12 +28,10 @@ def weigh(counts: pl.DataFrame) -> pl.DataFrame:
         pl.when(pl.col("histogram").list.len() > 0).then(pl.col("histogram")).alias("histogram"),
     )
     bare = told.filter(pl.col("histogram").is_null()).with_columns(pl.lit(NO_BUCKET, pl.Int16).alias("bucket"))
-    items = told.filter(pl.col("histogram").is_not_null()).explode("histogram").with_columns(
-        pl.col("histogram").struct.field("bucket").cast(pl.Int16).alias("bucket"),
-        pl.col("histogram").struct.field("total").alias("total"),
-        pl.col("histogram").struct.field("good").alias("good"),
-    )
-    both = pl.concat([bare, items]).drop("histogram")
+    items = told.filter(pl.col("histogram").is_not_null()).drop("total", "good").explode("histogram")
+    items = items.unnest("histogram").with_columns(pl.col("bucket").cast(pl.Int16))
+    columns = [name for name in bare.columns if name != "histogram"]
+    both = pl.concat([bare.select(columns), items.select(columns)])
     rows = pl.concat(
         [
             both.with_columns(pl.lit(outcome).alias("success"), n.alias("n")).drop("total", "good")
