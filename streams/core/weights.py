@@ -10,6 +10,7 @@ from streams.core.histogram import NO_BUCKET
 from streams.core.series import LABELS
 
 KIND = "requests"
+_LAST_MS = 1 << 62  # whatever is later is the same: far ahead of every clock
 WANTED = ("service", "endpoint", "region", "ts", "window_ms", "total", "good", "sum_us", "max_us", "histogram")
 
 
@@ -23,7 +24,7 @@ def weigh(counts: pl.DataFrame) -> pl.DataFrame:
         "_row",
         *[label for label in LABELS if label != "kind"],
         pl.lit(KIND).alias("kind"),
-        (pl.col("ts") + pl.col("window_ms") - 1).alias("ts"),
+        (pl.col("ts").clip(upper_bound=_LAST_MS) + pl.col("window_ms") - 1).alias("ts"),
         *("total", "good", "sum_us", "max_us"),
         pl.when(pl.col("histogram").list.len() > 0).then(pl.col("histogram")).alias("histogram"),
     )
