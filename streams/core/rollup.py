@@ -188,9 +188,7 @@ class Rollup:
         self.clamped += int((first & (clamped != ts)).sum())
         return self._sums(events, columns.source[rows], slices, late)
 
-    def _sums(
-        self, events: pl.DataFrame, source: npt.NDArray[np.int32], slices: Longs, late: Longs
-    ) -> pl.DataFrame:
+    def _sums(self, events: pl.DataFrame, source: npt.NDArray[np.int32], slices: Longs, late: Longs) -> pl.DataFrame:
         """Rows by cell, bucket, success and rank."""
         place = (pl.Series("source", source), pl.Series("slice", slices), pl.Series("late", late))
         keys = [*CELL, "bucket", "success", "rank"]

@@ -80,9 +80,7 @@ class Judge:
     decided by its slice. A judge is for one source: objectives of another one do not judge its events. Not thread-safe.
     """
 
-    def __init__(
-        self, objectives: Sequence[Objective] | Timeline, index: SeriesIndex, source: str = PROBES
-    ) -> None:
+    def __init__(self, objectives: Sequence[Objective] | Timeline, index: SeriesIndex, source: str = PROBES) -> None:
         """Objectives without a timeline judge every slice."""
         self.source = source
         self._index = index

@@ -167,9 +167,7 @@ class TableQueries:
         versions = in_force(self._timeline().stretches(objective.id), longest.start_s, now_ms // 1000 + 1)
         partition = self.partition(objective)
         sealed_to_ms = table.sealed_to_ms(objective.source)
-        return Standing(
-            objective, versions, windows, burns, judged_to_ms, partition, table.applied, sealed_to_ms
-        )
+        return Standing(objective, versions, windows, burns, judged_to_ms, partition, table.applied, sealed_to_ms)
 
     def _burns(self, objective: Objective, table: SloTable, judged_to_ms: int) -> tuple[BurnState, ...]:
         """The rules in whole seconds that are complete: part of a second's events are nothing to wake somebody by."""

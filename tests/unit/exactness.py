@@ -251,9 +251,7 @@ def draw_log(rng: Random, partitions: int, records: int, counted: int = 0) -> li
     return [_draw_partition(rng, rng.randint(records // 2, records), draw) for draw in draws]
 
 
-def _draw_partition(
-    rng: Random, records: int, draw: Callable[[Random, int], Event | Counted]
-) -> list[Logged]:
+def _draw_partition(rng: Random, records: int, draw: Callable[[Random, int], Event | Counted]) -> list[Logged]:
     now, log = START_MS + rng.randrange(60_000), list[Logged]()
     for _ in range(records):
         now += rng.choice(_PAUSES_MS) if rng.random() < 0.02 else rng.choice(_STEPS_MS)
@@ -275,7 +273,9 @@ def draw_counted(rng: Random, append_ms: int) -> Counted:
     event = draw_event(rng, append_ms)
     window_ms = rng.choice((1, 250, 1_000, 10_000))
     latencies = [rng.choice((0, 1, 2, 99_000, 101_227, 101_228, rng.randrange(2_000_000))) for _ in range(5)]
-    histogram = tuple((bucket_of(us), total, rng.randint(0, total)) for us in latencies for total in (rng.randrange(4),))
+    histogram = tuple(
+        (bucket_of(us), total, rng.randint(0, total)) for us in latencies for total in (rng.randrange(4),)
+    )
     if not rng.randrange(4):
         histogram = ()
     total = sum(each for _, each, _ in histogram) if histogram else rng.randrange(1_000)

@@ -64,7 +64,9 @@ def counts_frame(records: Sequence[Logged]) -> pl.DataFrame:
     ]
     item = pl.Struct({"bucket": pl.Int64, "total": pl.Int64, "good": pl.Int64})
     kinds = {name: pl.Int64() for name in WANTED} | dict.fromkeys(LABELS[:3], pl.String())
-    return weigh(pl.DataFrame(rows, schema={"_row": pl.UInt32, **kinds, "window_ms": pl.Int32, "histogram": pl.List(item)}))
+    return weigh(
+        pl.DataFrame(rows, schema={"_row": pl.UInt32, **kinds, "window_ms": pl.Int32, "histogram": pl.List(item)})
+    )
 
 
 def rows_of(table: SloTable, index: SeriesIndex, frontier_ms: int) -> Rows:
@@ -106,7 +108,9 @@ class Counter:
     def count(self, log: Log, polls: Sequence[Poll]) -> Flush:
         """One step over some polls."""
         records = [record for partition, begin, end in polls for record in log[partition][begin:end]]
-        batches = [source_batch(partition - self.base, begin, log[partition][begin:end]) for partition, begin, end in polls]
+        batches = [
+            source_batch(partition - self.base, begin, log[partition][begin:end]) for partition, begin, end in polls
+        ]
         for partition, _, end in polls:
             self.next[partition] = max(end, self.next[partition])
         return self.rollup.step(batches, (events_frame if self.judge.source == PROBES else counts_frame)(records))
