@@ -12,16 +12,10 @@ from schemas.catalog import SchemaVersion, Topic, load_catalog, load_topic
 from schemas.records import (
     RECORD_TYPES,
     BucketCount,
-    Heartbeat,
     Label,
     ObjectiveRule,
-    ObjectiveSet,
     ObjectiveVersion,
-    ProbeResult,
     Record,
-    RequestCount,
-    SloPartial,
-    SloStatus,
     SloWindow,
     Source,
 )
@@ -29,6 +23,15 @@ from schemas.records import (
 MAX_VALUE_BYTES = 1 << 20
 _FRAME = struct.Struct(">bI")
 FRAME_BYTES = _FRAME.size
+# By topic: what the items of its arrays are.
+_ARRAYS: dict[str, dict[str, type]] = {
+    "heartbeats": {"labels": Label},
+    "probe-results": {"labels": Label},
+    "request-counts": {"histogram": BucketCount, "labels": Label},
+    "slo-partials": {"sources": Source, "series": str},
+    "slo-status": {"windows": SloWindow},
+    "objectives": {"objectives": ObjectiveVersion, "rules": ObjectiveRule},
+}
 _TOPIC_NAMES = {record_type: name for name, record_type in RECORD_TYPES.items()}
 
 
@@ -99,26 +102,12 @@ def read_body(writer: SchemaVersion, reader: SchemaVersion, body: bytes) -> dict
 
 def from_fields(topic: str, fields: dict[str, Any]) -> Record:
     """The dataclass of a topic's decoded fields."""
-    match topic:
-        case "heartbeats":
-            return Heartbeat(**{**fields, "labels": tuple(Label(**label) for label in fields["labels"])})
-        case "probe-results":
-            return ProbeResult(**{**fields, "labels": tuple(Label(**label) for label in fields["labels"])})
-        case "request-counts":
-            histogram = tuple(BucketCount(**item) for item in fields["histogram"])
-            labels = tuple(Label(**label) for label in fields["labels"])
-            return RequestCount(**{**fields, "histogram": histogram, "labels": labels})
-        case "slo-partials":
-            sources = tuple(Source(**source) for source in fields["sources"])
-            return SloPartial(**{**fields, "sources": sources, "series": tuple(fields["series"])})
-        case "slo-status":
-            return SloStatus(**{**fields, "windows": tuple(SloWindow(**window) for window in fields["windows"])})
-        case "objectives":
-            objectives = tuple(ObjectiveVersion(**objective) for objective in fields["objectives"])
-            rules = tuple(ObjectiveRule(**rule) for rule in fields["rules"])
-            return ObjectiveSet(**{**fields, "objectives": objectives, "rules": rules})
-        case _:
-            return RECORD_TYPES[topic](**fields)
+    arrays = {
+        name: tuple(items if kind is str else (kind(**item) for item in items))
+        for name, kind in _ARRAYS.get(topic, {}).items()
+        for items in (fields[name],)
+    }
+    return RECORD_TYPES[topic](**{**fields, **arrays})
 
 
 @cache

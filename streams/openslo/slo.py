@@ -21,7 +21,6 @@ from streams.openslo.fields import (
     single,
 )
 
-
 Source = Literal["probe-results", "request-counts"]
 
 
@@ -43,6 +42,8 @@ class _Total(Own):
 
 
 class Good(Own):
+    """Where the good events of a ratio are."""
+
     source: Source
     where: Where = Where()
     latency_us_le: Annotated[int, Field(ge=1, le=MAX_LATENCY_US)] | None = None

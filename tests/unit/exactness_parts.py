@@ -86,7 +86,7 @@ def rows_of(table: SloTable, index: SeriesIndex, frontier_ms: int) -> Rows:
 
 
 class Counter:
-    """A process that counts some partitions of one source, from their commits on; its first one is `base` in the log."""
+    """A process that counts some partitions of a source, from their commits on; `base`: its first one in the log."""
 
     def __init__(
         self,

@@ -47,14 +47,18 @@ def test_the_source_is_part_of_the_version_and_probes_keep_theirs() -> None:
         (
             str(BOUND),
             "200000",
-            f":26:15: {PLACE}.latency_us_le: value 200000: requests are counted by buckets, so it would be exact at "
-            "the bound of one only; expected 198474 or 202444",
+            (
+                f":26:15: {PLACE}.latency_us_le: value 200000: requests are counted by buckets, so it would be exact "
+                "at the bound of one only; expected 198474 or 202444"
+            ),
         ),
         (
             "endpoint: /pay}",
             "endpoint: /pay, kind: http}",
-            f":25:58: {PLACE}.where.kind: value 'http': request-counts have no kind; expected service, endpoint or "
-            "region",
+            (
+                f":25:58: {PLACE}.where.kind: value 'http': request-counts have no kind; expected service, endpoint "
+                "or region"
+            ),
         ),
     ],
     ids=["a threshold inside a bucket", "a kind"],

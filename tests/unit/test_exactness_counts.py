@@ -1,6 +1,6 @@
 """Two sources beside each other: what services count, and what probes find, each exactly once and none in the other."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
 from unittest import mock
@@ -24,7 +24,9 @@ SHOP = ("shop", "/cart", "us", REQUESTS)
 
 def probed(append_s: float, ts_s: float) -> Logged:
     """Of a kind that has the name of what services count."""
-    return Logged(START_MS + int(append_s * 1_000), Event(SHOP, START_MS + int(ts_s * 1_000), True, 300))
+    return Logged(
+        START_MS + int(append_s * 1_000), Event(SHOP, START_MS + int(ts_s * 1_000), success=True, latency_us=300)
+    )
 
 
 def counted(append_s: float, end_s: float, window_ms: int = 1_000, n: int = 5) -> Logged:
@@ -97,7 +99,7 @@ SCRIPTS = (the_same_second_of_both, one_is_far_ahead, a_restart_with_both_open)
 
 @pytest.mark.parametrize("kind", [World, Named])
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_both_are_counted_once(script, kind: type[World]) -> None:  # type: ignore[no-untyped-def]
+def test_both_are_counted_once(script: Callable[[type[World]], str], kind: type[World]) -> None:
     assert script(kind) == ""
 
 
