@@ -11,15 +11,11 @@ from fastavro import schemaless_reader, schemaless_writer
 from schemas.catalog import SchemaVersion, Topic, load_catalog, load_topic
 from schemas.records import (
     RECORD_TYPES,
-    Heartbeat,
+    BucketCount,
     Label,
     ObjectiveRule,
-    ObjectiveSet,
     ObjectiveVersion,
-    ProbeResult,
     Record,
-    SloPartial,
-    SloStatus,
     SloWindow,
     Source,
 )
@@ -27,6 +23,15 @@ from schemas.records import (
 MAX_VALUE_BYTES = 1 << 20
 _FRAME = struct.Struct(">bI")
 FRAME_BYTES = _FRAME.size
+# By topic: what the items of its arrays are.
+_ARRAYS: dict[str, dict[str, type]] = {
+    "heartbeats": {"labels": Label},
+    "probe-results": {"labels": Label},
+    "request-counts": {"histogram": BucketCount, "labels": Label},
+    "slo-partials": {"sources": Source, "series": str},
+    "slo-status": {"windows": SloWindow},
+    "objectives": {"objectives": ObjectiveVersion, "rules": ObjectiveRule},
+}
 _TOPIC_NAMES = {record_type: name for name, record_type in RECORD_TYPES.items()}
 
 
@@ -97,22 +102,12 @@ def read_body(writer: SchemaVersion, reader: SchemaVersion, body: bytes) -> dict
 
 def from_fields(topic: str, fields: dict[str, Any]) -> Record:
     """The dataclass of a topic's decoded fields."""
-    match topic:
-        case "heartbeats":
-            return Heartbeat(**{**fields, "labels": tuple(Label(**label) for label in fields["labels"])})
-        case "probe-results":
-            return ProbeResult(**{**fields, "labels": tuple(Label(**label) for label in fields["labels"])})
-        case "slo-partials":
-            sources = tuple(Source(**source) for source in fields["sources"])
-            return SloPartial(**{**fields, "sources": sources, "series": tuple(fields["series"])})
-        case "slo-status":
-            return SloStatus(**{**fields, "windows": tuple(SloWindow(**window) for window in fields["windows"])})
-        case "objectives":
-            objectives = tuple(ObjectiveVersion(**objective) for objective in fields["objectives"])
-            rules = tuple(ObjectiveRule(**rule) for rule in fields["rules"])
-            return ObjectiveSet(**{**fields, "objectives": objectives, "rules": rules})
-        case _:
-            return RECORD_TYPES[topic](**fields)
+    arrays = {
+        name: tuple(items if kind is str else (kind(**item) for item in items))
+        for name, kind in _ARRAYS.get(topic, {}).items()
+        for items in (fields[name],)
+    }
+    return RECORD_TYPES[topic](**{**fields, **arrays})
 
 
 @cache

@@ -63,6 +63,35 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, slots=True)
+class BucketCount:
+    """Requests of one latency bucket (`schemas.buckets`), and how many of them succeeded."""
+
+    bucket: int
+    total: int
+    good: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCount:
+    """What one process of a service counted in the window of `window_ms` from `ts` on; durations in microseconds."""
+
+    node_id: str
+    ts: int
+    window_ms: int
+    boot_id: str
+    seq: int
+    service: str
+    endpoint: str
+    region: str
+    total: int
+    good: int
+    sum_us: int = 0
+    max_us: int = 0
+    histogram: tuple[BucketCount, ...] = ()
+    labels: tuple[Label, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """How far one source partition is in a partial; `frontier` is an append time in ms."""
 
@@ -129,6 +158,7 @@ class ObjectiveVersion:
     latency_us_le: int | None
     target: float
     window_s: int
+    source: str = "probe-results"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +234,22 @@ class DeadLetterReplay:
     correction: str = ""
 
 
-Record = Heartbeat | ProbeResult | SloPartial | SloStatus | ObjectiveSet | NodeState | DeadLetter | DeadLetterReplay
+Record = (
+    Heartbeat
+    | ProbeResult
+    | RequestCount
+    | SloPartial
+    | SloStatus
+    | ObjectiveSet
+    | NodeState
+    | DeadLetter
+    | DeadLetterReplay
+)
 
 RECORD_TYPES: dict[str, type[Record]] = {
     "heartbeats": Heartbeat,
     "probe-results": ProbeResult,
+    "request-counts": RequestCount,
     "slo-partials": SloPartial,
     "slo-status": SloStatus,
     "objectives": ObjectiveSet,

@@ -21,6 +21,7 @@ from streams.config import load_objectives
 from streams.core.liveness.admission import Limits
 from streams.core.routing import AddressError, parse_address
 from streams.core.series import Judge, SeriesIndex
+from streams.core.sources import SOURCES
 from streams.engine.ahead import ReadAhead
 from streams.engine.announcements import TOPIC as OBJECTIVES
 from streams.engine.announcements import AnnouncementLog
@@ -42,7 +43,7 @@ from streams.processors.node_states import TOPIC as NODE_STATES
 from streams.processors.objectives import ObjectivesProcessor
 from streams.processors.objectives_file import LoadedFile, ObjectivesFile, load_file
 from streams.processors.queries import KeptElsewhereError, NotHereError, TableQueries
-from streams.processors.rollup import SOURCE, RollupProcessor
+from streams.processors.rollup import RollupProcessor
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from streams.processors.status import StatusPublisher
 from streams.processors.versions import Versions
@@ -97,13 +98,16 @@ class Worker:
         self._file = ObjectivesFile(file, versions, load_objectives)
         self.app: App = create_app(
             EngineSettings(options.brokers, options.state, partitions),
-            batch_topics=frozenset({SOURCE, PARTIALS, HEARTBEATS}),
-            raw_topics=frozenset({SOURCE, HEARTBEATS}),
-            outputs={SOURCE: PARTIALS},
+            batch_topics=frozenset({*SOURCES, PARTIALS, HEARTBEATS}),
+            raw_topics=frozenset({*SOURCES, HEARTBEATS}),
+            outputs=dict.fromkeys(SOURCES, PARTIALS),
         )
         self._partitions = partitions
-        judge = Judge(versions.timeline, index)
-        self._rollup = RollupProcessor(self.app, judge, index, partitions, versions.known)
+        judges = {source: Judge(versions.timeline, index, source) for source in SOURCES}
+        self._rollups = {
+            source: RollupProcessor(self.app, judge, index, partitions, versions.known)
+            for source, judge in judges.items()
+        }
         self._ahead = ReadAhead(partial(read_changelog, options.brokers))
         self._objectives = ObjectivesProcessor(self.app, self._ahead.read, index)
         limits = Limits(
@@ -112,7 +116,7 @@ class Worker:
         )
         self._liveness = LivenessProcessor(self.app, self._ahead.read, limits)
         self._nodes = NodeQueries(self._liveness, partitions, _now_ms)
-        self._lags = Lags(self.app, self._rollup, self._objectives, self._liveness, partitions)
+        self._lags = Lags(self.app, self._rollups, self._objectives, self._liveness, partitions)
         self._queries = TableQueries(
             lambda: versions.timeline, self._objectives, partitions, _now_ms, self._lags.completeness
         )
@@ -157,7 +161,7 @@ class Worker:
         self.app.finalize()
         await self.app.start()
         steps = [
-            asyncio.create_task(self._guarded(lambda: self._rollup.run(self._stop))),
+            *(asyncio.create_task(self._guarded(partial(own.run, self._stop))) for own in self._rollups.values()),
             asyncio.create_task(self._every(FOLD_EVERY_S, self._objectives.fold)),
             asyncio.create_task(self._every(SAVE_EVERY_S, self._save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
@@ -186,17 +190,19 @@ class Worker:
         return 0 if self._failure is None else 1
 
     def _wire(self) -> None:
-        source = self.app.topic(SOURCE, partitions=self._partitions, schema=raw_schema(), maxsize=8)
         partials = self.app.topic(PARTIALS, partitions=self._partitions, schema=raw_schema(), maxsize=8)
         heartbeats = self.app.topic(HEARTBEATS, partitions=self._partitions, schema=raw_schema(), maxsize=8)
-        self.app.agent(source, name="rollup")(self._rollup.process)
+        for source, rollup in self._rollups.items():
+            topic = self.app.topic(source, partitions=self._partitions, schema=raw_schema(), maxsize=8)
+            self.app.agent(topic, name=f"rollup-{source}")(rollup.process)
         self.app.agent(partials, name="objectives")(self._objectives.process)
         self.app.agent(heartbeats, name="liveness")(self._liveness.process)
         self.app.on_lost = self._on_lost
         self.app.on_ready = self._on_ready
 
     def _on_lost(self) -> None:
-        self._rollup.lose_all()
+        for rollup in self._rollups.values():
+            rollup.lose_all()
         self._objectives.lose_all()
         self._liveness.lose_all()
         self._status.lose_all()
@@ -238,7 +244,8 @@ class Worker:
     async def _last_words(self) -> None:
         """A clean stop leaves little to replay."""
         with contextlib.suppress(Exception):
-            await self._rollup.step()
+            for rollup in self._rollups.values():
+                await rollup.step()
             await self._objectives.save()
             await self._liveness.fold()
             await self._liveness.save()
@@ -314,7 +321,7 @@ def run_worker(options: WorkerOptions) -> int:
 
 async def _run(options: WorkerOptions, file: LoadedFile, listen: ListenAddress, advertised: str | None) -> int:
     changelogs = (PAGES_TOPIC, NODE_PAGES)
-    topics = (SOURCE, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", OBJECTIVES, *changelogs)
+    topics = (*SOURCES, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", OBJECTIVES, *changelogs)
     partitions = await find_partitions(options.brokers, topics)
     await require_our_schemas(options.brokers)
     async with AnnouncementLog(options.brokers) as announcements:

@@ -6,12 +6,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
+from schemas.buckets import BOUNDS_US, bucket_of, is_bound
 from schemas.documents import DocumentError, parse, position, read_all
 from streams.core.burn import BurnRule, recommended_rules
 from streams.core.objectives import Objective, Selector
+from streams.core.sources import COUNTS
 from streams.openslo.alerts import AlertCondition, AlertPolicy, PolicyRef, contradictions, rule_of
 from streams.openslo.fields import seconds
-from streams.openslo.slo import Service, Slo
+from streams.openslo.slo import Good, Service, Slo
 
 Model = Slo | Service | AlertPolicy | AlertCondition
 ModelT = TypeVar("ModelT", Slo, Service, AlertPolicy, AlertCondition)
@@ -23,7 +25,8 @@ _KINDS: dict[str, type[Model]] = {
     "AlertCondition": AlertCondition,
 }
 _LATER_KINDS = ("AlertNotificationTarget", "DataSource", "SLI")
-_GOOD_WHERE = ("spec", "indicator", "spec", "ratioMetric", "good", "metricSource", "spec", "where")
+_GOOD = ("spec", "indicator", "spec", "ratioMetric", "good", "metricSource", "spec")
+_GOOD_WHERE = (*_GOOD, "where")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,8 @@ def _objective(file: _File, document: _Document, slo: Slo) -> Objective | None:
     file.problems += problems
     if problems:
         return None
-    where = spec.indicator.spec.ratio_metric.good.metric_source.spec.where
+    metric = spec.indicator.spec.ratio_metric.good.metric_source.spec
+    where = metric.where
     asked = spec.objectives[0]
     # In decimals, as 99.95 / 100 is not 0.9995 in binary.
     share = Decimal(str(asked.target)) if asked.target is not None else Decimal(str(asked.target_percent or 0)) / 100
@@ -121,24 +125,44 @@ def _objective(file: _File, document: _Document, slo: Slo) -> Objective | None:
         service=spec.service,
         display_name=slo.metadata.display_name or slo.metadata.name,
         selector=Selector(where.service, where.endpoint, where.region, where.kind),
-        latency_us_le=spec.indicator.spec.ratio_metric.good.metric_source.spec.latency_us_le,
+        latency_us_le=metric.latency_us_le,
         target=target,
         window_s=window_s,
         rules=rules,
+        source=metric.source,
     )
 
 
 def _contradictions(slo: Slo) -> Iterator[tuple[tuple[Any, ...], str]]:
     """What each field allows but not all of them together."""
     metric = slo.spec.indicator.spec.ratio_metric
-    good, total = metric.good.metric_source.spec.where, metric.total.metric_source.spec.where
-    if good != total:
-        said, wanted = (where.model_dump(exclude_none=True) for where in (good, total))
+    good, total = metric.good.metric_source.spec, metric.total.metric_source.spec
+    if good.where != total.where:
+        said, wanted = (metric.where.model_dump(exclude_none=True) for metric in (good, total))
         yield _GOOD_WHERE, f"value {said}: expected the same as under total, {wanted}"
+    if good.source != total.source:
+        yield (*_GOOD, "source"), f"value {good.source!r}: expected the same as under total, {total.source!r}"
+    elif good.source == COUNTS:
+        yield from _uncountable(good)
     asked = slo.spec.objectives[0]
     if (asked.target is None) == (asked.target_percent is None):
         which = "neither" if asked.target is None else "both"
         yield ("spec", "objectives", 0), f"{which} of target and targetPercent; expected one of them"
+
+
+def _uncountable(good: Good) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """What cannot be asked of requests that a service has counted."""
+    if good.where.kind is not None:
+        sentence = f"value {good.where.kind!r}: request-counts have no kind; expected service, endpoint or region"
+        yield (*_GOOD_WHERE, "kind"), sentence
+    limit = good.latency_us_le
+    if limit is not None and not is_bound(limit):
+        above = bucket_of(limit)
+        sentence = (
+            f"value {limit}: requests are counted by buckets, so it would be exact at the bound of one only; "
+            f"expected {BOUNDS_US[above - 1]} or {BOUNDS_US[above]}"
+        )
+        yield (*_GOOD, "latency_us_le"), sentence
 
 
 def _rules(file: _File, document: _Document, slo: Slo, target: float, window_s: int) -> Iterator[BurnRule]:

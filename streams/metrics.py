@@ -12,8 +12,8 @@ HOLES = Counter(
 RECREATED = Counter(
     "fleetbeat_void_commits_total", "Commits of a topic that was deleted and created again under its name", ["topic"]
 )
-PENDING = Gauge("fleetbeat_rollup_pending_records", "Records read and not yet counted")
-OPEN_ROWS = Gauge("fleetbeat_rollup_open_rows", "Rows held for open cells")
+PENDING = Gauge("fleetbeat_rollup_pending_records", "Records read and not yet counted", ["topic"])
+OPEN_ROWS = Gauge("fleetbeat_rollup_open_rows", "Rows held for open cells", ["topic"])
 BATCH_SECONDS = Histogram("fleetbeat_batch_seconds", "Block work of one batch", ["processor"])
 FLUSH_SECONDS = Histogram("fleetbeat_flush_seconds", "From taking cells to the broker's acknowledgement")
 PARTIAL_BYTES = Counter("fleetbeat_partial_bytes_total", "Bytes written to slo-partials")

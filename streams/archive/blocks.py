@@ -22,6 +22,7 @@ Ints = npt.NDArray[np.int64]
 _SILENT = frozenset({"slo-status", "dead-letters"})
 # The TTL of raw rows, as in infra/clickhouse.
 KEPT_DAYS = 14
+_FAR_AHEAD_MS = 1 << 62  # whatever is later is the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ def routes() -> tuple[Route, ...]:
     return (
         _route("probe-results", "probe_results"),
         _route("heartbeats", "heartbeats"),
+        _route("request-counts", "request_counts"),
         _route("node-states", "node_states", replacing=True),
         _route("slo-status", "slo_windows", replacing=True),
         _route("dead-letters", "dead_letters", replacing=True),
@@ -101,6 +103,7 @@ class Shaper:
         self._table_rows = {
             "probe-results": _probe_results,
             "heartbeats": _heartbeats,
+            "request-counts": _request_counts,
             "slo-status": _slo_windows,
             "node-states": _node_states,
             "dead-letters": _dead_letters,
@@ -229,6 +232,17 @@ def _probe_results(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _heartbeats(frame: pl.DataFrame) -> pl.DataFrame:
     return _with_event_time(frame).rename({"boot_ts": "boot_ts_ms"})
+
+
+def _request_counts(frame: pl.DataFrame) -> pl.DataFrame:
+    """`ts` is the window's last millisecond, as the worker counts it."""
+    began = pl.col("ts").clip(upper_bound=_FAR_AHEAD_MS)
+    items = [
+        pl.col("histogram").list.eval(pl.element().struct.field(name)).alias(f"histogram_{name}")
+        for name in ("bucket", "total", "good")
+    ]
+    frame = frame.with_columns(pl.col("ts").alias("began_ms"), began + pl.col("window_ms") - 1, *items)
+    return _with_event_time(frame.drop("histogram"))
 
 
 def _slo_windows(frame: pl.DataFrame) -> pl.DataFrame:

@@ -1,10 +1,11 @@
 """Up to when everything is in a table, from facts about the log: pure.
 
 Of each source partition a table was told its frontier: all that was appended before it is there. A partition that
-nobody writes to has an old frontier; then the word of whoever reads it takes the answer further (`Tip`).
+nobody writes to has an old frontier; then the word of whoever reads it takes the answer further (`Tip`). Source
+partitions are numbered over all topics that are counted (lanes).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 NOTHING = -1
@@ -55,9 +56,9 @@ def newer(known: Tip | None, found: Tip) -> Tip:
     return found if known is None or found.at_ms >= known.at_ms else known
 
 
-def complete_to_ms(tables: Collection[Told], tips: Mapping[int, Tip], partitions: int) -> int:
-    """Before this time (ms) everything is in all of the tables; 0 when that cannot be said of some partition."""
-    return min((_of_source(tables, source, tips.get(source)) for source in range(partitions)), default=0)
+def complete_to_ms(tables: Collection[Told], tips: Mapping[int, Tip], lanes: Iterable[int]) -> int:
+    """Before this time (ms) everything is in all of the tables; 0 when that cannot be said of some lane."""
+    return min((_of_source(tables, lane, tips.get(lane)) for lane in lanes), default=0)
 
 
 def _of_source(tables: Collection[Told], source: int, tip: Tip | None) -> int:

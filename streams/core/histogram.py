@@ -1,28 +1,18 @@
 """Log-bucket histogram of microseconds: γ = 1.02, so a quantile is within 1 % of the true value.
 
-The mapping is DDSketch's (Masson, Rim, Lee, VLDB 2019): bucket i holds (γ^(i-1), γ^i], so histograms merge by adding.
-Bounds are computed with integers, once, so every machine maps every latency alike.
+The buckets are the contract's (`schemas.buckets`), in which services count too.
 """
 
 import numpy as np
 import numpy.typing as npt
 
+from schemas.buckets import BOUNDS_US
+
 Longs = npt.NDArray[np.int64]
 
 _NUMERATOR, _DENOMINATOR = 51, 50  # γ as a fraction
-MAX_LATENCY_US = 86_400_000_000
-
-
-def _bounds() -> Longs:
-    """Inclusive upper bounds: bucket 0 holds zero, bucket i + 1 holds up to floor(γ^i)."""
-    bounds, power, scale = [0], 1, 1
-    while bounds[-1] < MAX_LATENCY_US:
-        bounds.append(power // scale)
-        power, scale = power * _NUMERATOR, scale * _DENOMINATOR
-    return np.array(bounds, dtype=np.int64)
-
-
-BOUNDS = _bounds()
+NO_BUCKET = -1  # counts without a histogram
+BOUNDS = np.array(BOUNDS_US, dtype=np.int64)
 
 
 def buckets_of(latency_us: Longs) -> npt.NDArray[np.int16]:

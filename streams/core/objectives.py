@@ -3,8 +3,10 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from streams.core.burn import BurnRule
+from streams.core.sources import PROBES
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class Objective:
     """A promise: the share `target` of the selected events within `window_s` is good.
 
     An event is good when it succeeded and, with a threshold, took at most `latency_us_le` microseconds. `rules` say
-    when the budget is spent too fast.
+    when the budget is spent too fast. `source` is the topic of the events; of counted requests a threshold is the bound
+    of a bucket.
     """
 
     id: str
@@ -40,11 +43,14 @@ class Objective:
     target: float
     window_s: int
     rules: tuple[BurnRule, ...] = ()
+    source: str = PROBES
 
     @property
     def version(self) -> str:
-        """Changes whenever the counts would mean something else: with the selection or the threshold."""
-        meaning = {"selector": asdict(self.selector), "latency_us_le": self.latency_us_le}
+        """Changes whenever the counts would mean something else: with the source, the selection or the threshold."""
+        meaning: dict[str, Any] = {"selector": asdict(self.selector), "latency_us_le": self.latency_us_le}
+        if self.source != PROBES:
+            meaning["source"] = self.source
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:8]
 
     @property

@@ -113,7 +113,8 @@ class Rollup:
         """Count records and return what they touch, cumulative.
 
         `events`: the readable records, with `_row` (index into the concatenated batches), the four labels, ts (ms),
-        success, latency_us. Records at or below a partition's applied offset are skipped, wherever batches were cut.
+        success, latency_us; or rows with weights (`streams.core.weights`), perhaps several a record, in the order of
+        `_row`. Records at or below a partition's applied offset are skipped, wherever batches were cut.
         """
         if not batches:
             return Flush(_NO_ROWS, _NO_ROWS, self._told())
@@ -180,19 +181,28 @@ class Rollup:
         clamped = clamp(ts, columns.append[rows])
         slices = clamped // SLICE_MS
         late = lateness_of(slices, columns.frontier[rows])
-        latency = events["latency_us"].to_numpy()
         self._open_slots(slices, late, columns, rows)
-        self.events += len(ts)
-        self.late += int((late != ON_TIME).sum())
-        self.clamped += int((clamped != ts).sum())
+        first = np.concatenate(([True], rows[1:] != rows[:-1]))
+        self.events += int(first.sum())
+        self.late += int((first & (late != ON_TIME)).sum())
+        self.clamped += int((first & (clamped != ts)).sum())
+        return self._sums(events, columns.source[rows], slices, late)
+
+    def _sums(self, events: pl.DataFrame, source: npt.NDArray[np.int32], slices: Longs, late: Longs) -> pl.DataFrame:
+        """Rows by cell, bucket, success and rank."""
+        place = (pl.Series("source", source), pl.Series("slice", slices), pl.Series("late", late))
+        keys = [*CELL, "bucket", "success", "rank"]
+        if "n" in events.columns:
+            weighted = self._judge.number(events.select(*LABELS, "success", "bucket", "n", "sum_us", "max_us"))
+            ranks = self._judge.ranks_of_buckets(weighted["bucket"].to_numpy())
+            return weighted.with_columns(*place, pl.Series("rank", ranks)).group_by(keys).agg(_SUMS)
+        latency = events["latency_us"].to_numpy()
         frame = self._judge.number(events.select(*LABELS, "success", "latency_us")).with_columns(
-            pl.Series("source", columns.source[rows]),
-            pl.Series("slice", slices),
-            pl.Series("late", late),
+            *place,
             pl.Series("bucket", buckets_of(latency)),
             pl.Series("rank", self._judge.ranks_of(latency)),
         )
-        return frame.group_by([*CELL, "bucket", "success", "rank"]).agg(
+        return frame.group_by(keys).agg(
             n=pl.len().cast(pl.Int64), sum_us=pl.col("latency_us").sum(), max_us=pl.col("latency_us").max()
         )
 
@@ -230,6 +240,7 @@ def _summed(rows: pl.DataFrame) -> pl.DataFrame:
         return rows.group_by(_ROW).agg(_SUMS).select(CELL_ROWS.names())
     columns = {name: rows[name].to_numpy() for name in CELL_ROWS.names()}
     source, series, bucket, good = (columns[name].astype(np.int64) for name in ("source", "series", "bucket", "good"))
+    bucket &= (1 << _BUCKET_BITS) - 1  # without one it is -1
     keys = (((series << _SOURCE_BITS | source) << _BUCKET_BITS | bucket) << 1) | good
     order = np.argsort(keys)
     keys = keys[order]

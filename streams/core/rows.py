@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from streams.core.histogram import NO_BUCKET
 from streams.core.rollup import CELL_ROWS
 from streams.core.series import SERIES_BITS
 
@@ -18,7 +19,6 @@ Longs = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 
-NO_BUCKET = -1  # counts without a histogram
 _BUCKET_BITS = 11
 _NO_BUCKET_BITS = (1 << _BUCKET_BITS) - 1
 _LOW_BITS = SERIES_BITS + _BUCKET_BITS + 1

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from streams.core.histogram import BOUNDS, NO_BUCKET
 from streams.core.objectives import Objective
+from streams.core.sources import PROBES
 from streams.core.versions import Timeline, meaning
 
 SERIES_BITS = 20
@@ -53,9 +55,13 @@ class SeriesIndex:
         return rows.with_columns(series=local.astype(np.uint32)), [self.names[number] for number in used]
 
 
-def series_name(service: str, endpoint: str, region: str, kind: str) -> str:
-    """The name of a plain series: JSON, so that no label can be mistaken for two."""
-    return json.dumps([service, endpoint, region, kind], ensure_ascii=False, separators=(",", ":"))
+def series_name(service: str, endpoint: str, region: str, kind: str, source: str = PROBES) -> str:
+    """The name of a plain series: JSON, so that no label can be mistaken for two.
+
+    Other sources than probe-results are named, so that a probe of any kind is a series of its own.
+    """
+    labels = [service, endpoint, region, kind, *([source] if source != PROBES else ())]
+    return json.dumps(labels, ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(slots=True)
@@ -71,11 +77,12 @@ class Judge:
 
     An event's *rank* is the number of thresholds below its latency, so `latency ≤ thresholds[i]` is `rank ≤ i`:
     all objectives are judged, each by its own threshold, from one small integer. Which objectives judge an event is
-    decided by its slice.
+    decided by its slice. A judge is for one source: objectives of another one do not judge its events. Not thread-safe.
     """
 
-    def __init__(self, objectives: Sequence[Objective] | Timeline, index: SeriesIndex) -> None:
+    def __init__(self, objectives: Sequence[Objective] | Timeline, index: SeriesIndex, source: str = PROBES) -> None:
         """Objectives without a timeline judge every slice."""
+        self.source = source
         self._index = index
         self._known = pl.DataFrame(schema={**dict.fromkeys(LABELS, pl.String), "series": pl.UInt32})
         self.follow(objectives if isinstance(objectives, Timeline) else Timeline.of(objectives))
@@ -88,11 +95,12 @@ class Judge:
     def follow(self, timeline: Timeline) -> None:
         """From now on this timeline decides. Between two steps only: ranks of before mean nothing after it."""
         eras = [era for _, (era, *_) in groupby(timeline.eras, lambda era: meaning(era.objectives))]
-        limits = {o.latency_us_le for era in eras for o in era.objectives if o.latency_us_le is not None}
+        own = [tuple(o for o in era.objectives if o.source == self.source) for era in eras]
+        limits = {o.latency_us_le for objectives in own for o in objectives if o.latency_us_le is not None}
         self._timeline = timeline
         self._thresholds = np.array(sorted(limits), dtype=np.int64)
         self._since = np.array([era.since_s for era in eras], dtype=np.int64)
-        self._eras = [_Judged(era.objectives) for era in eras]
+        self._eras = [_Judged(objectives) for objectives in own]
 
     @property
     def timeline(self) -> Timeline:
@@ -102,6 +110,10 @@ class Judge:
     def ranks_of(self, latency_us: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
         """The rank of each latency, elementwise."""
         return np.searchsorted(self._thresholds, latency_us, side="left").astype(np.uint16)
+
+    def ranks_of_buckets(self, buckets: npt.NDArray[np.int16]) -> npt.NDArray[np.uint16]:
+        """The rank of all that is in a bucket, elementwise: thresholds are bounds of buckets."""
+        return self.ranks_of(BOUNDS[buckets])
 
     def number(self, frame: pl.DataFrame) -> pl.DataFrame:
         """`frame` with `series` (UInt32) in place of the four labels, in the same row order."""
@@ -127,11 +139,13 @@ class Judge:
         if era.table is None:
             era.table = self._judged(era.objectives, self._known)
         judged = rows.join(era.table, on="series", how="inner")
+        if self.source != PROBES:  # a threshold says nothing of requests whose latency nobody knows
+            judged = judged.filter((pl.col("bucket") != NO_BUCKET) | (pl.col("limit") == len(self._thresholds)))
         good = pl.col("success") & (pl.col("rank") <= pl.col("limit"))
         return judged.with_columns(series=pl.col("slo"), good=good).drop("slo", "limit", "success", "rank")
 
     def _learn(self, labels: Sequence[tuple[str, str, str, str]]) -> None:
-        known = [(*four, self._index.number(series_name(*four))) for four in labels]
+        known = [(*four, self._index.number(series_name(*four, self.source))) for four in labels]
         new = pl.DataFrame(known, schema=self._known.schema, orient="row")
         self._known = self._known.vstack(new)
         for era in self._eras:

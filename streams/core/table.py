@@ -17,6 +17,7 @@ from streams.core.lineage import RETIRED_MS, Lineage
 from streams.core.rollup import CELL
 from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, of_series, restarted, starts_of
 from streams.core.slices import HOURS, LATENESS_MS, ON_TIME, SLICE_MS, TIERS, Tier, seal_ms
+from streams.core.sources import PROBES, lane, place_of
 
 Longs = npt.NDArray[np.int64]
 NEVER = -1
@@ -35,12 +36,13 @@ class NotCaughtUpError(RuntimeError):
 class Heading:
     """A partial record without its cells: its offset, and (partition, applied offset, frontier or None) a source.
 
-    `topic_id`: of the topic that the sources are partitions of; empty when its writer did not know.
+    `topic`: that the sources are partitions of; `topic_id` is empty when its writer did not know.
     """
 
     offset: int
     sources: tuple[tuple[int, int, int | None], ...]
     topic_id: str = ""
+    topic: str = PROBES
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,8 @@ class SloTable:
     def __init__(self, *, histograms_in_hours: bool) -> None:
         """Without `histograms_in_hours` the hour tier keeps counts only."""
         self.applied = NEVER
-        self.frontiers: dict[int, int] = {}  # of the newest source of each partition
-        # partition → applied offset of its newest source up to which all its cells of ours are here
+        self.frontiers: dict[int, int] = {}  # of the newest source of each lane
+        # lane → applied offset of its newest source up to which all its cells of ours are here
         self.told: dict[int, int] = {}
         self.lineage = Lineage()
         self.chunks: dict[ChunkKey, Chunk] = {}
@@ -170,31 +172,33 @@ class SloTable:
         starts = starts_of(steps.key)
         return steps.where((starts >= start_s) & (starts < end_s)).frame()
 
-    def sealed_to_ms(self) -> int:
-        """Event time up to which the slices of every source partition heard of are sealed; 0 before any."""
-        return max(0, (min(self.frontiers.values(), default=0) - LATENESS_MS) // SLICE_MS * SLICE_MS)
+    def sealed_to_ms(self, source: str = PROBES) -> int:
+        """Event time up to which the slices of every partition heard of a topic are sealed; 0 before any."""
+        heard = [frontier for own, frontier in self.frontiers.items() if place_of(own)[0] == source]
+        return max(0, (min(heard, default=0) - LATENESS_MS) // SLICE_MS * SLICE_MS)
 
     def _advance(self, record: Heading) -> None:
         for partition, applied, frontier in record.sources:
-            source, retires, retired = self.lineage.place(partition, record.topic_id)
+            own = lane(record.topic, partition)
+            source, retires, retired = self.lineage.place(own, record.topic_id)
             if retires is not None:
-                self.frontiers[partition] = 0
-                self.told.pop(partition, None)
+                self.frontiers[own] = 0
+                self.told.pop(own, None)
                 self._steps.setdefault(retires, []).append((RETIRED_MS, record.offset))
-            before = RETIRED_MS if retired else self.frontiers.get(partition, 0)
+            before = RETIRED_MS if retired else self.frontiers.get(own, 0)
             self._heads.append((record.offset, partition, source, applied, before))
             if frontier is None or retired:  # a part of what there is up to that offset, or of a topic that is gone
                 continue
-            self.told[partition] = max(self.told.get(partition, NEVER), applied)
+            self.told[own] = max(self.told.get(own, NEVER), applied)
             if frontier > before:
-                self.frontiers[partition] = frontier
+                self.frontiers[own] = frontier
                 self._steps.setdefault(source, []).append((frontier, record.offset))
         self.applied = record.offset
 
     def _sealing(self) -> Iterator[tuple[int, int]]:
         """Every source with its frontier."""
-        for partition, frontier in self.frontiers.items():
-            yield self.lineage.live(partition), frontier
+        for own, frontier in self.frontiers.items():
+            yield self.lineage.live(own), frontier
         for source in self.lineage.retired():
             yield source, RETIRED_MS
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from streams.core.histogram import BOUNDS, value_of
+from streams.core.histogram import BOUNDS, NO_BUCKET, value_of
 from streams.core.slices import HOURS, MINUTES, SECONDS, Tier
 
 Longs = npt.NDArray[np.int64]
@@ -28,8 +28,9 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Events that begin at `start_s`; quantiles are nearest-rank in µs, within 1 %, and None without events.
+    """Events that begin at `start_s`; quantiles are nearest-rank in µs, within 1 %, of those whose latency is known.
 
+    Without any such event they are None.
     `first_s` is the start of the first step that has events.
     """
 
@@ -71,10 +72,7 @@ def summarize_all(rows: pl.DataFrame, start_s: int) -> Summary:
     if rows.is_empty():
         return Summary(start_s)
     n = rows["n"].to_numpy()
-    by_bucket = np.bincount(rows["bucket"].to_numpy(), weights=n, minlength=1).astype(np.int64)
-    seen = np.cumsum(by_bucket)
-    ranks = [-(-int(seen[-1]) * permille // 1000) for permille in PERMILLES]
-    p50, p90, p99 = _VALUES[np.searchsorted(seen, ranks, side="left")].tolist()
+    p50, p90, p99 = _quantiles(rows["bucket"].to_numpy(), n)
     return Summary(
         start_s,
         total=int(n.sum()),
@@ -87,3 +85,13 @@ def summarize_all(rows: pl.DataFrame, start_s: int) -> Summary:
         p99_us=p99,
         first_s=int(rows["start"].to_numpy().min()),
     )
+
+
+def _quantiles(buckets: npt.NDArray[np.int16], n: Longs) -> list[float | None]:
+    known = buckets != NO_BUCKET
+    seen = np.cumsum(np.bincount(buckets[known], weights=n[known], minlength=1).astype(np.int64))
+    if not seen[-1]:
+        return [None] * len(PERMILLES)
+    ranks = [-(-int(seen[-1]) * permille // 1000) for permille in PERMILLES]
+    values: list[float | None] = _VALUES[np.searchsorted(seen, ranks, side="left")].tolist()
+    return values

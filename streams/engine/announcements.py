@@ -9,10 +9,12 @@ from typing import Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from schemas.buckets import is_bound
 from schemas.codec import DecodeError, decode, encode
 from schemas.records import ObjectiveRule, ObjectiveSet, ObjectiveVersion
 from streams.core.burn import BurnRule
 from streams.core.objectives import Objective, Selector
+from streams.core.sources import COUNTS, SOURCES
 from streams.core.versions import Announcement
 from streams.engine.transport import require_append_time
 
@@ -91,6 +93,7 @@ def _version(objective: Objective) -> ObjectiveVersion:
         latency_us_le=objective.latency_us_le,
         target=objective.target,
         window_s=objective.window_s,
+        source=objective.source,
     )
 
 
@@ -108,6 +111,7 @@ def _objective(version: ObjectiveVersion, rules: Iterable[ObjectiveRule]) -> Obj
             for rule in rules
             if rule.slo == version.slo
         ),
+        source=version.source,
     )
 
 
@@ -119,6 +123,10 @@ def _problem(objectives: tuple[Objective, ...], record: ObjectiveSet) -> str:
         if not objective.id or not 0 < objective.target < 1 or objective.window_s < 1:
             asked = f"target {objective.target}, window_s {objective.window_s}"
             return f"objective {objective.id!r}: {asked}; expected a target in (0, 1) and a window from 1 s"
+        if objective.source not in SOURCES:
+            return f"objective {objective.id!r}: source {objective.source!r}; expected one of {', '.join(SOURCES)}"
+        if objective.source == COUNTS and not is_bound(objective.latency_us_le):
+            return f"objective {objective.id!r}: latency_us_le {objective.latency_us_le}; expected a bucket's bound"
         if objective.version != version.version:
             return f"objective {objective.id!r}: version {version.version!r}; expected {objective.version!r}"
     return ""

@@ -1,6 +1,8 @@
 """The first bytes of every state page: its format, and to which log the offsets in it refer.
 
-Format 1 began without `topic_id`, `generation` and `partitions`; a page that lacks them is of generation 0.
+Format 1 began without `topic_id`, `generation` and `partitions`; a page that lacks them is of generation 0. Format 2 is
+written for tables that have heard of another topic than probe-results, and only for them: whoever does not know it
+would count that topic's partitions as partitions of probe-results.
 """
 
 import json
@@ -12,6 +14,7 @@ from typing import Any
 from streams.engine.topic_ids import TopicIdentity
 
 FORMAT = 1
+FORMAT_OF_SEVERAL_SOURCES = 2
 _LENGTH = struct.Struct(">I")
 
 
@@ -75,25 +78,25 @@ def require_partitions(topic: str, partition: int, now: Origin, found: Iterable[
             raise PartitionsChangedError(topic, partition, origin.partitions, now.partitions)
 
 
-def write_head(header: dict[str, Any]) -> bytes:
+def write_head(header: dict[str, Any], written: int = FORMAT) -> bytes:
     """What stands before the rows."""
-    head = json.dumps({"format": FORMAT, **header}, separators=(",", ":")).encode()
+    head = json.dumps({"format": written, **header}, separators=(",", ":")).encode()
     return _LENGTH.pack(len(head)) + head
 
 
-def read_head(value: bytes, what: str) -> tuple[dict[str, Any], bytes]:
-    """The header and the rows' bytes.
+def read_head(value: bytes, what: str, newest: int = FORMAT) -> tuple[dict[str, Any], bytes]:
+    """The header and the rows' bytes; `newest` is the last format of such pages.
 
     Raises PageFormatError; and ValueError, LookupError, TypeError, RecursionError or struct.error for what is no page.
     """
     (length,) = _LENGTH.unpack_from(value)
     header = json.loads(value[_LENGTH.size : _LENGTH.size + length])
     written = header["format"]
-    if isinstance(written, int) and written > FORMAT:
+    if isinstance(written, int) and written > newest:
         raise PageFormatError(
-            f"{what}: page format {written}; expected {FORMAT}: it was written by a newer fleetbeat, "
+            f"{what}: page format {written}; expected {newest}: it was written by a newer fleetbeat, "
             "upgrade this worker (`fleetbeat state reset` would give up what the page holds)"
         )
-    if written != FORMAT:
-        raise ValueError(f"page format {written}; expected {FORMAT}")
+    if written not in range(FORMAT, newest + 1):
+        raise ValueError(f"page format {written}; expected {newest}")
     return header, value[_LENGTH.size + length :]

@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from streams.core.lineage import Lineage
+from streams.core.lineage import Lineage, lane_of
 from streams.core.rows import OPEN_SCHEMA, STEP_SCHEMA, Steps
 from streams.core.series import SeriesIndex
 from streams.core.slices import TIERS
+from streams.core.sources import MAX_PARTITIONS, PROBES, place_of
 from streams.core.table import NEVER, Chunk, ChunkKey, SloTable
 from streams.engine.frames import FrameError, pack, unpack
-from streams.engine.page_heads import Origin, read_head, write_head
+from streams.engine.page_heads import FORMAT, FORMAT_OF_SEVERAL_SOURCES, Origin, read_head, write_head
 
 RowsT = TypeVar("RowsT")
 
@@ -76,9 +77,13 @@ def chunk_part(key: ChunkKey) -> str:
 def write_open(table: SloTable, origin: Origin, index: SeriesIndex) -> bytes:
     """The page of a table's open cells; it stands for the table: written after the chunks, read before them."""
     chunks = {chunk_part(key): chunk.applied for key, chunk in table.chunks.items()}
-    sources = {"topics": table.lineage.topics, "newest": table.lineage.newest}
+    topics, rows = dict(table.lineage.topics), table.open_rows()
+    sources = {"topics": topics.pop(PROBES, []), "newest": table.lineage.newest}
+    written = FORMAT
+    if topics or any(lane >= MAX_PARTITIONS for lane in (*table.frontiers, *map(lane_of, rows["source"].unique()))):
+        sources, written = {**sources, "others": topics}, FORMAT_OF_SEVERAL_SOURCES
     header = {"applied": table.applied, "frontiers": table.frontiers, "sources": sources, "chunks": chunks}
-    return _write({**header, **origin.header}, table.open_rows(), index)
+    return _write({**header, **origin.header}, rows, index, written)
 
 
 def write_chunk(chunk: Chunk, origin: Origin, index: SeriesIndex) -> bytes:
@@ -90,7 +95,7 @@ def read_page(key: bytes, value: bytes) -> Page:
     """Raises PageFormatError for a page of a newer format, FrameError for what is no page."""
     try:
         family, part, epoch = _split(key)
-        header, body = read_head(value, f"page {key!r}")
+        header, body = read_head(value, f"page {key!r}", FORMAT_OF_SEVERAL_SOURCES)
         _ = header["series"]
         if part == OPEN:
             _ = _frontiers(header), _lineage(header), header.get("chunks", {}).items()
@@ -172,13 +177,17 @@ def _lacks(page: Page, chunks: Mapping[str, Page]) -> str:
 
 
 def _frontiers(header: dict[str, Any]) -> dict[int, int]:
-    return {int(partition): int(at) for partition, at in header["frontiers"].items()}
+    frontiers = {int(lane): int(at) for lane, at in header["frontiers"].items()}
+    for lane in frontiers:
+        place_of(lane)
+    return frontiers
 
 
 def _lineage(header: dict[str, Any]) -> Lineage:
     sources = header.get("sources", {})
-    newest = {int(partition): int(topic) for partition, topic in sources.get("newest", {}).items()}
-    return Lineage([str(topic) for topic in sources.get("topics", ())], newest)
+    newest = {int(lane): int(topic) for lane, topic in sources.get("newest", {}).items()}
+    topics = {PROBES: sources.get("topics", ()), **sources.get("others", {})}
+    return Lineage({source: [str(topic) for topic in ids] for source, ids in topics.items()}, newest)
 
 
 def _split(key: bytes) -> tuple[str, str, str]:
@@ -204,9 +213,9 @@ def _rows(page: Page, schema: pl.Schema, index: SeriesIndex) -> pl.DataFrame:
         raise FrameError(message) from cause
 
 
-def _write(header: dict[str, Any], rows: pl.DataFrame, index: SeriesIndex) -> bytes:
+def _write(header: dict[str, Any], rows: pl.DataFrame, index: SeriesIndex, written: int = FORMAT) -> bytes:
     local, names = index.externalize(rows)
-    return write_head({**header, "series": names}) + pack(local)
+    return write_head({**header, "series": names}, written) + pack(local)
 
 
 class PartPages:

@@ -8,6 +8,7 @@ from schemas.codec import decode, encode
 from schemas.records import SloPartial, Source
 from streams.core.rollup import CELL, CELL_ROWS
 from streams.core.series import SeriesIndex
+from streams.core.sources import lane
 from streams.core.table import Heading
 from streams.engine.frames import FrameError, pack, unpack
 
@@ -55,6 +56,11 @@ def read_partial(value: bytes | None, index: SeriesIndex) -> tuple[SloPartial, p
     if not isinstance(record, SloPartial):
         message = f"a {type(record).__name__}; expected a SloPartial"
         raise FrameError(message)
+    try:
+        for source in record.sources:
+            lane(record.topic, source.partition)
+    except ValueError as cause:
+        raise FrameError(f"cells of {cause}") from None
     rows = unpack(record.cells, CELL_ROWS, MAX_CELLS_BYTES)
     if rows.height and int(rows["series"].max() or 0) >= len(record.series):  # type: ignore[arg-type]
         message = f"a row names series {rows['series'].max()!r} of {len(record.series)}"
@@ -65,4 +71,4 @@ def read_partial(value: bytes | None, index: SeriesIndex) -> tuple[SloPartial, p
 def heading(offset: int, record: SloPartial) -> Heading:
     """What the table needs of a record besides its rows."""
     sources = tuple((source.partition, source.applied_offset, source.frontier) for source in record.sources)
-    return Heading(offset, sources, record.topic_id)
+    return Heading(offset, sources, record.topic_id, record.topic)

@@ -21,6 +21,8 @@ from streams.openslo.fields import (
     single,
 )
 
+Source = Literal["probe-results", "request-counts"]
+
 
 class Where(Own):
     """Which events: all that have these labels."""
@@ -32,15 +34,17 @@ class Where(Own):
 
 
 class _Total(Own):
-    source: Annotated[Literal["probe-results"], only("probe-results", "request-counts")]
+    source: Source
     where: Where = Where()
     latency_us_le: Annotated[
         None, refused("expected it under good only: a threshold does not change what is counted")
     ] = None
 
 
-class _Good(Own):
-    source: Annotated[Literal["probe-results"], only("probe-results", "request-counts")]
+class Good(Own):
+    """Where the good events of a ratio are."""
+
+    source: Source
     where: Where = Where()
     latency_us_le: Annotated[int, Field(ge=1, le=MAX_LATENCY_US)] | None = None
 
@@ -51,7 +55,7 @@ class _MetricSource(OpenSlo):
 
 
 class _GoodSource(_MetricSource):
-    spec: _Good
+    spec: Good
 
 
 class _TotalSource(_MetricSource):
@@ -67,7 +71,7 @@ class _TotalMetric(OpenSlo):
 
 
 class _RatioMetric(OpenSlo):
-    counter: Annotated[bool, required_true("probe results are counted")] = True
+    counter: Annotated[bool, required_true("events are counted")] = True
     good: _GoodMetric
     total: _TotalMetric
     bad: Annotated[None, not_yet("good and total")] = None

@@ -8,6 +8,7 @@ from faust.types import TP
 
 from streams import metrics
 from streams.core.completeness import InputMark, Tip, Told, complete_to_ms, newer
+from streams.core.sources import SOURCES, lane
 from streams.core.stall import Reading
 from streams.engine.app import App
 from streams.engine.fetched import Heard, last_heard
@@ -16,11 +17,11 @@ from streams.processors.liveness import LivenessProcessor
 from streams.processors.node_recovery import SOURCE as HEARTBEATS
 from streams.processors.objectives import ObjectivesProcessor
 from streams.processors.queries import Completeness
-from streams.processors.rollup import SOURCE, RollupProcessor
+from streams.processors.rollup import RollupProcessor
 from streams.processors.slo_parts import OBJECTIVES
 from streams.processors.slo_recovery import PARTIALS
 
-TOPICS = (SOURCE, PARTIALS, HEARTBEATS)
+TOPICS = (*SOURCES, PARTIALS, HEARTBEATS)
 # The broker answers a fetch after 1.5 s at the latest. An answer this young makes an end of the log good up to now.
 FRESH_MS = 2_000
 
@@ -31,16 +32,16 @@ class Lags:
     def __init__(
         self,
         app: App,
-        rollup: RollupProcessor,
+        rollups: Mapping[str, RollupProcessor],
         objectives: ObjectivesProcessor,
         liveness: LivenessProcessor,
         partitions: int,
     ) -> None:
         self._app = app
-        self._rollup = rollup
+        self._rollups = rollups
         self._objectives = objectives
         self._liveness = liveness
-        self._partitions = partitions
+        self._lanes = [lane(topic, partition) for topic in rollups for partition in range(partitions)]
         self._tips: dict[int, Tip] = {}
         self._marks: dict[int, InputMark] = {}
         self._assigned_ms: int | None = None
@@ -63,7 +64,7 @@ class Lags:
             nodes = self._liveness.parts.get(tp.partition)
             return nodes.read_to if nodes else 0
         committed = self._consumer.committed.get(tp)
-        return self._rollup.read_to(tp.partition) or (committed.offset if committed else 0)
+        return self._rollups[tp.topic].read_to(tp.partition) or (committed.offset if committed else 0)
 
     def heard(self, tp: TP) -> Heard | None:
         """As the fetcher has it."""
@@ -101,17 +102,17 @@ class Lags:
         self.hear(self._own_tips(now_ms))
 
     def hear(self, tips: Mapping[int, Tip]) -> None:
-        """What this or another worker says of source partitions."""
-        for source, tip in tips.items():
-            if 0 <= source < self._partitions:
-                self._tips[source] = newer(self._tips.get(source), tip)
+        """What this or another worker says of lanes."""
+        for own in self._lanes:
+            if own in tips:
+                self._tips[own] = newer(self._tips.get(own), tips[own])
 
     def own_tips(self) -> dict[int, Tip]:
-        """Of the source partitions that this worker reads, and has read to their end."""
+        """Of the lanes that this worker reads, and has read to their end."""
         return self._own_tips(_now_ms())
 
     def completeness(self) -> Completeness:
-        """A source partition is complete up to its frontier in the tables; further when its log is known to have ended.
+        """A lane is complete up to its frontier in the tables; further when its log is known to have ended.
 
         To be asked before the tables are: they may have more than this says, and never less.
         """
@@ -124,19 +125,18 @@ class Lags:
             for partition, part in self._objectives.parts.copy().items()
             for table in (part.tables[OBJECTIVES],)
         ]
-        lowest = min(complete_to_ms(tables, self._tips, self._partitions), now_ms)
+        lowest = min(complete_to_ms(tables, self._tips, self._lanes), now_ms)
         return Completeness(lowest, now_ms - lowest if lowest else -1)
 
     def _own_tips(self, now_ms: int) -> dict[int, Tip]:
         tips: dict[int, Tip] = {}
-        for partition in self._assigned(SOURCE):
-            tp = TP(SOURCE, partition)
+        for tp in [TP(topic, partition) for topic in self._rollups for partition in self._assigned(topic)]:
             heard = self.heard(tp)  # before what was read: that may only be more
             read_to = self.read_to(tp)
-            published = self._rollup.read_to(partition) is not None
+            published = self._rollups[tp.topic].read_to(tp.partition) is not None
             if heard is not None and read_to >= heard.end and (published or self._assigned_ms is not None):
                 earlier_ms = None if published else self._assigned_ms
-                tips[partition] = Tip(read_to, _good_to_ms(heard, now_ms), earlier_ms)
+                tips[lane(tp.topic, tp.partition)] = Tip(read_to, _good_to_ms(heard, now_ms), earlier_ms)
         return tips
 
     def _assigned(self, topic: str) -> set[int]:

@@ -127,7 +127,7 @@ class TableQueries:
             steps = tuple(summarize(self._rows(objective, table, tier, start_s, end_s)))
             versions = in_force(self._timeline().stretches(objective.id), start_s, end_s)
             partition = self.partition(objective)
-            return Slices(objective, versions, steps, partition, table.applied, table.sealed_to_ms())
+            return Slices(objective, versions, steps, partition, table.applied, table.sealed_to_ms(objective.source))
 
         return await self._read(objective_id, read)
 
@@ -166,9 +166,8 @@ class TableQueries:
         longest, _ = windows[-1]
         versions = in_force(self._timeline().stretches(objective.id), longest.start_s, now_ms // 1000 + 1)
         partition = self.partition(objective)
-        return Standing(
-            objective, versions, windows, burns, judged_to_ms, partition, table.applied, table.sealed_to_ms()
-        )
+        sealed_to_ms = table.sealed_to_ms(objective.source)
+        return Standing(objective, versions, windows, burns, judged_to_ms, partition, table.applied, sealed_to_ms)
 
     def _burns(self, objective: Objective, table: SloTable, judged_to_ms: int) -> tuple[BurnState, ...]:
         """The rules in whole seconds that are complete: part of a second's events are nothing to wake somebody by."""

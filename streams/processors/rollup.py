@@ -1,13 +1,16 @@
-"""The rollup: probe results in, cumulative cells out. Keeps no changelog; a restart replays the open cells.
+"""The rollup: events in, cumulative cells out. Keeps no changelog; a restart replays the open cells.
 
 Faust hands over what polls brought; several times a second all of it, over all partitions, is counted and published in
 one step, so that what a step costs does not depend on how many partitions there are or how small polls come in. While
 the brokers acknowledge one flush, the next one is counted; it is sent when the one before it is acknowledged.
+
+Each source topic has a rollup of its own. They share nothing: records of slo-partials name the topic, and nothing that
+is said of one is said of the other.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,7 +25,9 @@ from schemas.records import Source
 from streams import metrics
 from streams.core.rollup import Flush, Rollup
 from streams.core.series import LABELS, Judge, SeriesIndex
+from streams.core.sources import COUNTS, PROBES
 from streams.core.versions import Known, Timeline
+from streams.core.weights import WANTED, weigh
 from streams.engine.app import App
 from streams.engine.intake import Intake
 from streams.engine.partials import write_partials
@@ -33,7 +38,13 @@ from streams.processors.source_reading import SourceReader, fresh_letters
 
 ResultT = TypeVar("ResultT")
 
-SOURCE = "probe-results"
+# By topic: what makes rows of its records, and the columns that it needs.
+_SHAPES: Mapping[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], Sequence[str]]] = {
+    PROBES: (lambda events: events, (*LABELS, "ts", "success", "latency_us")),
+    COUNTS: (weigh, WANTED),
+}
+
+SOURCE = PROBES
 PARTIALS = "slo-partials"
 # This often a flush goes to every owner, with or without cells for it. Only then are cells that its frontiers seal done
 # with: an owner that has not heard of the frontier would take what a restart rebuilds of such a cell for newer.
@@ -70,18 +81,20 @@ class _Counted:
 
 
 class RollupProcessor:
-    """Counts the assigned partitions of `probe-results`. All block work runs on one thread, in order."""
+    """Counts the assigned partitions of the topic that `judge` is for. All block work runs on one thread, in order."""
 
     def __init__(self, app: App, judge: Judge, index: SeriesIndex, partitions: int, known: Known) -> None:
+        self._source = source = judge.source
+        self._weigh, columns = _SHAPES[source]
         self._app = app
         self._known = known
         self._judge = judge
         self._index = index
         self._partitions = partitions
-        self._reader = SourceReader(SOURCE, [*LABELS, "ts", "success", "latency_us"])
+        self._reader = SourceReader(source, columns)
         self._thread = ThreadPoolExecutor(1, "rollup")
         self._rollup = Rollup(judge)
-        self._intake = Intake(app, SOURCE)
+        self._intake = Intake(app, source)
         self._epoch = 0
         self._pending: list[Poll | RawPoll] = []
         self._pending_count = 0
@@ -110,7 +123,7 @@ class RollupProcessor:
                 continue
             self._pending.append(records)
             self._pending_count += len(records)
-            metrics.PENDING.set(self._pending_count)
+            metrics.PENDING.labels(self._source).set(self._pending_count)
             if self._pending_count >= STEP_RECORDS:
                 self._enough.set()
             # A rebalance waits until this poll is let go of, and nothing is counted meanwhile.
@@ -164,10 +177,10 @@ class RollupProcessor:
         self._clear_pending()
         for poll in polls:
             self._open(rollup, poll.partition)
-        topic_id = self._consumer.identity(SOURCE).topic_id
+        topic_id = self._consumer.identity(self._source).topic_id
         with metrics.BATCH_SECONDS.labels("rollup").time():
             counting = self._in_thread(self._count, rollup, polls, timeline, topic_id)
-            outcome, _ = await asyncio.gather(counting, self._consumer.confirm(SOURCE))
+            outcome, _ = await asyncio.gather(counting, self._consumer.confirm(self._source))
         return _Counted(epoch, rollup, outcome) if epoch == self._epoch else None
 
     async def _sent(self, counted: _Counted) -> None:
@@ -187,7 +200,7 @@ class RollupProcessor:
             return
         for partition, point in points.items():
             self._published[partition] = outcome.flush.progress[partition].applied_offset
-            self._consumer.resume_points[TP(SOURCE, partition)] = point
+            self._consumer.resume_points[TP(self._source, partition)] = point
 
     def read_to(self, partition: int) -> int | None:
         """The offset after the last one that is counted and published; None before the first."""
@@ -205,7 +218,7 @@ class RollupProcessor:
     def _open(self, rollup: Rollup, partition: int) -> None:
         if partition in rollup.progress:
             return
-        point = self._consumer.committed.get(TP(SOURCE, partition))
+        point = self._consumer.committed.get(TP(self._source, partition))
         rollup.open(partition, point.frontier if point else 0)
 
     def _count(self, rollup: Rollup, polls: list[Poll | RawPoll], timeline: Timeline, topic_id: str) -> _Outcome:
@@ -214,17 +227,17 @@ class RollupProcessor:
         seen = (rollup.events, rollup.late, rollup.clamped)
         begins = {partition: progress.applied_offset + 1 for partition, progress in rollup.progress.items()}
         reading = self._reader.read(polls)
-        flush = rollup.step(reading.batches, reading.frame)
-        metrics.EVENTS.labels(SOURCE).inc(rollup.events - seen[0])
-        metrics.LATE.labels(SOURCE).inc(rollup.late - seen[1])
-        metrics.CLAMPED.labels(SOURCE).inc(rollup.clamped - seen[2])
-        metrics.OPEN_ROWS.set(rollup.open_rows())
+        flush = rollup.step(reading.batches, self._weigh(reading.frame))
+        metrics.EVENTS.labels(self._source).inc(rollup.events - seen[0])
+        metrics.LATE.labels(self._source).inc(rollup.late - seen[1])
+        metrics.CLAMPED.labels(self._source).inc(rollup.clamped - seen[2])
+        metrics.OPEN_ROWS.labels(self._source).set(rollup.open_rows())
         tell_all = self._must_tell_all()
         self._untold = not tell_all
         if tell_all:
             self._told_all_s = time.monotonic()
         silent, telling = self._partials(flush, topic_id, tell_all=tell_all)
-        return _Outcome(flush, silent, telling, tell_all, fresh_letters(SOURCE, reading, begins))
+        return _Outcome(flush, silent, telling, tell_all, fresh_letters(self._source, reading, begins))
 
     def _partials(
         self, flush: Flush, topic_id: str, *, tell_all: bool
@@ -239,7 +252,7 @@ class RollupProcessor:
         for target in range(self._partitions):
             cells = rows[int(ends[target]) : int(ends[target + 1])]
             if not cells.is_empty() or tell_all:
-                *others, last = write_partials(SOURCE, topic_id, sources, cells, self._index)
+                *others, last = write_partials(self._source, topic_id, sources, cells, self._index)
                 silent += [(target, value) for value in others]
                 telling.append((target, last))
         metrics.PARTIAL_BYTES.inc(sum(len(value) for _, value in silent + telling))

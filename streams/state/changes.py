@@ -11,12 +11,12 @@ from aiokafka.structs import TopicPartition
 from streams.core.rows import OPEN_SCHEMA
 from streams.core.series import SeriesIndex
 from streams.core.slices import LATENESS_MS, SLICE_MS
+from streams.core.sources import SOURCES
 from streams.core.table import SloTable
 from streams.engine.commit_notes import Note
 from streams.engine.page_heads import Origin
 from streams.engine.pages import OPEN, page_key, write_open
 from streams.processors.node_recovery import SOURCE as HEARTBEATS
-from streams.processors.rollup import SOURCE as RESULTS
 from streams.processors.slo_parts import OBJECTIVES, PLAIN
 from streams.processors.slo_recovery import PAGES_TOPIC as SLO_PAGES
 from streams.processors.slo_recovery import PARTIALS
@@ -57,21 +57,24 @@ def plan_reset(found: Survey, families: Collection[str], *, everything: bool) ->
         plan.commits.extend(TopicPartition(topic, partition) for partition in logs)
         plan.sentences.append(_told(family, topic, logs))
     if SLO in families and everything:
-        plan.commits.extend(TopicPartition(RESULTS, partition) for partition in found.sources)
+        plan.commits.extend(TopicPartition(*place) for place in found.sources)
     return plan
 
 
 def plan_rebuild(found: Survey, families: Collection[str]) -> Plan:
-    """As a reset, but objectives and series come from probe results, which are kept longer than partials."""
+    """As a reset, but objectives and series come from the records of their sources, which are kept longer."""
     plan = _deletion(found, families)
     for family in families:
         topic = INPUT_OF[family]
         logs = {state.partition: state.log for state in found.states if state.family == family}
         plan.commits.extend(TopicPartition(topic, partition) for partition in logs)
         if family == SLO:
-            plan.commits.extend(TopicPartition(RESULTS, partition) for partition in found.sources)
+            plan.commits.extend(TopicPartition(*place) for place in found.sources)
             plan.jump.update({partition: log.end for partition, log in logs.items()})
-            topic, logs = RESULTS, {partition: log for partition, (log, _) in found.sources.items()}
+            for source in SOURCES:
+                logs = {p: log for (name, p), (log, _) in found.sources.items() if name == source}
+                plan.sentences.append(_told(family, source, logs))
+            continue
         plan.sentences.append(_told(family, topic, logs))
     return plan
 

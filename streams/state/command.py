@@ -70,7 +70,7 @@ def reset(
 
 @app.command
 def rebuild(*, family: Families = (), yes: Yes = False, brokers: Brokers = LOCAL_KAFKA) -> int:
-    """Delete pages and commits, and have everything counted again from probe-results and heartbeats.
+    """Delete pages and commits, and have all counted again from probe-results, request-counts and heartbeats.
 
     That reaches further back than `reset`, as far as these topics are kept, and takes as long as reading them. It is
     also the way to go on after the number of partitions was changed. Says from which time on the tables will be exact,

@@ -6,6 +6,7 @@ from typing import Any
 
 from streams.core.liveness.pages import Position
 from streams.core.slices import TIERS
+from streams.core.sources import COUNTS, PROBES, SOURCES, place_of
 from streams.engine.changelog import read_changelog
 from streams.engine.frames import FrameError
 from streams.engine.node_pages import read_page as read_node_page
@@ -13,7 +14,6 @@ from streams.engine.page_heads import Origin, PageFormatError
 from streams.engine.pages import OPEN, PartPages, read_page
 from streams.processors.node_recovery import PAGES_TOPIC as NODE_PAGES
 from streams.processors.node_recovery import SOURCE as HEARTBEATS
-from streams.processors.rollup import SOURCE as RESULTS
 from streams.processors.slo_recovery import PAGES_TOPIC as SLO_PAGES
 from streams.processors.slo_recovery import PARTIALS
 from streams.state.cluster import Cluster, Commit, Log, StateError
@@ -22,15 +22,15 @@ SLO, NODES = "slo", "nodes"
 FAMILIES = (SLO, NODES)
 PAGES_OF = {SLO: SLO_PAGES, NODES: NODE_PAGES}
 INPUT_OF = {SLO: PARTIALS, NODES: HEARTBEATS}
-TOPICS = (RESULTS, PARTIALS, HEARTBEATS, SLO_PAGES, NODE_PAGES)
+TOPICS = (PROBES, PARTIALS, HEARTBEATS, SLO_PAGES, NODE_PAGES, COUNTS)
 
 
 @dataclass(slots=True)
 class PartitionState:
     """The pages of one family in one partition; `applied` and `commit` are offsets of its input.
 
-    `frontiers`: of each source partition (slo), append time in ms. `chunks`: by tier, the first second and the end of
-    the last one. `newer`: pages of a format that this version does not know.
+    `frontiers`: of each source partition (slo: by lane), append time in ms. `chunks`: by tier, the first second and the
+    end of the last one. `newer`: pages of a format that this version does not know.
     """
 
     family: str
@@ -64,12 +64,12 @@ class PartitionState:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All that there is. `sources`: commits and logs of what the rollup reads, by partition."""
+    """All that there is. `sources`: commits and logs of what rollups read, by topic and partition."""
 
     partitions: int
     topic_ids: dict[str, str]
     states: list[PartitionState]
-    sources: dict[int, tuple[Log, Commit | None]]
+    sources: dict[tuple[str, int], tuple[Log, Commit | None]]
     members: list[str]
 
 
@@ -90,8 +90,11 @@ async def survey(cluster: Cluster, families: Collection[str], partitions: Collec
         states += await _states(cluster, family, [p for p in wanted if p < counts[PAGES_OF[family]]], commits)
     for state in states:
         state.topic_id = ids.get(INPUT_OF[state.family], "")
-    logs = await cluster.logs(RESULTS, range(counts[RESULTS]))
-    sources = {p: (log, commits.get((RESULTS, p))) for p, log in logs.items()}
+    sources = {
+        (topic, p): (log, commits.get((topic, p)))
+        for topic in SOURCES
+        for p, log in (await cluster.logs(topic, range(counts[topic]))).items()
+    }
     return Survey(known, ids, states, sources, await cluster.members())
 
 
@@ -183,7 +186,7 @@ def as_json(found: Survey) -> dict[str, Any]:
                 "log_end": state.log.end,
                 "lag": state.lag,
                 "commit": _commit(state.commit),
-                "frontiers_ms": {str(source): at for source, at in sorted(state.frontiers.items())},
+                "frontiers_ms": {_named(own): at for own, at in sorted(state.frontiers.items())},
                 "chunks_s": {tier: list(stretch) for tier, stretch in sorted(state.chunks.items())},
                 "nodes": state.nodes,
                 "owners": sorted(state.owners),
@@ -195,10 +198,20 @@ def as_json(found: Survey) -> dict[str, Any]:
             for state in found.states
         ],
         "sources": {
-            str(p): {"log_begin": log.begin, "log_end": log.end, "commit": _commit(commit)}
-            for p, (log, commit) in found.sources.items()
+            topic: {
+                str(p): {"log_begin": log.begin, "log_end": log.end, "commit": _commit(commit)}
+                for (name, p), (log, commit) in found.sources.items()
+                if name == topic
+            }
+            for topic in SOURCES
         },
     }
+
+
+def _named(lane: int) -> str:
+    """Of probe-results the number alone, as ever."""
+    source, partition = place_of(lane)
+    return str(partition) if source == PROBES else f"{source}/{partition}"
 
 
 def _commit(commit: Commit | None) -> dict[str, Any] | None:

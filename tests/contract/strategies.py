@@ -4,6 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from schemas.buckets import bucket_of
 from schemas.catalog import load_catalog
 from schemas.codec import from_fields
 from schemas.records import Record
@@ -26,7 +27,30 @@ _WITHIN_RULES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "latency_us": st.integers(0, 86_400_000_000),
         "seq": SEQ,
     },
+    "request-counts": {
+        **dict.fromkeys(("node_id", "service", "endpoint", "region"), NAMES),
+        "window_ms": st.integers(1, 10_000),
+        "seq": SEQ,
+    },
 }
+
+
+@st.composite
+def _counts(draw: st.DrawFn) -> dict[str, Any]:
+    """Totals, sums and a histogram that agree with each other."""
+    latencies = draw(st.lists(st.tuples(st.integers(0, 86_400_000_000), st.booleans()), max_size=6))
+    items: dict[int, dict[str, int]] = {}
+    for latency, good in latencies:
+        item = items.setdefault(bucket_of(latency), {"bucket": bucket_of(latency), "total": 0, "good": 0})
+        item["total"] += 1
+        item["good"] += good
+    return {
+        "total": len(latencies),
+        "good": sum(good for _, good in latencies),
+        "sum_us": sum(latency for latency, _ in latencies),
+        "max_us": max((latency for latency, _ in latencies), default=0),
+        "histogram": draw(st.permutations(list(items.values()))) if draw(st.booleans()) else [],
+    }
 
 
 def records(topic: str) -> st.SearchStrategy[Record]:
@@ -34,7 +58,10 @@ def records(topic: str) -> st.SearchStrategy[Record]:
     own = _WITHIN_RULES.get(topic, {})
     fields = load_catalog().topic(topic).latest.parsed["fields"]
     drawn = {field["name"]: own.get(field["name"], _of(field["type"])) for field in fields}
-    return st.fixed_dictionaries(drawn).map(lambda values: from_fields(topic, values))
+    values = st.fixed_dictionaries(drawn)
+    if topic == "request-counts":
+        values = st.builds(lambda drawn, counts: {**drawn, **counts}, values, _counts())
+    return values.map(lambda values: from_fields(topic, values))
 
 
 def _of(schema: Any) -> st.SearchStrategy[Any]:  # noqa: ANN401 - an Avro schema is any JSON

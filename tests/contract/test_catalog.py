@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from schemas.blocks import BlockReader
 from schemas.catalog import SchemaVersion, Topic, load_catalog
-from schemas.records import RECORD_TYPES, Label, ObjectiveRule, ObjectiveVersion, SloWindow, Source
+from schemas.records import RECORD_TYPES, BucketCount, Label, ObjectiveRule, ObjectiveVersion, SloWindow, Source
 from schemas.rules import KEYED_BY_NODE, RULES
 
 CATALOG = load_catalog()
@@ -31,6 +31,8 @@ PUBLISHED = {
     7: "8e2670270f6e40f8",
     8: "d4a89e3215d88417",
     9: "bba4a2cdea769ab7",
+    11: "5b741dc52223a628",
+    12: "8e59122123e97393",
 }
 
 
@@ -57,7 +59,7 @@ def test_a_topic_file_has_exactly_the_known_keys_and_values(entry: io.TextIOBase
     assert (config["retention_hours"] is None) == (config["cleanup"] == "compact")
     assert config["retention_hours"] is None or config["retention_hours"] > 0
     assert config["timestamps"] == "LogAppendTime"
-    rooms = {"agent", "simulate", "worker", "archive", "dlq"}
+    rooms = {"agent", "service", "simulate", "worker", "archive", "dlq"}
     assert document["producers"]
     assert set(document["producers"]) <= rooms
     assert set(document["consumers"]) <= rooms
@@ -128,10 +130,12 @@ def test_records_have_the_fields_of_the_schema_in_order(topic: Topic) -> None:
     [
         (Label, "heartbeat.v2.avsc", "labels"),
         (Label, "probe_result.v1.avsc", "labels"),
+        (Label, "request_count.v1.avsc", "labels"),
+        (BucketCount, "request_count.v1.avsc", "histogram"),
         (Source, "slo_partial.v1.avsc", "sources"),
         (SloWindow, "slo_status.v1.avsc", "windows"),
-        (ObjectiveVersion, "objective_set.v1.avsc", "objectives"),
-        (ObjectiveRule, "objective_set.v1.avsc", "rules"),
+        (ObjectiveVersion, "objective_set.v2.avsc", "objectives"),
+        (ObjectiveRule, "objective_set.v2.avsc", "rules"),
     ],
 )
 def test_nested_records_have_the_fields_of_the_schema_in_order(nested: type, file: str, field: str) -> None:
@@ -167,5 +171,5 @@ def test_subjects_are_the_topics_value_schemas() -> None:
 def test_the_page_for_producers_names_the_topics_of_agents_with_their_ids_and_keys() -> None:
     page = (Path(__file__).parents[2] / "docs" / "producing.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([a-z-]+)` \| \[schemas/avro/([\w.]+)\].*\| (\d+) \| `(\w+)` \|$", page, re.MULTILINE)
-    theirs = [topic for topic in VERSIONED if "agent" in topic.producers]
+    theirs = [topic for topic in VERSIONED if {"agent", "service"} & set(topic.producers)]
     assert sorted(rows) == sorted((t.name, t.latest.file, str(t.latest.id), t.key) for t in theirs)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.blocks import BlockReader
+from schemas.buckets import bucket_of
 from schemas.catalog import load_catalog
 from schemas.codec import decode, encode, from_fields
 from schemas.records import Record
@@ -82,3 +83,18 @@ def test_random_records_come_back_the_same_from_both_codecs(topic: str, data: st
     assert block.rejects == ()
     assert block.frame["_row"].to_list() == list(range(len(drawn)))
     assert block.frame.drop("_row").to_dicts() == [columns(record) for record in drawn]
+
+
+def test_the_example_that_counts_requests_writes_what_the_contract_says() -> None:
+    path = Path(__file__).parents[2] / "examples" / "producers" / "python_request_counts.py"
+    example = runpy.run_path(str(path))
+    window = example["Window"](1_767_225_600_000)
+    for latency_us in (0, 1, 2, 48_211, 99_242, 99_243, 86_400_000_000):
+        assert example["bucket_of"](latency_us) == bucket_of(latency_us)
+        window.observe(latency_us, succeeded=latency_us < 99_243)
+    of = {"node_id": "pod", "boot_id": "b", "seq": 0, "service": "s", "endpoint": "/", "region": "eu", "labels": []}
+    value = example["request_count"]({**of, **window.fields()})
+    block = READERS["request-counts"].read([b"pod"], [value])
+    assert block.rejects == ()
+    assert block.frame.select("total", "good", "window_ms").rows() == [(7, 5, 1_000)]
+    assert encode(decode(value)) == value

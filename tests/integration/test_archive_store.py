@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from schemas.codec import encode
-from schemas.records import DeadLetter, Heartbeat, Label, ProbeResult
+from schemas.records import BucketCount, DeadLetter, Heartbeat, Label, ProbeResult, RequestCount
 from streams.archive import ddl
 from streams.archive.blocks import Chunk, Route, Shaped, Shaper, routes
 from streams.archive.embedded import EmbeddedStore
@@ -18,7 +18,7 @@ from streams.archive.plans import Complete, Doubled, Incomplete, PlanStore
 
 DAY_MS = 86_400_000
 NOW = time.time_ns() // 1_000_000  # rows of long ago would expire under the test's hands
-RESULTS, BEATS, *_, LETTERS = routes()
+RESULTS, BEATS, COUNTS, *_, LETTERS = routes()
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
 def client(store: EmbeddedStore) -> Iterator[Any]:
     client = store.client()
     ddl.apply(client)
-    for table in ("probe_results", "heartbeats", "dead_letters", "archive_plans"):
+    for table in ("probe_results", "heartbeats", "request_counts", "dead_letters", "archive_plans"):
         client.command(f"TRUNCATE TABLE telemetry.{table}")
     yield client
     client.close()
@@ -105,6 +105,26 @@ def test_a_token_that_was_noted_without_its_rows_does_not_lose_them(client: Any)
     assert ingest.settle(batch) == 10
     assert offsets(client) == [(0, n) for n in range(10)]
     assert ingest.last_plans({0})[0].epoch == 2
+
+
+def test_counted_requests_are_completed_like_any_rows(client: Any) -> None:  # noqa: ANN401
+    ingest, histogram = Ingest(client, COUNTS), (BucketCount(300, 4, 3), BucketCount(310, 2, 2))
+    whole = RequestCount("n", NOW - 1_000, 1_000, "b", 0, "s", "/", "eu", 6, 5, 2_300, 450, histogram)
+    said = [whole, replace(whole, seq=1, sum_us=0, max_us=0, histogram=()), replace(whole, seq=2)]
+    batch = shape(COUNTS, Chunk(3, range(7, 10), [NOW] * 3, [b"n"] * 3, [encode(each) for each in said]))
+    PlanStore(client).write(batch.plans)
+    ingest._insert(batch.frame.filter(pl.col("kafka_offset") == 7), batch.plans)
+    assert (ingest.settle(batch), ingest.settle(batch)) == (2, 0)
+    found = client.query(
+        "SELECT kafka_offset, toUnixTimestamp64Milli(ts), began_ms, window_ms, total, good, sum_us, "
+        "arrayZip(histogram_bucket, histogram_total, histogram_good) FROM telemetry.request_counts ORDER BY seq"
+    )
+    items = [(300, 4, 3), (310, 2, 2)]
+    assert [tuple(row) for row in found.result_rows] == [
+        (7, NOW - 1, NOW - 1_000, 1_000, 6, 5, 2_300, items),
+        (8, NOW - 1, NOW - 1_000, 1_000, 6, 5, 0, []),
+        (9, NOW - 1, NOW - 1_000, 1_000, 6, 5, 2_300, items),
+    ]
 
 
 def test_a_plan_from_the_past_does_not_become_the_last(client: Any) -> None:  # noqa: ANN401

@@ -23,9 +23,11 @@ from tests.integration.worker_process import SOURCE, Sender, WorkerProcess, even
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
+COUNTS = "request-counts"
 PARTITIONS = 2
 CORRUPT = b"\x00\x00\x00\x00\x02\x0cno-one"
 NODES = ("example-avro", "example-plain")
+OBJECTIVES = ("slos.yaml", "slos-request-counts.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,10 @@ def stack(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     )
     archive = Child("archive", command, folder / "archive.log")
     try:
-        with WorkerProcess(kafka.bootstrap, folder, ROOT / "examples" / "slos.yaml") as worker:
+        objectives = folder / "slos.yaml"
+        texts = [(ROOT / "examples" / name).read_text(encoding="utf-8") for name in OBJECTIVES]
+        objectives.write_text("---\n".join(texts), encoding="utf-8")
+        with WorkerProcess(kafka.bootstrap, folder, objectives) as worker:
             worker.start().await_ready()
             archive.await_ready(lambda: unready(f"http://127.0.0.1:{metrics}/-/ready"), 60)
             run_example("python_avro_serializer.py", kafka.bootstrap, worker.url)
@@ -64,12 +69,13 @@ def stack(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             sender.send_corrupt(b"no-one", CORRUPT)
             sender.flush()
             run_example("python_plain_bytes.py", kafka.bootstrap)
+            run_example("python_request_counts.py", kafka.bootstrap, topic=COUNTS)
             yield Stack(kafka.bootstrap, worker, sql)
     finally:
         archive.stop()
 
 
-def run_example(name: str, *arguments: str) -> None:
+def run_example(name: str, *arguments: str, topic: str = SOURCE) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / "producers" / name, *arguments],
         capture_output=True,
@@ -78,7 +84,7 @@ def run_example(name: str, *arguments: str) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{SOURCE} partition ")
+    assert done.stdout.startswith(f"{topic} partition ")
 
 
 @pytest.mark.parametrize("objective", ["checkout-answers", "payment-in-europe-is-fast"])
@@ -94,6 +100,32 @@ def test_both_records_are_in_the_slo_view(stack: Stack, objective: str) -> None:
         assert (window["sum_us"], window["max_us"]) == (2 * 48_211, 48_211)
         assert window["p99_us"] == pytest.approx(48_211, rel=0.01)
     assert answer["attainment"] == 1
+
+
+@pytest.mark.parametrize(("objective", "good"), [("checkout-requests-succeed", 90), ("checkout-requests-are-fast", 72)])
+def test_the_counted_requests_are_in_the_slo_view_and_probes_are_not(stack: Stack, objective: str, good: int) -> None:
+    """100 requests of 20 to 119 ms, every tenth failed."""
+
+    def counted() -> dict[str, Any] | None:
+        status, answer = stack.worker.get(f"/api/v1/slos/{objective}")
+        return answer if status == 200 and answer["windows"][-1]["total"] >= 100 else None
+
+    answer = eventually(counted, "the requests", 20)
+    longest = answer["windows"][-1]
+    assert (longest["total"], longest["good"], longest["late"]) == (100, good, 0)
+    assert (longest["sum_us"], longest["max_us"]) == (6_950_000, 119_000)
+    assert longest["p50_us"] == pytest.approx(69_000, rel=0.01)
+    assert longest["p99_us"] == pytest.approx(118_000, rel=0.01)
+
+
+def test_the_counted_requests_are_in_sql_once(stack: Stack) -> None:
+    query = """
+        SELECT node_id, total, good, sum_us, arraySum(histogram_total), arraySum(histogram_good), window_ms,
+               toUnixTimestamp64Milli(ts) - began_ms
+        FROM telemetry.request_counts
+    """
+    eventually(lambda: stack.sql(query), "a row", 30)
+    assert stack.sql(query) == [("example-counts", 100, 90, 6_950_000, 100, 90, 1_000, 999)]
 
 
 def test_both_records_are_in_sql_once(stack: Stack) -> None:

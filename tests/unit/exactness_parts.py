@@ -12,14 +12,17 @@ from streams.core.rollup import CELL_ROWS, Flush, Rollup, SourceBatch
 from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.core.slices import HOURS, TIERS
 from streams.core.table import Heading, SloTable
+from streams.core.weights import WANTED, weigh
 from streams.engine.page_heads import Origin
 from streams.engine.pages import OPEN, PartPages, chunk_part, load, page_key, write_chunk, write_open
 from streams.engine.partials import heading, read_partial
-from tests.unit.exactness import LEVELS, NO_BUCKET, PROMISES, Log, Logged, Rows
+from tests.unit.exactness import LEVELS, NO_BUCKET, PROBES, PROMISES, Counted, Event, Log, Logged, Rows
 
 FAMILIES = ("objectives", "series")
 FOREVER_S = 1 << 32
-OBJECTIVES = tuple(Objective(p.id, "", "", Selector(*p.where), p.latency_us_le, 0.99, 60) for p in PROMISES)
+OBJECTIVES = tuple(
+    Objective(p.id, "", "", Selector(*p.where), p.latency_us_le, 0.99, 60, source=p.source) for p in PROMISES
+)
 
 Write = tuple[bytes, bytes | None]
 Poll = tuple[int, int, int]  # partition, first offset, offset after the last
@@ -40,10 +43,30 @@ def events_frame(records: Sequence[Logged]) -> pl.DataFrame:
     rows = [
         (row, *record.event.labels, record.event.ts, record.event.success, record.event.latency_us)
         for row, record in enumerate(records)
-        if record.event is not None
+        if isinstance(record.event, Event)
     ]
     kinds = {"ts": pl.Int64, "success": pl.Boolean, "latency_us": pl.Int64}
     return pl.DataFrame(rows, schema={"_row": pl.UInt32, **dict.fromkeys(LABELS, pl.String), **kinds}, orient="row")
+
+
+def counts_frame(records: Sequence[Logged]) -> pl.DataFrame:
+    """The same of request counts."""
+    rows = [
+        {
+            "_row": row,
+            **dict(zip(LABELS[:3], event.labels, strict=False)),
+            "ts": event.began,
+            **{name: getattr(event, name) for name in ("window_ms", "total", "good", "sum_us", "max_us")},
+            "histogram": [dict(zip(("bucket", "total", "good"), item, strict=True)) for item in event.histogram],
+        }
+        for row, record in enumerate(records)
+        if isinstance(event := record.event, Counted)
+    ]
+    item = pl.Struct({"bucket": pl.Int64, "total": pl.Int64, "good": pl.Int64})
+    kinds = {name: pl.Int64() for name in WANTED} | dict.fromkeys(LABELS[:3], pl.String())
+    return weigh(
+        pl.DataFrame(rows, schema={"_row": pl.UInt32, **kinds, "window_ms": pl.Int32, "histogram": pl.List(item)})
+    )
 
 
 def rows_of(table: SloTable, index: SeriesIndex, frontier_ms: int) -> Rows:
@@ -63,24 +86,34 @@ def rows_of(table: SloTable, index: SeriesIndex, frontier_ms: int) -> Rows:
 
 
 class Counter:
-    """A process that counts some source partitions, from their commits on."""
+    """A process that counts some partitions of a source, from their commits on; `base`: its first one in the log."""
 
-    def __init__(self, rollup: type[Rollup], commits: dict[int, tuple[int, int]], mine: Iterable[int]) -> None:
+    def __init__(
+        self,
+        rollup: type[Rollup],
+        commits: dict[int, tuple[int, int]],
+        mine: Iterable[int],
+        source: str = PROBES,
+        base: int = 0,
+    ) -> None:
+        self.base = base
         self.index = SeriesIndex()
-        self.judge = Judge(OBJECTIVES, self.index)
+        self.judge = Judge(OBJECTIVES, self.index, source)
         self.rollup = rollup(self.judge)
         self.first = {partition: commits[partition][0] for partition in mine}
         self.next = dict(self.first)
         for partition in self.first:
-            self.rollup.open(partition, commits[partition][1])
+            self.rollup.open(partition - base, commits[partition][1])
 
     def count(self, log: Log, polls: Sequence[Poll]) -> Flush:
         """One step over some polls."""
         records = [record for partition, begin, end in polls for record in log[partition][begin:end]]
-        batches = [source_batch(partition, begin, log[partition][begin:end]) for partition, begin, end in polls]
+        batches = [
+            source_batch(partition - self.base, begin, log[partition][begin:end]) for partition, begin, end in polls
+        ]
         for partition, _, end in polls:
             self.next[partition] = max(end, self.next[partition])
-        return self.rollup.step(batches, events_frame(records))
+        return self.rollup.step(batches, (events_frame if self.judge.source == PROBES else counts_frame)(records))
 
 
 @dataclass(slots=True)

@@ -3,8 +3,9 @@
 What a subclass overrides takes out one rule of exactness: the tests' controls. Production code has no such switch.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
+from types import MappingProxyType
 
 import polars as pl
 
@@ -14,7 +15,7 @@ from streams.core.table import SloTable
 from streams.engine.pages import PartPages
 from streams.engine.partials import write_partials
 from streams.engine.partitioning import partition_of
-from tests.unit.exactness import PROMISES, Log, Rows, difference, frontier_of, recompute
+from tests.unit.exactness import COUNTS, PROBES, PROMISES, Log, Rows, difference, frontier_of, recompute
 from tests.unit.exactness_parts import Counter, Owner, Poll, StateLostError, Write, rows_of
 
 
@@ -24,9 +25,12 @@ class World:
     rollup: type[Rollup] = Rollup
     table: type[SloTable] = SloTable
     part_pages: type[PartPages] = PartPages
+    topic_ids: Mapping[str, str] = MappingProxyType({})
 
-    def __init__(self, log: Log, targets: int = 1, junk: int = 0) -> None:
+    def __init__(self, log: Log, targets: int = 1, junk: int = 0, counted: int = 0) -> None:
+        """The last `counted` partitions of the log are those of request-counts."""
         self.log = log
+        self.probed = len(log) - counted
         self.story: list[str] = []
         self.commits = dict.fromkeys(range(len(log)), (0, 0))
         self.partials: list[list[bytes]] = [[] for _ in range(targets)]
@@ -34,7 +38,7 @@ class World:
         self.page_commits = [0] * targets
         self._junk = junk
         self._names = 0
-        self.counters = [self.new_counter(range(len(log)))]
+        self.counters = self.new_counters(range(len(log)))
         self.owners = [self.new_owner(target) for target in range(targets)]
 
     # The rules that controls take out.
@@ -60,12 +64,22 @@ class World:
     # What counters do.
 
     def new_counter(self, mine: Iterable[int]) -> Counter:
-        return Counter(self.rollup, self.commits, mine)
+        mine = list(mine)
+        source, base = (COUNTS, self.probed) if mine and min(mine) >= self.probed else (PROBES, 0)
+        return Counter(self.rollup, self.commits, mine, source, base)
+
+    def new_counters(self, *shares: Iterable[int]) -> list[Counter]:
+        """Of each share one for each source."""
+        found = []
+        for mine in map(list, shares):
+            parts = [p for p in mine if p < self.probed], [p for p in mine if p >= self.probed]
+            found += [self.new_counter(part) for part in parts if part or not mine]
+        return found
 
     def restart_counters(self, *shares: Sequence[int]) -> list[Counter]:
         """All state is dropped; the new ones begin at the commits. The old ones are returned: they may linger."""
         self.story.append(f"counters restart from {self.commits}")
-        old, self.counters = self.counters, [self.new_counter(mine) for mine in shares or [range(len(self.log))]]
+        old, self.counters = self.counters, self.new_counters(*(shares or [range(len(self.log))]))
         return old
 
     def count(
@@ -82,7 +96,7 @@ class World:
             counter.rollup.settle(flush)
         if commit and counter in self.counters:
             for partition in flush.progress:
-                self.commits[partition] = self.commit_of(counter, partition)
+                self.commits[counter.base + partition] = self.commit_of(counter, partition)
 
     def _partials(self, counter: Counter, flush: Flush, *, everyone: bool) -> Iterable[tuple[int, bytes]]:
         rows = pl.concat([flush.plain, flush.objectives])
@@ -91,7 +105,8 @@ class World:
         for target in range(len(self.partials)):
             cells = rows.filter(pl.Series([own == target for own in targets], dtype=pl.Boolean))
             if everyone or cells.height:
-                for value in write_partials("probe-results", "", sources, cells, counter.index):
+                source = counter.judge.source
+                for value in write_partials(source, self.topic_ids.get(source, ""), sources, cells, counter.index):
                     yield target, value
 
     def target_of(self, series: str) -> int:
@@ -177,12 +192,12 @@ class World:
 class RandomWorld(World):
     """Everything that may happen, as `rng` has it; `story` tells it."""
 
-    def __init__(self, log: Log, rng: Random) -> None:
+    def __init__(self, log: Log, rng: Random, counted: int = 0) -> None:
         self.rng = rng
         self.ghosts: list[Counter] = []
         self.ghost_owners: list[tuple[int, Owner]] = []
         self.ghost_pages: list[tuple[int, list[Write]]] = []
-        super().__init__(log, targets=3, junk=rng.randrange(4))
+        super().__init__(log, targets=3, junk=rng.randrange(4), counted=counted)
 
     def act(self) -> None:
         """One thing."""

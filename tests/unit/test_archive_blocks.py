@@ -8,7 +8,7 @@ import pytest
 
 from schemas.codec import encode
 from schemas.event_time import FUTURE_LIMIT_MS, PAST_LIMIT_MS
-from schemas.records import DeadLetter, Heartbeat, Label, ProbeResult, SloStatus, SloWindow
+from schemas.records import BucketCount, DeadLetter, Heartbeat, Label, ProbeResult, RequestCount, SloStatus, SloWindow
 from streams.archive.blocks import Chunk, Route, Shaped, Shaper, arrow_stream, is_minute, routes
 
 NOW = 1_767_225_600_000
@@ -90,6 +90,20 @@ def test_a_wild_clock_is_held_and_kept_beside(said: int, held: int) -> None:
     shaped = shape("probe-results", chunk([encode(replace(RESULT, ts=said))], [b"node-1"]))
     assert shaped.frame["ts"].cast(pl.Int64).to_list() == [held]
     assert shaped.frame["reported_ts_ms"].to_list() == [None if said == held else said]
+
+
+@pytest.mark.parametrize(
+    ("began", "held"),
+    [(NOW - 1_000, NOW - 1), ((1 << 63) - 1, NOW + FUTURE_LIMIT_MS), (-(1 << 63), NOW - PAST_LIMIT_MS)],
+)
+def test_counted_requests_stand_where_the_worker_counts_them(began: int, held: int) -> None:
+    histogram = (BucketCount(300, 4, 3), BucketCount(310, 2, 2))
+    said = RequestCount("pod", began, 1_000, "b", 0, "s", "/", "eu", 6, 5, 2_300, 450, histogram)
+    shaped = shape("request-counts", chunk([encode(said)], [b"pod"]))
+    row = shaped.frame.with_columns(pl.col("ts").cast(pl.Int64)).row(0, named=True)
+    assert (row["ts"], row["began_ms"], row["total"], row["good"]) == (held, began, 6, 5)
+    assert (row["reported_ts_ms"] is None) == (held == NOW - 1)
+    assert (row["histogram_bucket"], row["histogram_total"], row["histogram_good"]) == ([300, 310], [4, 2], [3, 2])
 
 
 def test_labels_become_a_map() -> None:

@@ -1,7 +1,7 @@
 """Up to when everything is in the tables: what may be said, and what may not."""
 
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import pytest
 
@@ -32,16 +32,16 @@ def told(applied: int | None = None, read_up_at_ms: int = 0, frontier: int | Non
     ],
 )
 def test_complete_means_that_nothing_is_missing(table: Told, tip: Tip | None, complete: int) -> None:
-    assert complete_to_ms([table], {} if tip is None else {0: tip}, 1) == complete
+    assert complete_to_ms([table], {} if tip is None else {0: tip}, [0]) == complete
 
 
 def test_the_least_complete_partition_and_table_count() -> None:
     tips = {0: Tip(10, NOW), 1: Tip(20, NOW - 1)}
     both = Told({0: 1, 1: 2}, {0: 9, 1: 19})
-    assert complete_to_ms([both], tips, 2) == NOW - 1
-    assert complete_to_ms([both, Told({0: 1, 1: 2}, {0: 9})], tips, 2) == 2
-    assert complete_to_ms([both], tips, 3) == 0
-    assert complete_to_ms([], tips, 2) == 0
+    assert complete_to_ms([both], tips, [0, 1]) == NOW - 1
+    assert complete_to_ms([both, Told({0: 1, 1: 2}, {0: 9})], tips, [0, 1]) == 2
+    assert complete_to_ms([both], tips, [0, 1, 2]) == 0
+    assert complete_to_ms([], tips, [0, 1]) == 0
 
 
 def test_of_two_tips_the_later_counts() -> None:
@@ -79,8 +79,8 @@ def test_no_claim_is_ever_ahead_of_what_the_table_holds() -> None:
 
 
 def test_a_claim_by_the_tip_alone_would_be() -> None:
-    def by_tip_alone(tables: Collection[Told], tips: Mapping[int, Tip], partitions: int) -> int:
-        return max(complete_to_ms(tables, tips, partitions), *[tip.at_ms for tip in tips.values()], 0)
+    def by_tip_alone(tables: Collection[Told], tips: Mapping[int, Tip], lanes: Iterable[int]) -> int:
+        return max(complete_to_ms(tables, tips, lanes), *[tip.at_ms for tip in tips.values()], 0)
 
     def lives() -> None:
         for seed in range(300):
@@ -90,7 +90,7 @@ def test_a_claim_by_the_tip_alone_would_be() -> None:
         lives()
 
 
-def _one_life(rng: random.Random, claim_of: Callable[[Collection[Told], Mapping[int, Tip], int], int]) -> int:
+def _one_life(rng: random.Random, claim_of: Callable[[Collection[Told], Mapping[int, Tip], Iterable[int]], int]) -> int:
     """How many claims went further than the frontier."""
     appended, published = list[int](), list[int]()  # when each record was, and the offset that each flush has told
     read_to = folded = frontier = further = 0
@@ -108,7 +108,7 @@ def _one_life(rng: random.Random, claim_of: Callable[[Collection[Told], Mapping[
                 folded, frontier = folded + 1, appended[told_to]
             case 3 if read_to == len(appended):
                 tips[0] = newer(tips.get(0), Tip(read_to, now))
-        claim = claim_of([Told({0: frontier}, {0: told_to})], tips, 1)
+        claim = claim_of([Told({0: frontier}, {0: told_to})], tips, [0])
         assert all(at >= claim for at in appended[told_to + 1 :]), f"complete to {claim}, and something is missing"
         further += claim > frontier
     return further

@@ -1,6 +1,7 @@
 """Pages of format 1 as the first versions wrote them, without topic ids: `pages_format_1.json` stays readable.
 
-Whoever changes what pages hold keeps this test, and adds another one with pages of his format.
+`pages_format_2.json`: the same of a table that has heard of request-counts, which had been created anew. Whoever
+changes what pages hold keeps these tests, and adds another one with pages of his format.
 """
 
 import base64
@@ -10,22 +11,59 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from streams.core.histogram import NO_BUCKET
+from streams.core.lineage import number
 from streams.core.liveness.columns import PAGE_SCHEMA
+from streams.core.rollup import CELL_ROWS
 from streams.core.series import SeriesIndex
 from streams.core.slices import HOURS, MINUTES, SECONDS
-from streams.core.table import SloTable
+from streams.core.sources import COUNTS, PROBES, lane
+from streams.core.table import Heading, SloTable
 from streams.engine.node_pages import read_page
-from streams.engine.page_heads import FORMAT, Origin, origin_now
-from streams.engine.pages import PartPages, load
+from streams.engine.page_heads import FORMAT, FORMAT_OF_SEVERAL_SOURCES, Origin, origin_now
+from streams.engine.pages import PartPages, load, write_open
 from streams.engine.topic_ids import TopicIdentity
 
-PAGES = json.loads(Path(__file__).with_name("pages_format_1.json").read_text(encoding="utf-8"))
+PAGES, OF_TWO = (
+    json.loads(Path(__file__).with_name(f"pages_format_{number}.json").read_text(encoding="utf-8")) for number in (1, 2)
+)
 SECOND = 1_763_000_000
+SERIES = '["s","/","eu","requests","request-counts"]'
 
 
-def test_format_1_is_the_one_that_is_written() -> None:
+def test_formats_1_and_2_are_those_that_are_written() -> None:
     """A new format needs golden pages of its own."""
-    assert FORMAT == 1
+    assert (FORMAT, FORMAT_OF_SEVERAL_SOURCES) == (1, 2)
+
+
+def test_a_table_that_has_heard_of_one_topic_only_writes_format_1() -> None:
+    """So that workers of before can read it."""
+    table, index = SloTable(histograms_in_hours=True), SeriesIndex()
+    assert write_open(table, Origin(), index)[4:].startswith(b'{"format":1,')
+    table.fold([Heading(0, ((0, 5, None),), "id")], pl.DataFrame(schema={**CELL_ROWS, "offset": pl.Int64}))
+    assert write_open(table, Origin(), index)[4:].startswith(b'{"format":1,')
+    table.fold([Heading(1, ((0, 5, 9),), "", COUNTS)], pl.DataFrame(schema={**CELL_ROWS, "offset": pl.Int64}))
+    assert write_open(table, Origin(), index)[4:].startswith(b'{"format":2,')
+
+
+def test_a_table_of_two_topics_comes_back() -> None:
+    pages, index = PartPages(), SeriesIndex()
+    for key, value in OF_TWO["slo"].items():
+        pages.apply(key.encode(), base64.b64decode(value))
+    table = SloTable(histograms_in_hours=True)
+    assert load(table, pages, "series", index, Origin("id", 0, 4)) == []
+    counts = lane(COUNTS, 3)
+    assert table.frontiers == {3: (SECOND + 1) * 1_000, counts: (SECOND + 1) * 1_000}
+    assert table.lineage.topics == {PROBES: ["A"], COUNTS: ["B", "C"]}
+    assert (table.lineage.newest, list(table.lineage.retired())) == ({counts: 1}, [counts])
+    probed, counted = (index.number(name) for name in ('["s","/","eu","http"]', SERIES))
+    assert table.read(probed, SECONDS, 0, 1 << 32).drop("series").rows() == [(SECOND, 3, True, 6, 0, 30, 5)]
+    assert table.read(counted, SECONDS, 0, 1 << 32).drop("series").rows() == [
+        (SECOND, 3, False, 40, 0, 200, 5),
+        (SECOND, NO_BUCKET, True, 500, 0, 2_500, 5),
+        (SECOND + 1, 3, True, 9, 0, 45, 5),
+    ]
+    assert set(table.open_rows()["source"]) == {3, number(counts, 1)}
 
 
 def test_tables_of_the_first_version_come_back() -> None:

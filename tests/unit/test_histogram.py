@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.core.histogram import BOUNDS, MAX_LATENCY_US, buckets_of, quantile, value_of
+from schemas.buckets import MAX_LATENCY_US
+from streams.core.histogram import BOUNDS, buckets_of, quantile, value_of
 
 LATENCIES = st.integers(0, MAX_LATENCY_US) | st.integers(0, 300)
 VALUES = np.array([value_of(bucket) for bucket in range(len(BOUNDS))])

@@ -8,12 +8,14 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from streams.core.completeness import Tip
+from streams.core.sources import lane
 from streams.engine.fetched import Heard
 from streams.engine.transport import ResumePoint
 from streams.processors import lags
 from streams.processors.lags import Lags
 
-RESULTS, PARTIALS, HEARTBEATS = (TP(topic, 0) for topic in lags.TOPICS)
+RESULTS, COUNTS, PARTIALS, HEARTBEATS = (TP(topic, 0) for topic in lags.TOPICS)
+COUNTS_LANE = lane(COUNTS.topic, 0)
 NOW_MS = 5_000_000
 
 
@@ -22,9 +24,10 @@ class Stand:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_ms = NOW_MS
-        self.ends = {RESULTS: 40, PARTIALS: 7, HEARTBEATS: 90}
+        self.ends = {RESULTS: 40, COUNTS: 0, PARTIALS: 7, HEARTBEATS: 90}
         self.heard_ms = NOW_MS
         self.published: int | None = None
+        self.counted: int | None = 0
         self.table = SimpleNamespace(frontiers={0: 1_000}, told=dict[int, int]())
         self.part = SimpleNamespace(applied=6, tables={"objectives": self.table})
         self.committed = {RESULTS: ResumePoint(40, 0)}
@@ -37,7 +40,8 @@ class Stand:
         rollup: Any = SimpleNamespace(read_to=lambda _: self.published)
         objectives: Any = self.objectives
         liveness: Any = SimpleNamespace(parts={0: self.nodes})
-        self.lags = Lags(app, rollup, objectives, liveness, 1)
+        counts: Any = SimpleNamespace(read_to=lambda _: self.counted)
+        self.lags = Lags(app, {RESULTS.topic: rollup, COUNTS.topic: counts}, objectives, liveness, 1)
         self.lags.assigned()
 
     def complete_to_ms(self) -> int:
@@ -94,10 +98,11 @@ def test_a_table_that_is_being_built_anew_has_read_nothing(stand: Stand) -> None
 
 
 def test_between_rebalance_and_assignment_nothing_is_said_of_others_words(stand: Stand) -> None:
+    stand.counted = None
     stand.lags.lose_all()
     assert stand.lags.own_tips() == {}
     stand.lags.assigned()
-    assert stand.lags.own_tips() == {0: Tip(40, NOW_MS, NOW_MS)}
+    assert stand.lags.own_tips() == {0: Tip(40, NOW_MS, NOW_MS), COUNTS_LANE: Tip(0, NOW_MS, NOW_MS)}
 
 
 def test_who_hears_nothing_from_the_broker_does_not_say_now(stand: Stand) -> None:
@@ -117,6 +122,20 @@ def test_another_workers_word_counts_for_its_partitions(stand: Stand) -> None:
     assert stand.complete_to_ms() == NOW_MS - 3
     stand.lags.hear({0: Tip(40, NOW_MS + 60_000)})  # of a clock that is ahead
     assert stand.complete_to_ms() == NOW_MS
+
+
+def test_a_topic_that_nobody_writes_to_holds_up_nothing_and_one_that_is_behind_does(stand: Stand) -> None:
+    stand.published, stand.table.told[0] = 40, 39
+    assert stand.complete_to_ms() == NOW_MS
+    stand.ends[COUNTS], stand.now_ms = 3, NOW_MS + 900
+    stand.heard_ms = stand.now_ms
+    assert stand.complete_to_ms() == NOW_MS
+    stand.counted, stand.table.told[COUNTS_LANE] = 3, 1
+    assert stand.complete_to_ms() == 0  # the first records of all: there is no frontier yet
+    stand.table.frontiers[COUNTS_LANE] = 2_000
+    assert stand.complete_to_ms() == 2_000
+    stand.table.told[COUNTS_LANE] = 2
+    assert stand.complete_to_ms() == NOW_MS + 900
 
 
 def test_nothing_known_is_no_claim(stand: Stand) -> None:

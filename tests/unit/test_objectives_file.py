@@ -297,7 +297,7 @@ REFUSED = {
         "counter: false",
         "19:9",
         f"{METRIC}.counter",
-        "value False: not supported yet; expected true: probe results are counted",
+        "value False: not supported yet; expected true: events are counted",
     ),
     "bad events": (
         "        counter: true",
@@ -306,12 +306,19 @@ REFUSED = {
         f"{METRIC}.bad",
         "value {}: not supported yet; expected good and total",
     ),
-    "another source": (
+    "an unknown source": (
+        ("source: probe-results\n              where: {service: checkout, endpoint: /pay}\n              l"),
+        ("source: logs\n              where: {service: checkout, endpoint: /pay}\n              l"),
+        "24:15",
+        f"{METRIC}.good.metricSource.spec.source",
+        "value 'logs': expected 'probe-results' or 'request-counts'",
+    ),
+    "another source under good than under total": (
         ("source: probe-results\n              where: {service: checkout, endpoint: /pay}\n              l"),
         ("source: request-counts\n              where: {service: checkout, endpoint: /pay}\n              l"),
         "24:15",
         f"{METRIC}.good.metricSource.spec.source",
-        "value 'request-counts': not supported yet; expected probe-results",
+        "value 'request-counts': expected the same as under total, 'probe-results'",
     ),
     "another system": (
         "        total:\n          metricSource:\n            type: fleetbeat",

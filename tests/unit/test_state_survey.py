@@ -143,12 +143,12 @@ def test_what_cannot_be_read_is_newer_or_of_a_deleted_topic_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     key = page_key("series", OPEN, "next")
-    newer = slo_pages()[-1][2].replace(b'"format":1', b'"format":2')  # type: ignore[union-attr]
+    newer = slo_pages()[-1][2].replace(b'"format":1', b'"format":3')  # type: ignore[union-attr]
     use(FakeCluster({TOPICS[3]: [*slo_pages(Origin("old")), (1, key, newer), (0, key, b"junk")]}))
     assert run_show("nowhere:1", [SLO], (), as_lines=True) == 1
     said = capsys.readouterr().out
     assert "slo partition 0: unreadable: page b'series/open/next' of 4 bytes cannot be read" in said
-    assert "slo partition 1: page b'series/open/next': page format 2; expected 1" in said
+    assert "slo partition 1: page b'series/open/next': page format 3; expected 2" in said
     assert "slo partition 1: all pages are of a topic that was deleted since" in said
 
 
@@ -187,7 +187,7 @@ def test_a_reset_of_one_partition_leaves_the_commits_that_feed_the_others(use: A
     found = surveyed([SLO])
     whole = plan_reset(found, [SLO], everything=True)
     part = plan_reset(found, [SLO], everything=False)
-    assert {place.topic for place in whole.commits} == {"slo-partials", "probe-results"}
+    assert {place.topic for place in whole.commits} == {"slo-partials", "probe-results", "request-counts"}
     assert {place.topic for place in part.commits} == {"slo-partials"}
     assert sorted(whole.tombstones[TOPICS[3]]) == sorted((1, key, None) for _, key, _ in slo_pages())
 
@@ -197,7 +197,9 @@ def test_a_rebuild_passes_over_the_partials_that_are_there(use: Any) -> None:  #
     plan = plan_rebuild(surveyed(), FAMILIES)
     assert plan.jump == {0: 5, 1: 5}
     assert TopicPartition("probe-results", 1) in plan.commits
-    slo, nodes = plan.sentences
+    assert TopicPartition("request-counts", 1) in plan.commits
+    slo, counted, nodes = plan.sentences
+    assert "records of request-counts are counted again" in counted
     assert slo.startswith(
         "objectives and series: 6 records of probe-results are counted again; exact from 1970-01-01T00:16"
     )
