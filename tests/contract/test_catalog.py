@@ -31,6 +31,7 @@ PUBLISHED = {
     7: "8e2670270f6e40f8",
     8: "d4a89e3215d88417",
     9: "bba4a2cdea769ab7",
+    12: "c6dbb4e25d30ea9b",
 }
 
 
@@ -130,8 +131,8 @@ def test_records_have_the_fields_of_the_schema_in_order(topic: Topic) -> None:
         (Label, "probe_result.v1.avsc", "labels"),
         (Source, "slo_partial.v1.avsc", "sources"),
         (SloWindow, "slo_status.v1.avsc", "windows"),
-        (ObjectiveVersion, "objective_set.v1.avsc", "objectives"),
-        (ObjectiveRule, "objective_set.v1.avsc", "rules"),
+        (ObjectiveVersion, "objective_set.v2.avsc", "objectives"),
+        (ObjectiveRule, "objective_set.v2.avsc", "rules"),
     ],
 )
 def test_nested_records_have_the_fields_of_the_schema_in_order(nested: type, file: str, field: str) -> None:

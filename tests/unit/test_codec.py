@@ -32,7 +32,11 @@ def test_a_record_that_is_not_what_the_schema_says_is_not_written() -> None:
         (b"", "bad-frame", "starts with nothing; expected 00 and a 4-byte schema id"),
         (b"\0\0\0\0", "bad-frame", "starts with 00000000; expected 00 and a 4-byte schema id"),
         (b'{"node_id":1}', "bad-frame", "starts with 7b226e6f64; expected 00 and a 4-byte schema id"),
-        (b"\0\0\0\0\x63" + VALUE[5:], "unknown-schema", "schema id 99; expected one of [1, 2, 3, 4, 5, 6, 7, 8, 9]"),
+        (
+            b"\0\0\0\0\x63" + VALUE[5:],
+            "unknown-schema",
+            "schema id 99; expected one of [1, 2, 3, 4, 5, 6, 7, 8, 9, 12]",
+        ),
         (VALUE[:5], "truncated", "the body of 0 bytes ends inside a field"),
         (VALUE[:-1], "truncated", f"the body of {len(VALUE) - 6} bytes ends inside a field"),
         (VALUE + b"\0", "trailing-bytes", f"the record ends at byte {len(VALUE) - 5} of {len(VALUE) - 4}"),

@@ -81,7 +81,7 @@ def test_every_second_is_there_as_it_was_judged(clock: Clock) -> None:
 
 def test_windows_add_up_over_changes_and_the_answer_names_them(clock: Clock) -> None:
     standing = asked(clock, lambda queries: queries.standing("o"))
-    *_, (_, longest) = standing.windows
+    *_, (_, longest) = standing.figures.windows
     assert (longest.total, longest.good) == (LOG_S, len(GOOD_S))
     answer = standing_payload(standing, Completeness(0, 0))
     assert (answer["target"], answer["version"]) == (0.5, OLD.version)
