@@ -179,9 +179,15 @@ def _judge(steps: Steps, slices: TimeSlices) -> _Judged:
     if not len(steps.key):
         return _Judged(np.zeros(0, np.int64), None)
     starts = starts_of(steps.key)
+    return _Judged(bad_slices(starts, steps.n, np.where(are_good(steps.key), steps.n, 0), slices), int(starts.min()))
+
+
+def bad_slices(starts: Longs, total: Longs, good: Longs, slices: TimeSlices) -> Longs:
+    """The starts of slices, ascending, of whose events too few are good; `total` and `good` belong to each of `starts`."""
     found, places = np.unique(starts // slices.length_s * slices.length_s, return_inverse=True)
-    total, good = np.zeros(len(found), np.int64), np.zeros(len(found), np.int64)
-    np.add.at(total, places, steps.n)
-    np.add.at(good, places, np.where(are_good(steps.key), steps.n, 0))
+    totals, goods = np.zeros(len(found), np.int64), np.zeros(len(found), np.int64)
+    np.add.at(totals, places, total)
+    np.add.at(goods, places, good)
     target = Fraction(str(slices.target))  # in integers, as 0.95 is not 19 / 20 in binary
-    return _Judged(found[good * target.denominator < total * target.numerator], int(starts.min()))
+    bad: Longs = found[goods * target.denominator < totals * target.numerator]
+    return bad

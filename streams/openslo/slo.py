@@ -30,6 +30,7 @@ from streams.openslo.fields import (
     some,
 )
 
+_NO_GAUGES = "not supported, as events are counted; expected ratioMetric, with latency_us_le"
 _NO_RATIOS = "events are counted, not ratios; expected total, and good or bad"
 _NO_THRESHOLD = "is for thresholdMetric, which is not supported; expected latency_us_le under good"
 _NO_COMPOSITES = "composite SLOs are not supported; expected the indicator under spec"
@@ -149,7 +150,7 @@ class IndicatorSpec(OpenSlo):
     """What is measured."""
 
     description: Description | None = None
-    threshold_metric: Annotated[None, refused("not supported, as events are counted; expected ratioMetric, with latency_us_le")] = None
+    threshold_metric: Annotated[None, refused(_NO_GAUGES)] = None
     ratio_metric: RatioMetric
 
 

@@ -136,13 +136,13 @@ def test_lengths_of_time_slices(slos: Path, written: str, seconds: int) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("timeSliceWindow: 5m", "timeSliceWindow: 7m", "timeSliceWindow: value '7m': expected whole minutes that six"),
-        ("timeSliceWindow: 5m", "timeSliceWindow: 30s", "timeSliceWindow: value '30s': expected whole minutes that six"),
-        ("timeSliceWindow: 5m", "timeSliceWindow: 1d", "timeSliceWindow: value '1d': expected whole minutes that six"),
-        ("timeSliceWindow: 5m", "timeSliceWindow: 0", "timeSliceWindow: value 0: expected whole minutes that six"),
+        ("timeSliceWindow: 5m", "timeSliceWindow: 7m", "timeSliceWindow: value '7m': expected whole minutes"),
+        ("timeSliceWindow: 5m", "timeSliceWindow: 30s", "timeSliceWindow: value '30s': expected whole minutes"),
+        ("timeSliceWindow: 5m", "timeSliceWindow: 1d", "timeSliceWindow: value '1d': expected whole minutes"),
+        ("timeSliceWindow: 5m", "timeSliceWindow: 0", "timeSliceWindow: value 0: expected whole minutes"),
         ("timeSliceWindow: 5m", "timeSliceWindow: soon", "timeSliceWindow: value 'soon': expected a whole number and"),
-        ("timeSliceTarget: 0.95", "timeSliceTarget: 95", "timeSliceTarget: value 95: expected a number above 0 and up"),
-        ("timeSliceTarget: 0.95", "timeSliceTarget: 0", "timeSliceTarget: value 0: expected a number above 0 and up"),
+        ("timeSliceTarget: 0.95", "timeSliceTarget: 95", "timeSliceTarget: value 95: expected a number above 0"),
+        ("timeSliceTarget: 0.95", "timeSliceTarget: 0", "timeSliceTarget: value 0: expected a number above 0"),
         ("28d", "3m", "timeSliceWindow: value 300 s: expected a whole part of the window, 180 s"),
         ("Timeslices", "Occurrences", "timeSliceTarget: value 0.95: expected it with budgetingMethod Timeslices only"),
     ],
@@ -186,20 +186,20 @@ QUOTED = ("2022-01-01 12:00:00", "'2022-01-01 12:00:00'")
 @pytest.mark.parametrize(
     ("old", "new", "field", "message"),
     [
-        ("1w", "1Q", "duration", "value '1Q': longer than the 35 days that hours are kept for; expected at most 31d"),
-        ("1w", "1Y", "duration", "value '1Y': longer than the 35 days that hours are kept for; expected at most 31d"),
-        ("1w", "2M", "duration", "value '2M': longer than the 35 days that hours are kept for; expected at most 31d"),
-        ("1w", "5w", "duration", "value '5w': longer than the 35 days that hours are kept for; expected at most 31d"),
+        ("1w", "1Q", "duration", "value '1Q': longer than the 35 days that hours are kept"),
+        ("1w", "1Y", "duration", "value '1Y': longer than the 35 days that hours are kept"),
+        ("1w", "2M", "duration", "value '2M': longer than the 35 days that hours are kept"),
+        ("1w", "5w", "duration", "value '5w': longer than the 35 days that hours are kept"),
         ("1w", "1m", "duration", "value '1m': shorter than a day; expected d, w or M, as in 1M for a month"),
         ("1w", "week", "duration", "value 'week': expected a whole number and d, w or M, as in 1M for a month"),
         ("isRolling: false", "isRolling: true", "isRolling", "value True: expected false beside a calendar"),
-        ("12:00:00", "12:30:00", "calendar.startTime", "value '2022-01-01 12:30:00': in America/New_York no whole hour"),
+        ("12:00:00", "12:30:00", "calendar.startTime", "value '2022-01-01 12:30:00': in America/New"),
         ("America/New_York", "Asia/Kolkata", "calendar.startTime", "value '2022-01-01 12:00:00': in Asia/Kolkata no"),
-        ("2022-01-01 12:00:00", "2022-01-01", "calendar.startTime", "value datetime.date(2022, 1, 1): expected a date"),
+        ("2022-01-01 12:00:00", "2022-01-01", "calendar.startTime", "value datetime.date(2022, 1, 1): "),
         ("2022-01-01 12:00:00", "2022-01-01T12:00:00Z", "calendar.startTime", "value "),
-        ("2022-01-01 12:00:00", "noon", "calendar.startTime", "value 'noon': expected a date and a time without a zone"),
-        ("America/New_York", "Mars/Olympus", "calendar.timeZone", "value 'Mars/Olympus': expected a time zone that this"),
-        ("America/New_York", "../etc", "calendar.timeZone", "value '../etc': expected a time zone that this host knows"),
+        ("2022-01-01 12:00:00", "noon", "calendar.startTime", "value 'noon': expected a date and a time"),
+        ("America/New_York", "Mars/Olympus", "calendar.timeZone", "value 'Mars/Olympus': expected a time zone"),
+        ("America/New_York", "../etc", "calendar.timeZone", "value '../etc': expected a time zone"),
         (", timeZone: America/New_York", "", "calendar.timeZone", "missing; expected a value"),
         (", calendar: {startTime: 2022-01-01 12:00:00, timeZone: America/New_York}", "", "isRolling", "value False: "),
     ],
@@ -218,7 +218,7 @@ def test_an_indicator_may_stand_elsewhere(slos: Path) -> None:
     sli = sli.replace("\n    spec:", "\nspec:")
     text = SLO.replace(INDICATOR, "  indicatorRef: quick\n") + sli
     assert load(slos, text) == load(slos, SLO)
-    two = text.replace("name: shop,", "name: other,").split("---")[0] + "---\n" + text
+    two = text.replace("name: shop,", "name: other,").partition("---")[0] + "---\n" + text
     assert [(o.id, o.latency_us_le) for o in load(slos, two)] == [("other", 5), ("shop", 5)]
     (problem,) = problems(slos, text.replace("indicatorRef: quick", "indicatorRef: slow"))
     assert problem == "slos.yaml:10:3: spec.indicatorRef: value 'slow': no SLI of that name; expected one of ['quick']"
@@ -246,6 +246,9 @@ def test_bad_events_are_the_others(slos: Path) -> None:
     assert load(slos, failed.replace("good:", "bad:")) == load(slos, failed)
 
 
+BAD_ELSEWHERE = GOOD.replace("good:", "bad:").replace("shop}, latency_us_le", "x}, latency_us_gt")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
@@ -253,7 +256,7 @@ def test_bad_events_are_the_others(slos: Path) -> None:
         (GOOD, "", "neither of good and bad; expected one of them"),
         (GOOD, GOOD.replace("good:", "bad:"), "bad.metricSource.spec.latency_us_le: value 5: expected it under good"),
         (GOOD, GOOD.replace("us_le", "us_gt"), "good.metricSource.spec.latency_us_gt: unknown key (value 5)"),
-        (GOOD, GOOD.replace("good:", "bad:").replace("shop}, latency_us_le", "x}, latency_us_gt"), "bad.metricSource.spec.w"),
+        (GOOD, BAD_ELSEWHERE, "bad.metricSource.spec.where: value"),
     ],
 )  # fmt: skip
 def test_good_and_bad_that_do_not_fit_are_refused(slos: Path, old: str, new: str, problem: str) -> None:
