@@ -183,7 +183,7 @@ def _judge(steps: Steps, slices: TimeSlices) -> _Judged:
 
 
 def bad_slices(starts: Longs, total: Longs, good: Longs, slices: TimeSlices) -> Longs:
-    """The starts of slices, ascending, of whose events too few are good; `total` and `good` belong to each of `starts`."""
+    """The starts of slices, ascending, of whose events too few are good; `total` and `good` are of each of `starts`."""
     found, places = np.unique(starts // slices.length_s * slices.length_s, return_inverse=True)
     totals, goods = np.zeros(len(found), np.int64), np.zeros(len(found), np.int64)
     np.add.at(totals, places, total)

@@ -236,13 +236,6 @@ REFUSED = {
             "True}]: 2 items; expected exactly one"
         ),
     ),
-    "no objectives": (
-        "  objectives:\n    - target: 0.999\n",
-        "  objectives: []\n",
-        "12:3",
-        "spec.objectives",
-        "value []: expected at least one item",
-    ),
     "a percentage as a share": (
         "target: 0.999",
         "target: 99.9",

@@ -89,6 +89,11 @@ def test_two_objectives_that_would_be_called_alike_are_refused(slos: Path) -> No
     assert problems(slos, text) == [f"slos.yaml:10:8: spec.objectives.1.displayName: {sentence}"]
 
 
+def test_no_objective_is_none(slos: Path) -> None:
+    (problem,) = problems(slos, SLO.replace("objectives:\n    - target: 0.99\n", "objectives: []\n"))
+    assert problem == "slos.yaml:8:3: spec.objectives: value []: expected at least one item"
+
+
 def test_each_objective_is_checked_at_its_place(slos: Path) -> None:
     found = problems(slos, with_objectives("{target: 0.9}", "{displayName: x}", "{target: 0.9, targetPercent: 90}"))
     assert found == [
@@ -118,7 +123,7 @@ def test_time_slices_are_counted_by_the_minute_from_a_version_of_their_own_on(sl
     assert objective.rules == recommended_rules(28 * 86_400, 0.99)
     assert objective.version == f"{plain.version}-1m"
     for other in ("timeSliceTarget: 0.9", "timeSliceWindow: 10m"):
-        field = other.split(":")[0]
+        field = other.partition(":")[0]
         old = next(part for part in ("timeSliceTarget: 0.95", "timeSliceWindow: 5m") if part.startswith(field))
         assert load(slos, SLICED.replace(old, other))[0].version == objective.version
 
@@ -275,5 +280,5 @@ def test_documents_may_stand_in_a_list(slos: Path) -> None:
 @pytest.mark.parametrize("field", ["indicator: {}", "indicatorRef: x", "compositeWeight: 2"])
 def test_composites_are_refused_by_name(slos: Path, field: str) -> None:
     found = problems(slos, with_objectives(f"{{target: 0.9, {field}}}"))
-    assert found[0].startswith(f"slos.yaml:9:21: spec.objectives.0.{field.split(':')[0]}: value ")
+    assert found[0].startswith(f"slos.yaml:9:21: spec.objectives.0.{field.partition(':')[0]}: value ")
     assert found[0].endswith("composite SLOs are not supported; expected the indicator under spec")

@@ -22,6 +22,7 @@ from streams.core.burn import recommended_rules
 from streams.core.calendars import Calendar
 from streams.core.objectives import Objective, Selector, TimeSlices
 from streams.core.rollup import Rollup, SourceBatch
+from streams.core.rows import Steps, of_series
 from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.core.standing import STANDARD_WINDOWS_S, figures
 from streams.core.table import Chunk, Heading, SloTable
@@ -212,7 +213,7 @@ def burning(objective: Objective, events: Events, span_s: int) -> float | None:
     """By the traffic that is usual, up to the last whole second."""
 
     def counted(window_s: int) -> tuple[int, int, int]:
-        """(total, bad, since when in s)"""
+        """(total, bad, over how many seconds)."""
         step = 1 if window_s <= 600 else 60 if window_s <= 23_400 else HOUR_S
         begin, end = (NOW_S - window_s) // step * step, ((NOW_S - 1) // step + 1) * step
         if objective.time_slices:
@@ -305,7 +306,5 @@ def test_hours_and_slices_of_the_past_are_not_looked_at_again(monkeypatch: pytes
     assert len(made) <= 12  # the first chunks of long windows, the one that goes on, and those of open cells
 
 
-def _of(chunk: Chunk, number: int) -> Any:  # noqa: ANN401 - as the real one
-    from streams.core.rows import of_series  # noqa: PLC0415 - next to what it replaces
-
+def _of(chunk: Chunk, number: int) -> Steps:
     return chunk.rows.where(of_series(chunk.rows.key, number))
