@@ -1,5 +1,6 @@
 """Objectives in the shapes that people write: several in an SLO, time slices, calendars, indicators elsewhere."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -282,3 +283,21 @@ def test_composites_are_refused_by_name(slos: Path, field: str) -> None:
     found = problems(slos, with_objectives(f"{{target: 0.9, {field}}}"))
     assert found[0].startswith(f"slos.yaml:9:21: spec.objectives.0.{field.partition(':')[0]}: value ")
     assert found[0].endswith("composite SLOs are not supported; expected the indicator under spec")
+
+
+def test_the_documentation_shows_what_is_loaded(slos: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text(encoding="utf-8")
+    whole, sli, several, slices, calendar, policy = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (shown,) = load(slos, whole)
+    before, _, _ = whole.partition("  indicator:\n")
+    assert load(slos, f"{before}  indicatorRef: pays-in-time\n---\n{sli}") == (shown,)
+    objectives, window = r"  objectives:\n(    .*\n)+", r"  timeWindow:\n(    .*\n)+"
+    named = [line.partition("# ")[2] for line in several.splitlines()[1:]]
+    assert [each.id for each in load(slos, re.sub(objectives, several, whole))] == named
+    without = re.sub(objectives, "", re.sub(r"  budgetingMethod: .*\n", "", whole))
+    (sliced,) = load(slos, without.replace("spec:\n", f"spec:\n{slices}", 1))
+    assert sliced.time_slices == TimeSlices(60, 0.95)
+    (monthly,) = load(slos, re.sub(window, calendar, whole))
+    assert monthly.calendar == Calendar("2026-01-01 00:00:00", "Europe/Berlin", 1, "M")
+    (ruled,) = load(slos, f"{whole}  alertPolicies: [{{alertPolicyRef: fast-burn}}]\n---\n{policy}")
+    assert [rule.factor for rule in ruled.rules] == [14.4]
