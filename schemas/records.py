@@ -159,6 +159,12 @@ class ObjectiveVersion:
     target: float
     window_s: int
     source: str = "probe-results"
+    slice_s: int | None = None
+    slice_target: float | None = None
+    calendar_start: str | None = None
+    calendar_zone: str | None = None
+    calendar_count: int | None = None
+    calendar_unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

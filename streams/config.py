@@ -6,27 +6,24 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
-from schemas.buckets import BOUNDS_US, bucket_of, is_bound
 from schemas.documents import DocumentError, parse, position, read_all
 from streams.core.burn import BurnRule, recommended_rules
 from streams.core.objectives import Objective, Selector
-from streams.core.sources import COUNTS
+from streams.openslo import promises
 from streams.openslo.alerts import AlertCondition, AlertPolicy, PolicyRef, contradictions, rule_of
-from streams.openslo.fields import seconds
-from streams.openslo.slo import Good, Service, Slo
+from streams.openslo.slo import IndicatorSpec, Service, Sli, Slo
 
-Model = Slo | Service | AlertPolicy | AlertCondition
-ModelT = TypeVar("ModelT", Slo, Service, AlertPolicy, AlertCondition)
+Model = Slo | Sli | Service | AlertPolicy | AlertCondition
+ModelT = TypeVar("ModelT", Slo, Sli, Service, AlertPolicy, AlertCondition)
 
 _KINDS: dict[str, type[Model]] = {
     "SLO": Slo,
+    "SLI": Sli,
     "Service": Service,
     "AlertPolicy": AlertPolicy,
     "AlertCondition": AlertCondition,
 }
-_LATER_KINDS = ("AlertNotificationTarget", "DataSource", "SLI")
-_GOOD = ("spec", "indicator", "spec", "ratioMetric", "good", "metricSource", "spec")
-_GOOD_WHERE = (*_GOOD, "where")
+_LATER_KINDS = ("AlertNotificationTarget", "DataSource")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +64,19 @@ def load_objectives(path: Path | str) -> tuple[Objective, ...]:
     file = _read(str(path))
     for document, condition in file.of(AlertCondition).values():
         file.problems += [document.place(*problem) for problem in contradictions(condition)]
-    objectives = [_objective(file, document, slo) for document, slo in file.of(Slo).values()]
+    for document, sli in file.of(Sli).values():
+        file.problems += [document.place(*each) for each in promises.indicator_contradictions(sli.spec, ("spec",))]
+    objectives = [each for document, slo in file.of(Slo).values() for each in _objectives(file, document, slo)]
     if not file.problems and not objectives:
         file.problems.append(f"{path}: no document of kind SLO; expected at least one")
     if file.problems:
-        raise DocumentError(file.problems)
-    return tuple(each for each in objectives if each is not None)
+        raise DocumentError(list(dict.fromkeys(file.problems)))
+    return tuple(objectives)
 
 
 def _read(path: str) -> _File:
     file = _File()
-    for source in read_all(path):
+    for source in _sources(path):
         try:
             kind = _kind(source, path)
             document = _Document(path, source, parse(source, _KINDS[kind], path))
@@ -92,6 +91,15 @@ def _read(path: str) -> _File:
     return file
 
 
+def _sources(path: str) -> Iterator[Any]:
+    """Every document of a file; one that is a list holds several."""
+    for document in read_all(path):
+        if isinstance(document, list) and document:
+            yield from document
+        else:
+            yield document
+
+
 def _kind(document: Any, name: str) -> str:  # noqa: ANN401 - YAML is any structure
     kind = document.get("kind") if isinstance(document, dict) else None
     if isinstance(kind, str) and kind in _KINDS:
@@ -103,66 +111,52 @@ def _kind(document: Any, name: str) -> str:  # noqa: ANN401 - YAML is any struct
     )
 
 
-def _objective(file: _File, document: _Document, slo: Slo) -> Objective | None:
-    """The objective of an SLO; None when something is wrong with it, which is then among the file's problems."""
+def _objectives(file: _File, document: _Document, slo: Slo) -> Iterator[Objective]:
+    """The objectives of an SLO; none when something is wrong with it, which is then among the file's problems."""
     spec = slo.spec
-    problems = [document.place(*problem) for problem in _contradictions(slo)]
+    problems = [document.place(*problem) for problem in promises.contradictions(slo)]
+    indicator = _indicator(file, document, slo, problems)
     file.problems += problems
-    if problems:
-        return None
-    metric = spec.indicator.spec.ratio_metric.good.metric_source.spec
-    where = metric.where
-    asked = spec.objectives[0]
-    # In decimals, as 99.95 / 100 is not 0.9995 in binary.
-    share = Decimal(str(asked.target)) if asked.target is not None else Decimal(str(asked.target_percent or 0)) / 100
-    target, window_s = float(share), seconds(spec.time_window[0].duration)
-    if spec.alert_policies is None:
-        rules = recommended_rules(window_s, target)
-    else:
-        rules = tuple(_rules(file, document, slo, target, window_s))
-    return Objective(
-        id=slo.metadata.name,
-        service=spec.service,
-        display_name=slo.metadata.display_name or slo.metadata.name,
-        selector=Selector(where.service, where.endpoint, where.region, where.kind),
-        latency_us_le=metric.latency_us_le,
-        target=target,
-        window_s=window_s,
-        rules=rules,
-        source=metric.source,
-    )
-
-
-def _contradictions(slo: Slo) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """What each field allows but not all of them together."""
-    metric = slo.spec.indicator.spec.ratio_metric
-    good, total = metric.good.metric_source.spec, metric.total.metric_source.spec
-    if good.where != total.where:
-        said, wanted = (metric.where.model_dump(exclude_none=True) for metric in (good, total))
-        yield _GOOD_WHERE, f"value {said}: expected the same as under total, {wanted}"
-    if good.source != total.source:
-        yield (*_GOOD, "source"), f"value {good.source!r}: expected the same as under total, {total.source!r}"
-    elif good.source == COUNTS:
-        yield from _uncountable(good)
-    asked = slo.spec.objectives[0]
-    if (asked.target is None) == (asked.target_percent is None):
-        which = "neither" if asked.target is None else "both"
-        yield ("spec", "objectives", 0), f"{which} of target and targetPercent; expected one of them"
-
-
-def _uncountable(good: Good) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """What cannot be asked of requests that a service has counted."""
-    if good.where.kind is not None:
-        sentence = f"value {good.where.kind!r}: request-counts have no kind; expected service, endpoint or region"
-        yield (*_GOOD_WHERE, "kind"), sentence
-    limit = good.latency_us_le
-    if limit is not None and not is_bound(limit):
-        above = bucket_of(limit)
-        sentence = (
-            f"value {limit}: requests are counted by buckets, so it would be exact at the bound of one only; "
-            f"expected {BOUNDS_US[above - 1]} or {BOUNDS_US[above]}"
+    if problems or indicator is None:
+        return
+    counted = promises.counted(indicator)
+    where = counted.where
+    window_s, calendar = promises.window_of(slo)
+    for promise in promises.promises_of(slo):
+        if spec.alert_policies is None:
+            rules = recommended_rules(window_s, promise.target)
+        else:
+            rules = tuple(_rules(file, document, slo, promise.target, window_s))
+        yield Objective(
+            id=promise.id,
+            service=spec.service,
+            display_name=promise.display_name,
+            selector=Selector(where.service, where.endpoint, where.region, where.kind),
+            latency_us_le=counted.latency_us_le,
+            target=promise.target,
+            window_s=window_s,
+            rules=rules,
+            source=counted.source,
+            time_slices=promise.time_slices,
+            calendar=calendar,
         )
-        yield (*_GOOD, "latency_us_le"), sentence
+
+
+def _indicator(file: _File, document: _Document, slo: Slo, problems: list[str]) -> IndicatorSpec | None:
+    """The SLO's own or the SLI it refers to; what is wrong with either is among the problems, its own or the file's."""
+    spec = slo.spec
+    if spec.indicator is not None:
+        path = ("spec", "indicator", "spec")
+        problems += [document.place(*each) for each in promises.indicator_contradictions(spec.indicator.spec, path)]
+        return spec.indicator.spec
+    known = file.of(Sli)
+    if spec.indicator_ref is None or spec.indicator_ref in known:
+        found = known.get(spec.indicator_ref or "")
+        broken = found is None or any(promises.indicator_contradictions(found[1].spec, ()))
+        return None if found is None or broken else found[1].spec
+    sentence = f"value {spec.indicator_ref!r}: no SLI of that name; expected one of {sorted(known)}"
+    problems.append(document.place(("spec", "indicatorRef"), sentence))
+    return None
 
 
 def _rules(file: _File, document: _Document, slo: Slo, target: float, window_s: int) -> Iterator[BurnRule]:

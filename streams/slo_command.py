@@ -64,11 +64,23 @@ def describe(timeline: Timeline, now_ms: int, only: str | None = None) -> Iterat
     for era, objective in last.values():
         if only not in {None, objective.id}:
             continue
-        yield f"{objective.id}: {objective.target:.6g} over {objective.window_s} s, {_good(objective)}"
+        yield f"{objective.id}: {objective.target:.6g}{_slices(objective)} {_window(objective)}, {_good(objective)}"
         for stretch in timeline.stretches(objective.id):
             yield f"  {stretch.version}  {_span(stretch)}"
         if era.since_s > now.since_s:
             yield f"  what is promised changes at {_time(era.since_s)}"
+
+
+def _slices(objective: Objective) -> str:
+    slices = objective.time_slices
+    return f" of slices of {slices.length_s} s, each {slices.target:.6g}" if slices else ""
+
+
+def _window(objective: Objective) -> str:
+    calendar = objective.calendar
+    if calendar is None:
+        return f"over {objective.window_s} s"
+    return f"every {calendar.count}{calendar.unit} from {calendar.start} {calendar.zone}"
 
 
 def _good(objective: Objective) -> str:

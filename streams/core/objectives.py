@@ -6,7 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from streams.core.burn import BurnRule
+from streams.core.calendars import Calendar
 from streams.core.sources import PROBES
+
+# At the end of a version: its counts are kept by the minute for as long as hours are. It is in the name of the series,
+# so that what is kept is a function of the log.
+_BY_MINUTE = "-1m"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +32,24 @@ class Selector:
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
-    """A promise: the share `target` of the selected events within `window_s` is good.
+class TimeSlices:
+    """Slices of `length_s`, a whole part of six hours, at multiples of it since 1970: what a budget counts.
 
-    An event is good when it succeeded and, with a threshold, took at most `latency_us_le` microseconds. `rules` say
-    when the budget is spent too fast. `source` is the topic of the events; of counted requests a threshold is the bound
-    of a bucket.
+    A slice is bad when the share of its events that are good is below `target`; one without events is not.
+    """
+
+    length_s: int
+    target: float
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A promise: the share `target` of the selected events, or of `time_slices`, within a window is good.
+
+    An event is good when it succeeded and, with a threshold, took at most `latency_us_le` microseconds. The window is
+    the last `window_s` or, with a calendar, the period that goes on (`window_s` is its usual length). `rules` say when
+    the budget is spent too fast. `source` is the topic of the events; of counted requests a threshold is the bound of a
+    bucket.
     """
 
     id: str
@@ -44,14 +61,20 @@ class Objective:
     window_s: int
     rules: tuple[BurnRule, ...] = ()
     source: str = PROBES
+    time_slices: TimeSlices | None = None
+    calendar: Calendar | None = None
 
     @property
     def version(self) -> str:
-        """Changes whenever the counts would mean something else: with the source, the selection or the threshold."""
+        """Changes whenever the counts would mean something else: with the source, the selection or the threshold.
+
+        Ends in `-1m` when counts are kept by the minute.
+        """
         meaning: dict[str, Any] = {"selector": asdict(self.selector), "latency_us_le": self.latency_us_le}
         if self.source != PROBES:
             meaning["source"] = self.source
-        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:8]
+        digits = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:8]
+        return digits + (_BY_MINUTE if self.time_slices else "")
 
     @property
     def series(self) -> str:
@@ -64,13 +87,18 @@ def series_of(objective_id: str, version: str) -> str:
     return f"slo:{objective_id}@{version}"
 
 
+def is_kept_by_minute(series: str) -> bool:
+    """Whether the counts of a series are kept by the minute for as long as hours are."""
+    return series.startswith("slo:") and series.endswith(_BY_MINUTE)
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How an objective stands over one window. Shares are None while there is nothing to judge.
 
     `attainment` = good / total. `burn_rate` = (1 - attainment) / (1 - target): 1 spends the budget exactly over
     the objective's window. `budget_left` = 1 - burn_rate over the objective's own window, negative when overspent.
-    (The Site Reliability Workbook, chapter 5.)
+    (The Site Reliability Workbook, chapter 5.) Events or time slices.
     """
 
     total: int
@@ -80,12 +108,15 @@ class Budget:
     budget_left: float | None
 
 
-def budget(total: int, good: int, target: float) -> Budget:
-    """The budget of `good` out of `total` events against `target` in (0, 1)."""
+def budget(total: int, good: int, target: float, share: float = 1.0) -> Budget:
+    """The budget of `good` out of `total` events against `target` in (0, 1).
+
+    `share`: how much of the window has been; what is left is of the budget of all of it.
+    """
     if total == 0:
         return Budget(0, 0, None, None, None)
     burn = ((total - good) / total) / (1.0 - target)
-    return Budget(total, good, good / total, burn, 1.0 - burn)
+    return Budget(total, good, good / total, burn, 1.0 - burn * share)
 
 
 def seconds_to_exhaustion(budget_left: float | None, burn_rate: float | None, window_s: int) -> float | None:

@@ -21,6 +21,7 @@ Mask = npt.NDArray[np.bool_]
 
 _BUCKET_BITS = 11
 _NO_BUCKET_BITS = (1 << _BUCKET_BITS) - 1
+WITHOUT_BUCKET = _NO_BUCKET_BITS  # as keys have it
 _LOW_BITS = SERIES_BITS + _BUCKET_BITS + 1
 CELL_SHIFT = np.uint64(_BUCKET_BITS + 1)
 _LOW_MASK = np.uint64((1 << _LOW_BITS) - 1)
@@ -63,19 +64,34 @@ def restarted(keys: Keys, start: Longs, *, histograms: bool) -> Keys:
     return (start.astype(np.uint64) << np.uint64(_LOW_BITS)) | low
 
 
+def series_of(keys: Keys) -> npt.NDArray[np.uint64]:
+    """The series number of each key."""
+    return (keys & _LOW_MASK) >> CELL_SHIFT
+
+
 def of_series(keys: Keys, series: int) -> Mask:
     """Which keys belong to a series."""
-    mask: Mask = ((keys & _LOW_MASK) >> CELL_SHIFT) == np.uint64(series)
+    mask: Mask = series_of(keys) == np.uint64(series)
     return mask
 
 
+def buckets_of(keys: Keys) -> npt.NDArray[np.int64]:
+    """The bucket of each key; WITHOUT_BUCKET when it has none."""
+    return ((keys >> np.uint64(1)) & np.uint64(_NO_BUCKET_BITS)).astype(np.int64)
+
+
+def are_good(keys: Keys) -> Mask:
+    """Which keys count good events."""
+    return (keys & np.uint64(1)).astype(np.bool_)
+
+
 def _unpack(keys: Keys, start: str) -> dict[str, npt.NDArray[np.generic]]:
-    bucket = ((keys >> np.uint64(1)) & np.uint64(_NO_BUCKET_BITS)).astype(np.int16)
+    bucket = buckets_of(keys).astype(np.int16)
     return {
         start: starts_of(keys),
-        "series": ((keys & _LOW_MASK) >> CELL_SHIFT).astype(np.uint32),
+        "series": series_of(keys).astype(np.uint32),
         "bucket": np.where(bucket == _NO_BUCKET_BITS, np.int16(NO_BUCKET), bucket),
-        "good": (keys & np.uint64(1)).astype(np.bool_),
+        "good": are_good(keys),
     }
 
 
@@ -85,6 +101,10 @@ class _Columns:
     def where(self, mask: Mask) -> Self:
         """The rows that `mask` selects."""
         return type(self)(*(getattr(self, column.name)[mask] for column in fields(self)))  # type: ignore[arg-type]
+
+    def part(self, low: int, high: int) -> Self:
+        """Rows from `low` to before `high`, not copied."""
+        return type(self)(*(getattr(self, column.name)[low:high] for column in fields(self)))  # type: ignore[arg-type]
 
     @classmethod
     def concat(cls, *parts: Self) -> Self:

@@ -24,8 +24,15 @@ class Tier:
 
 SECONDS = Tier("1s", 1, 600, 10)
 MINUTES = Tier("1m", 60, 23_400, 600)
+# Counts without histograms, and only of series whose names ask for it (streams.core.objectives).
+COUNTS = Tier("1m-counts", 60, 35 * 86_400, 21_600)
 HOURS = Tier("1h", 3_600, 35 * 86_400, 86_400)
-TIERS = (SECONDS, MINUTES, HOURS)
+TIERS = (SECONDS, MINUTES, COUNTS, HOURS)
+
+
+def is_slice(length_s: int) -> bool:
+    """Whether time slices may be so long: whole minutes, and whole parts of what is stored together."""
+    return length_s >= COUNTS.step_s and length_s % COUNTS.step_s == 0 and COUNTS.chunk_s % length_s == 0
 
 
 def frontiers(before: int, append_ms: Longs) -> Longs:

@@ -8,15 +8,18 @@ written at different offsets fit together again.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from streams.core.lineage import RETIRED_MS, Lineage
+from streams.core.objectives import is_kept_by_minute
 from streams.core.rollup import CELL
-from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, of_series, restarted, starts_of
-from streams.core.slices import HOURS, LATENESS_MS, ON_TIME, SLICE_MS, TIERS, Tier, seal_ms
+from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, of_series, restarted, series_of, starts_of
+from streams.core.series import SeriesIndex
+from streams.core.slices import COUNTS, HOURS, LATENESS_MS, ON_TIME, SLICE_MS, TIERS, Tier, seal_ms
 from streams.core.sources import PROBES, lane, place_of
 
 Longs = npt.NDArray[np.int64]
@@ -57,11 +60,15 @@ class _Heads:
 
 @dataclass(slots=True)
 class Chunk:
-    """Steps of one tier within one stretch of event time; `applied` is the input offset it stands for."""
+    """Steps of one tier within one stretch of event time; `applied` is the input offset it stands for.
+
+    `known` keeps what was made of `rows` as long as they are the same: most chunks do not change any more.
+    """
 
     rows: Steps = field(default_factory=Steps.empty)
     applied: int = NEVER
     dirty: bool = False
+    known: dict[Any, Any] = field(default_factory=dict)
 
 
 ChunkKey = tuple[str, int]
@@ -70,8 +77,8 @@ ChunkKey = tuple[str, int]
 class SloTable:
     """Open cells and tiers of the series of one partition. Not thread-safe; the caller runs one step at a time."""
 
-    def __init__(self, *, histograms_in_hours: bool) -> None:
-        """Without `histograms_in_hours` the hour tier keeps counts only."""
+    def __init__(self, *, histograms_in_hours: bool, index: SeriesIndex | None = None) -> None:
+        """Without `histograms_in_hours` the hour tier keeps counts only; `index` says which are kept by the minute."""
         self.applied = NEVER
         self.frontiers: dict[int, int] = {}  # of the newest source of each lane
         # lane → applied offset of its newest source up to which all its cells of ours are here
@@ -80,6 +87,8 @@ class SloTable:
         self.chunks: dict[ChunkKey, Chunk] = {}
         self.expired: set[ChunkKey] = set()
         self._hour_histograms = histograms_in_hours
+        self._index = index or SeriesIndex()
+        self._by_minute: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)  # by series number
         self._open = OpenCells.from_frame(pl.DataFrame(schema=OPEN_SCHEMA))
         self._ahead = NEVER  # the greatest applied offset of restored chunks, until the open cells are there too
         self._pending: list[pl.DataFrame] = []
@@ -154,23 +163,38 @@ class SloTable:
         return ((key, chunk) for key, chunk in self.chunks.items() if chunk.dirty)
 
     def read(self, series: int, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
-        """Rows (STEP_SCHEMA) of one series with start_s ≤ start < end_s, steps of the tier, open cells included.
+        """Rows (STEP_SCHEMA) of `steps`."""
+        return self.steps(series, tier, start_s, end_s).frame()
+
+    def steps(self, series: int, tier: Tier, start_s: int, end_s: int) -> Steps:
+        """Those of one series with start_s ≤ start < end_s, steps of the tier, open cells included.
 
         Raises NotCaughtUpError soon after a crash.
         """
+        parts = [self.open_steps(series, tier)]
+        for _, chunk in self.between(tier, start_s, end_s):
+            parts.append(chunk.rows.where(of_series(chunk.rows.key, series)))
+        steps = Steps.concat(*parts).summed()
+        starts = starts_of(steps.key)
+        return steps.where((starts >= start_s) & (starts < end_s))
+
+    def open_steps(self, series: int, tier: Tier) -> Steps:
+        """The open cells of a series as steps of a tier, not summed. Raises NotCaughtUpError soon after a crash."""
         if self._ahead != NEVER:
             if self.applied < self._ahead:
                 raise NotCaughtUpError(self.applied, self._ahead)
             self.seal()  # what the chunks hold already leaves the open cells
             self._ahead = NEVER
+        if tier is COUNTS and not self._kept_by_minute()[series : series + 1].any():
+            return Steps.empty()
         rows = self._settled()
-        parts = [_steps_of(rows.where(of_series(rows.key, series)), tier, histograms=True)]
+        return _steps_of(rows.where(of_series(rows.key, series)), tier, histograms=tier is not COUNTS)
+
+    def between(self, tier: Tier, start_s: int, end_s: int) -> Iterator[tuple[int, Chunk]]:
+        """The chunks of a tier, each with its start, that hold a part of [start_s, end_s)."""
         for (name, start), chunk in self.chunks.items():
             if name == tier.name and start < end_s and start + tier.chunk_s > start_s:
-                parts.append(chunk.rows.where(of_series(chunk.rows.key, series)))
-        steps = Steps.concat(*parts).summed()
-        starts = starts_of(steps.key)
-        return steps.where((starts >= start_s) & (starts < end_s)).frame()
+                yield start, chunk
 
     def sealed_to_ms(self, source: str = PROBES) -> int:
         """Event time up to which the slices of every partition heard of a topic are sealed; 0 before any."""
@@ -235,8 +259,22 @@ class SloTable:
         offsets: Longs = steps[np.searchsorted(steps[:, 0], limits, side="left"), 1]
         return offsets
 
+    def _kept_by_minute(self) -> npt.NDArray[np.bool_]:
+        """For each series number whether COUNTS keep it."""
+        new = [is_kept_by_minute(name) for name in self._index.names[len(self._by_minute) :]]
+        if new:
+            self._by_minute = np.concatenate((self._by_minute, np.array(new, dtype=np.bool_)))
+        return self._by_minute
+
     def _add(self, tier: Tier, rows: OpenCells, sealed_at: Longs) -> None:
-        steps = _steps_of(rows, tier, histograms=tier is not HOURS or self._hour_histograms)
+        histograms = tier is not HOURS or self._hour_histograms
+        if tier is COUNTS:
+            histograms, kept = False, self._kept_by_minute()
+            wanted = kept[series_of(rows.key)] if kept.any() else np.zeros(len(rows.key), np.bool_)
+            if not wanted.any():
+                return
+            rows, sealed_at = rows.where(wanted), sealed_at[wanted]
+        steps = _steps_of(rows, tier, histograms=histograms)
         chunk_numbers = starts_of(steps.key) // tier.chunk_s
         lowest = int(chunk_numbers.min())
         for number in (np.flatnonzero(np.bincount(chunk_numbers - lowest)) + lowest).tolist():
@@ -250,6 +288,7 @@ class SloTable:
                 fresh = steps if wanted.all() else steps.where(wanted)
                 chunk.rows = chunk.rows.plus(fresh.summed())
                 chunk.applied, chunk.dirty = self.applied, True
+                chunk.known.clear()
                 self.chunks[key] = chunk
 
     def _expire(self) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from streams.core.calendars import Calendar
 from streams.core.histogram import BOUNDS, NO_BUCKET, value_of
 from streams.core.slices import HOURS, MINUTES, SECONDS, Tier
 
@@ -59,6 +60,25 @@ def sliding(window_s: int, now_ms: int) -> Window:
     return Window(window_s, tier, start, end)
 
 
+def current(calendar: Calendar, now_ms: int) -> Window:
+    """The period that `now_ms` is in, up to the end of its hour; `window_s` is the length of all of it.
+
+    Raises ZoneInfoNotFoundError.
+    """
+    begin_s, end_s = calendar.period(now_ms // 1000)
+    return Window(end_s - begin_s, HOURS, begin_s, (now_ms // 1000 // HOURS.step_s + 1) * HOURS.step_s)
+
+
+def quantiles(by_bucket: Longs) -> list[float | None]:
+    """P50, P90 and P99 of counts by bucket, in µs: nearest-rank, within 1 %; None without any."""
+    seen = np.cumsum(by_bucket)
+    if not len(seen) or not seen[-1]:
+        return [None] * len(PERMILLES)
+    ranks = [-(-int(seen[-1]) * permille // 1000) for permille in PERMILLES]
+    values: list[float | None] = _VALUES[np.searchsorted(seen, ranks, side="left")].tolist()
+    return values
+
+
 def summarize(rows: pl.DataFrame) -> Iterator[Summary]:
     """One summary for each `start`; `rows` as SloTable.read gives them: one series, sorted by start."""
     starts = rows["start"].to_numpy()
@@ -72,7 +92,10 @@ def summarize_all(rows: pl.DataFrame, start_s: int) -> Summary:
     if rows.is_empty():
         return Summary(start_s)
     n = rows["n"].to_numpy()
-    p50, p90, p99 = _quantiles(rows["bucket"].to_numpy(), n)
+    buckets = rows["bucket"].to_numpy()
+    known = buckets != NO_BUCKET
+    by_bucket = np.bincount(buckets[known], weights=n[known], minlength=1).astype(np.int64)
+    p50, p90, p99 = quantiles(by_bucket)
     return Summary(
         start_s,
         total=int(n.sum()),
@@ -85,13 +108,3 @@ def summarize_all(rows: pl.DataFrame, start_s: int) -> Summary:
         p99_us=p99,
         first_s=int(rows["start"].to_numpy().min()),
     )
-
-
-def _quantiles(buckets: npt.NDArray[np.int16], n: Longs) -> list[float | None]:
-    known = buckets != NO_BUCKET
-    seen = np.cumsum(np.bincount(buckets[known], weights=n[known], minlength=1).astype(np.int64))
-    if not seen[-1]:
-        return [None] * len(PERMILLES)
-    ranks = [-(-int(seen[-1]) * permille // 1000) for permille in PERMILLES]
-    values: list[float | None] = _VALUES[np.searchsorted(seen, ranks, side="left")].tolist()
-    return values

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
+from datetime import datetime
 from typing import Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -13,7 +14,9 @@ from schemas.buckets import is_bound
 from schemas.codec import DecodeError, decode, encode
 from schemas.records import ObjectiveRule, ObjectiveSet, ObjectiveVersion
 from streams.core.burn import BurnRule
-from streams.core.objectives import Objective, Selector
+from streams.core.calendars import START_FORMAT, UNITS, Calendar
+from streams.core.objectives import Objective, Selector, TimeSlices
+from streams.core.slices import is_slice
 from streams.core.sources import COUNTS, SOURCES
 from streams.core.versions import Announcement
 from streams.engine.transport import require_append_time
@@ -80,7 +83,7 @@ def read_set(record: ConsumerRecord[bytes, bytes]) -> Announcement:
 
 
 def _version(objective: Objective) -> ObjectiveVersion:
-    where = objective.selector
+    where, slices, calendar = objective.selector, objective.time_slices, objective.calendar
     return ObjectiveVersion(
         slo=objective.id,
         version=objective.version,
@@ -94,6 +97,12 @@ def _version(objective: Objective) -> ObjectiveVersion:
         target=objective.target,
         window_s=objective.window_s,
         source=objective.source,
+        slice_s=slices.length_s if slices else None,
+        slice_target=slices.target if slices else None,
+        calendar_start=calendar.start if calendar else None,
+        calendar_zone=calendar.zone if calendar else None,
+        calendar_count=calendar.count if calendar else None,
+        calendar_unit=calendar.unit if calendar else None,
     )
 
 
@@ -112,7 +121,27 @@ def _objective(version: ObjectiveVersion, rules: Iterable[ObjectiveRule]) -> Obj
             if rule.slo == version.slo
         ),
         source=version.source,
+        time_slices=_slices(version),
+        calendar=_calendar(version),
     )
+
+
+def _slices(version: ObjectiveVersion) -> TimeSlices | None:
+    if version.slice_s is None or version.slice_target is None:
+        return None
+    return TimeSlices(version.slice_s, version.slice_target)
+
+
+def _calendar(version: ObjectiveVersion) -> Calendar | None:
+    start, zone, count, unit = (
+        version.calendar_start,
+        version.calendar_zone,
+        version.calendar_count,
+        version.calendar_unit,
+    )
+    if start is None or zone is None or count is None or unit is None:
+        return None
+    return Calendar(start, zone, count, unit)
 
 
 def _problem(objectives: tuple[Objective, ...], record: ObjectiveSet) -> str:
@@ -123,13 +152,30 @@ def _problem(objectives: tuple[Objective, ...], record: ObjectiveSet) -> str:
         if not objective.id or not 0 < objective.target < 1 or objective.window_s < 1:
             asked = f"target {objective.target}, window_s {objective.window_s}"
             return f"objective {objective.id!r}: {asked}; expected a target in (0, 1) and a window from 1 s"
-        if objective.source not in SOURCES:
-            return f"objective {objective.id!r}: source {objective.source!r}; expected one of {', '.join(SOURCES)}"
-        if objective.source == COUNTS and not is_bound(objective.latency_us_le):
-            return f"objective {objective.id!r}: latency_us_le {objective.latency_us_le}; expected a bucket's bound"
+        if problem := _not_counted(objective):
+            return f"objective {objective.id!r}: {problem}"
         if objective.version != version.version:
             return f"objective {objective.id!r}: version {version.version!r}; expected {objective.version!r}"
     return ""
+
+
+def _not_counted(objective: Objective) -> str:
+    """Why windows of it cannot be computed; empty when they can. A time zone may be unknown on this host only."""
+    slices, calendar = objective.time_slices, objective.calendar
+    if objective.source not in SOURCES:
+        return f"source {objective.source!r}; expected one of {', '.join(SOURCES)}"
+    if objective.source == COUNTS and not is_bound(objective.latency_us_le):
+        return f"latency_us_le {objective.latency_us_le}; expected a bucket's bound"
+    if slices and not (is_slice(slices.length_s) and 0 < slices.target <= 1):
+        return f"slices of {slices.length_s} s, target {slices.target}; expected a part of 6 h, and (0, 1]"
+    if calendar is None:
+        return ""
+    try:
+        datetime.strptime(calendar.start, START_FORMAT)  # noqa: DTZ007 - a wall's
+    except ValueError as cause:
+        return f"calendar from {calendar.start!r}: {cause}"
+    known = calendar.unit in UNITS and calendar.count >= 1
+    return "" if known else f"a period of {calendar.count}{calendar.unit}; expected some d, w or M"
 
 
 class AnnouncementLog:

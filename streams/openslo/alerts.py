@@ -39,6 +39,7 @@ def _long_window(value: str) -> str:
 
 class _Burnrate(OpenSlo):
     kind: Annotated[Literal["burnrate"], only("burnrate")] = "burnrate"
+    op: Annotated[Literal["gt"], only("gt")] = "gt"
     threshold: Annotated[float, Field(gt=0, le=1e6)] | Annotated[int, Field(gt=0, le=10**6)]
     lookback_window: Annotated[str, AfterValidator(duration), AfterValidator(_long_window)]
     alert_after: str | None = None

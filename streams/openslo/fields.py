@@ -9,9 +9,11 @@ from pydantic.alias_generators import to_camel
 
 from schemas.documents import UNION_TAG
 from schemas.rules import MAX_NAME_BYTES
+from streams.core.slices import is_slice
 
 _UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _SHORTEST_S, _LONGEST_S = 10, 30 * 86_400
+_MOST_PERIODS = {"d": 31, "w": 4, "M": 1}
 
 
 def refused(why: str) -> BeforeValidator:
@@ -39,6 +41,17 @@ def only(supported: str, later: str | None = None) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def one_of(*supported: str) -> BeforeValidator:
+    """The values that are supported, of those that OpenSLO knows."""
+
+    def check(value: object) -> object:
+        if value not in supported:
+            raise ValueError(f"not supported; expected {' or '.join(supported)}")
+        return value
+
+    return BeforeValidator(check)
+
+
 def required_true(meaning: str) -> AfterValidator:
     """A flag that has to be set."""
 
@@ -57,16 +70,48 @@ def single(value: list[Any]) -> list[Any]:
     return value
 
 
+def some(value: list[Any]) -> list[Any]:
+    """A list that may not be empty."""
+    if not value:
+        raise ValueError("expected at least one item")
+    return value
+
+
 def duration(value: str) -> str:
     """10s to 30d; `s` is our addition to OpenSLO."""
     match = re.fullmatch(r"([1-9][0-9]{0,8})([A-Za-z])", value)
     if match and match[2] in "MQY":
-        raise ValueError("months, quarters and years are not supported; expected s, m, h, d or w, as in 30d")
+        raise ValueError("months, quarters and years do not roll; expected s, m, h, d or w, as in 30d")
     if not match or match[2] not in _UNIT_S:
         raise ValueError("expected a whole number and s, m, h, d or w, as in 30d")
     if not _SHORTEST_S <= seconds(value) <= _LONGEST_S:
         raise ValueError("expected 10s to 30d")
     return value
+
+
+def period(value: str) -> str:
+    """How often a calendar's window begins anew."""
+    match = re.fullmatch(r"([1-9][0-9]{0,8})([A-Za-z])", value)
+    if match and match[2] in "smh":
+        raise ValueError("shorter than a day; expected d, w or M, as in 1M for a month")
+    if not match or match[2] not in "dwMQY":
+        raise ValueError("expected a whole number and d, w or M, as in 1M for a month")
+    if int(match[1]) > _MOST_PERIODS.get(match[2], 0):
+        raise ValueError("longer than the 35 days that hours are kept for; expected at most 31d, 4w or 1M")
+    return value
+
+
+def slice_s(value: object) -> object:
+    """The length of time slices in seconds; a number without a unit is minutes."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        length = value * 60
+    elif isinstance(value, str):
+        length = seconds(duration(value))
+    else:
+        return value
+    if not is_slice(length):
+        raise ValueError("expected whole minutes that six hours are a multiple of, as in 1m, 5m or 1h")
+    return length
 
 
 def seconds(duration: str) -> int:

@@ -3,22 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+from zoneinfo import ZoneInfoNotFoundError
 
 import polars as pl
 
-from streams.core.burn import BurnState, Counted, burn_states
 from streams.core.objectives import Objective, series_of
 from streams.core.rows import STEP_SCHEMA
 from streams.core.slices import SECONDS, Tier
+from streams.core.standing import Figures, figures, shown_windows
 from streams.core.table import NotCaughtUpError, SloTable
 from streams.core.versions import Stretch, Timeline, in_force
-from streams.core.windows import Summary, Window, sliding, summarize, summarize_all
+from streams.core.windows import Summary, summarize
 from streams.engine.partitioning import partition_of
 from streams.processors.objectives import NotHeardError, NotKeptError, ObjectivesProcessor
 
 AnswerT = TypeVar("AnswerT")
-
-STANDARD_WINDOWS_S = (60, 300, 3_600, 21_600)
 
 
 class NotHereError(LookupError):
@@ -39,15 +38,14 @@ class Completeness:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One objective: a summary for each window, its burn rules judged at `judged_to_ms`, and what they rest on.
+    """One objective: its windows and burn rules, the latter judged at `judged_to_ms`, and what they rest on.
 
     `versions`: those that judged events of the longest window, the one in force last.
     """
 
     objective: Objective
     versions: tuple[Stretch, ...]
-    windows: tuple[tuple[Window, Summary], ...]
-    burns: tuple[BurnState, ...]
+    figures: Figures
     judged_to_ms: int
     partition: int
     applied_offset: int
@@ -142,6 +140,8 @@ class TableQueries:
             return await self._processor.read(partition, lambda table: step(objective, table))
         except NotCaughtUpError as reason:
             raise NotHereError(f"the worker is recovering its tables: {reason}") from reason
+        except ZoneInfoNotFoundError as reason:
+            raise NotHereError(f"this host does not know a time zone of the calendar: {reason}") from reason
         except NotHeardError:
             raise NotHereError(
                 "the group has not heard of this worker lately; another may keep its tables now"
@@ -151,35 +151,23 @@ class TableQueries:
 
     def _rows(self, objective: Objective, table: SloTable, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
         """Of all versions that judged in [start_s, end_s): each has counted its own stretches only, so they add up."""
-        stretches = in_force(self._timeline().stretches(objective.id), start_s, end_s)
-        numbers = {self._processor.index.number(series_of(objective.id, s.version)) for s in stretches}
+        numbers = self._numbers(objective, in_force(self._timeline().stretches(objective.id), start_s, end_s))
         parts = [table.read(number, tier, start_s, end_s) for number in numbers]
         if len(parts) == 1:
             return parts[0]
         return pl.concat([pl.DataFrame(schema=STEP_SCHEMA), *parts]).sort("start")
 
+    def _numbers(self, objective: Objective, stretches: tuple[Stretch, ...]) -> set[int]:
+        return {self._processor.index.number(series_of(objective.id, stretch.version)) for stretch in stretches}
+
     def _standing(self, objective: Objective, table: SloTable, judged_to_ms: int) -> Standing:
         now_ms = self._now_ms()
-        lengths = sorted({*(s for s in STANDARD_WINDOWS_S if s < objective.window_s), objective.window_s})
-        windows = tuple(self._summed(objective, table, sliding(length, now_ms)) for length in lengths)
-        burns = self._burns(objective, table, judged_to_ms) if judged_to_ms else ()
-        longest, _ = windows[-1]
-        versions = in_force(self._timeline().stretches(objective.id), longest.start_s, now_ms // 1000 + 1)
+        since_s = min(window.start_s for window in shown_windows(objective, now_ms))
+        stretches = self._timeline().stretches(objective.id)
+        versions = in_force(stretches, since_s, now_ms // 1000 + 1)
+        # What is usual may be of before the calendar's period; older versions have nothing that is not theirs.
+        numbers = self._numbers(objective, stretches)
+        found = figures(objective, table, numbers, now_ms, judged_to_ms)
         partition = self.partition(objective)
         sealed_to_ms = table.sealed_to_ms(objective.source)
-        return Standing(objective, versions, windows, burns, judged_to_ms, partition, table.applied, sealed_to_ms)
-
-    def _burns(self, objective: Objective, table: SloTable, judged_to_ms: int) -> tuple[BurnState, ...]:
-        """The rules in whole seconds that are complete: part of a second's events are nothing to wake somebody by."""
-        lengths = {length for rule in objective.rules for length in (rule.long_s, rule.short_s)}
-        sums = {
-            s: self._summed(objective, table, sliding(s, judged_to_ms - 1_000)) for s in {*lengths, objective.window_s}
-        }
-        counted = {length: Counted(length, summary.total, summary.good) for length, (_, summary) in sums.items()}
-        own, summary = sums[objective.window_s]
-        usual = Counted(own.end_s - (summary.first_s or own.start_s), summary.total, summary.good)
-        return burn_states(objective.rules, counted, usual, objective.target)
-
-    def _summed(self, objective: Objective, table: SloTable, window: Window) -> tuple[Window, Summary]:
-        rows = self._rows(objective, table, window.tier, window.start_s, window.end_s)
-        return window, summarize_all(rows, window.start_s)
+        return Standing(objective, versions, found, judged_to_ms, partition, table.applied, sealed_to_ms)

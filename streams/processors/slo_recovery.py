@@ -72,10 +72,11 @@ class SloRecovery:
         require_partitions(PARTIALS, partition, origin, origins)
         if any(known.generation < origin.generation for known in origins):
             log.warning("the tables go on from pages of a topic that was deleted since", partition=partition)
-        tables = {family: SloTable(histograms_in_hours=family == OBJECTIVES) for family in (OBJECTIVES, PLAIN)}
+        index = self.folder.index
+        tables = {f: SloTable(histograms_in_hours=f == OBJECTIVES, index=index) for f in (OBJECTIVES, PLAIN)}
         unreadable: list[str] = []
         for family, table in tables.items():
-            unreadable += load(table, pages, family, self.folder.index, origin)
+            unreadable += load(table, pages, family, index, origin)
         part = Part(tables, {name: set(keys) for name, keys in pages.keys.items()}, origin)
         part.saved = part.applied
         return part, unreadable

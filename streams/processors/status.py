@@ -41,7 +41,8 @@ class StatusPublisher:
 
     async def _publish_one(self, objective: Objective, now_ms: int) -> list[Any]:
         standing = await self._queries.standing(objective.id)
-        windows = [_window(window, summary) for window, summary in standing.windows]
+        shown = standing.figures.windows
+        windows = [_window(*each) for each in shown if each[0].window_s >= MINUTES.step_s or each is shown[-1]]
         partition = self._queries.partition(objective)
         acks = [await self._send(objective.id, self._status(standing, objective.version, now_ms, windows), partition)]
         for version, minute in await self._changed_minutes(objective, now_ms):

@@ -3,13 +3,19 @@
 from typing import Any
 
 from streams.core.burn import BurnState, worst
-from streams.core.objectives import Objective, budget, seconds_to_exhaustion
+from streams.core.history import SliceCount
+from streams.core.objectives import Budget, Objective, seconds_to_exhaustion
+from streams.core.standing import Figures
 from streams.core.windows import Summary, Window
 from streams.processors.queries import Completeness, Slices, Standing
+
+# `burn_rate` is that of the first window as long as this, and as a time slice.
+_BURN_WINDOW_S = 60
 
 
 def objective_payload(objective: Objective) -> dict[str, Any]:
     """What was promised."""
+    slices, calendar = objective.time_slices, objective.calendar
     return {
         "id": objective.id,
         "service": objective.service,
@@ -18,24 +24,29 @@ def objective_payload(objective: Objective) -> dict[str, Any]:
         "window_s": objective.window_s,
         "latency_us_le": objective.latency_us_le,
         "version": objective.version,
+        "budgeting": "Timeslices" if slices else "Occurrences",
+        "time_slice": {"length_s": slices.length_s, "target": slices.target} if slices else None,
+        "calendar": {"start": calendar.start, "zone": calendar.zone, "every": f"{calendar.count}{calendar.unit}"}
+        if calendar
+        else None,
     }
 
 
 def standing_payload(standing: Standing, fresh: Completeness) -> dict[str, Any]:
     """How the promise is kept, window by window."""
-    objective = standing.objective
-    windows = [_window_payload(window, summary, objective) for window, summary in standing.windows]
-    own, shortest = windows[-1], windows[0]
-    left = own["budget_left"]
+    objective, found = standing.objective, standing.figures
+    windows = _window_payloads(found, objective)
+    shortest_s = max(_BURN_WINDOW_S, objective.time_slices.length_s if objective.time_slices else 0)
+    own, fast = windows[-1], next((w for w in windows if w["window_s"] >= shortest_s), windows[-1])
     return {
         **objective_payload(objective),
         "versions": [{"version": each.version, "since_ms": each.since_s * 1000} for each in standing.versions],
         "attainment": own["attainment"],
-        "budget_left": left,
-        "burn_rate": shortest["burn_rate"],
-        "exhausted_in_s": seconds_to_exhaustion(left, shortest["burn_rate"], objective.window_s),
-        "burning": worst(standing.burns) if standing.judged_to_ms else None,
-        "burns": [_burn_payload(state) for state in standing.burns],
+        "budget_left": own["budget_left"],
+        "burn_rate": fast["burn_rate"],
+        "exhausted_in_s": fast["exhausted_in_s"],
+        "burning": worst(found.burns) if standing.judged_to_ms else None,
+        "burns": [_burn_payload(state) for state in found.burns],
         "judged_to_ms": standing.judged_to_ms,
         "windows": windows,
         **_basis(standing.partition, standing.applied_offset, standing.sealed_to_ms, fresh),
@@ -56,16 +67,39 @@ def slices_payload(slices: Slices, fresh: Completeness) -> dict[str, Any]:
     return {"id": slices.objective.id, "step_s": 1, "slices": rows, **basis}
 
 
-def _window_payload(window: Window, summary: Summary, objective: Objective) -> dict[str, Any]:
-    standing = budget(summary.total, summary.good, objective.target)
+def _window_payloads(found: Figures, objective: Objective) -> list[dict[str, Any]]:
+    budgets = found.budgets(objective.target)
+    own_s, left = found.windows[-1][0].window_s, budgets[-1].budget_left
+    slices = found.slices or (None,) * len(found.windows)
+    payloads = []
+    for (window, summary), count, each in zip(found.windows, slices, budgets, strict=True):
+        lasts_s = seconds_to_exhaustion(left, each.burn_rate, own_s)
+        if found.left_s is not None and lasts_s is not None and lasts_s > found.left_s:
+            lasts_s = None  # there is a new budget before
+        payloads.append(_window_payload(window, summary, count, each) | {"exhausted_in_s": lasts_s})
+    return payloads
+
+
+def _window_payload(window: Window, summary: Summary, slices: SliceCount | None, found: Budget) -> dict[str, Any]:
+    counted = {} if slices is None else {"time_slices": _slices_payload(slices)}
     return {
         "window_s": window.window_s,
         "from_ms": window.start_s * 1000,
         "to_ms": window.end_s * 1000,
         **_summary_payload(summary),
-        "attainment": standing.attainment,
-        "burn_rate": standing.burn_rate,
-        "budget_left": standing.budget_left,
+        **counted,
+        "attainment": found.attainment,
+        "burn_rate": found.burn_rate,
+        "budget_left": found.budget_left,
+    }
+
+
+def _slices_payload(slices: SliceCount) -> dict[str, int]:
+    return {
+        "from_ms": slices.start_s * 1000,
+        "to_ms": slices.end_s * 1000,
+        "total": slices.total,
+        "good": slices.good,
     }
 
 

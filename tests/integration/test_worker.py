@@ -187,7 +187,7 @@ def test_sealed_means_older_than_the_lateness_of_every_partition(served: Served)
 def test_windows_equal_the_log_exactly(served: Served, promise: Promise) -> None:
     status, answer = served.worker.get(f"/api/v1/slos/{promise.id}")
     assert status == 200
-    assert [window["window_s"] for window in answer["windows"]] == [60, 300, 3_600, 21_600, 7 * 86_400]
+    assert [window["window_s"] for window in answer["windows"]] == [10, 60, 300, 3_600, 21_600, 86_400, 7 * 86_400]
     for window in answer["windows"]:
         within = [entry for entry in served.events if window["from_ms"] <= entry.ts < window["to_ms"]]
         all_of_it = expected(promise, within, step_ms=1 << 62).get(0, dict.fromkeys(COUNTS, 0))

@@ -98,6 +98,7 @@ class Promise:
     where: tuple[str | None, str | None, str | None, str | None]
     latency_us_le: int | None
     source: str = PROBES
+    by_minute: bool = False
 
     def selects(self, event: Event | Counted) -> bool:
         named = all(want in {None, have} for want, have in zip(self.where, event.labels, strict=True))
@@ -121,7 +122,12 @@ class Level:
         return start_s // self.chunk_s * self.chunk_s + self.chunk_s + self.keep_s >= frontier_ms // 1_000
 
 
-LEVELS = {"1s": Level(1, 600, 10), "1m": Level(60, 23_400, 600), "1h": Level(3_600, 35 * 86_400, 86_400)}
+LEVELS = {
+    "1s": Level(1, 600, 10),
+    "1m": Level(60, 23_400, 600),
+    "1m-counts": Level(60, 35 * 86_400, 21_600),
+    "1h": Level(3_600, 35 * 86_400, 86_400),
+}
 
 # (tier, series, start in s, bucket, good) → (n, late, sum_us, max_us). A series is `slo:<id>` or its labels as JSON.
 Row = tuple[str, str, int, int, bool]
@@ -195,9 +201,12 @@ def recompute(log: Log, promises: Sequence[Promise] | Callable[[int], Sequence[P
                 continue
             given = promises(judged.slice_s) if callable(promises) else promises
             for series, good, part in series_of(record.event, given):
+                by_minute = any(series == f"slo:{promise.id}" and promise.by_minute for promise in given)
                 for tier, level in LEVELS.items():
+                    if tier == "1m-counts" and not by_minute:
+                        continue
                     start = judged.slice_s // level.step_s * level.step_s
-                    counts_only = tier == "1h" and not series.startswith("slo:")
+                    counts_only = tier == "1m-counts" or (tier == "1h" and not series.startswith("slo:"))
                     if level.holds(start, frontier):
                         key = (tier, series, start, NO_BUCKET if counts_only else part[0], good)
                         rows[key] = _plus(rows.get(key), part, late=judged.late)
@@ -233,7 +242,7 @@ LABELS: tuple[Labels, ...] = (
 )
 PROMISES = (
     Promise("shop", ("shop", None, None, None), 200_000),
-    Promise("eu", (None, None, "eu", None), None),
+    Promise("eu", (None, None, "eu", None), None, by_minute=True),
     Promise("all@once", (None, None, None, None), 1_000),
     Promise("asked", ("shop", None, None, None), None, COUNTS),
     Promise("asked-quickly", (None, None, None, None), 101_227, COUNTS),

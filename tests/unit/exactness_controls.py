@@ -5,6 +5,7 @@ from dataclasses import replace
 import polars as pl
 
 from streams.core.rollup import Flush, Progress, Rollup, SourceBatch
+from streams.core.series import SeriesIndex
 from streams.core.slices import seal_ms
 from streams.core.table import Heading, SloTable
 from streams.engine.pages import Page, PartPages
@@ -26,8 +27,8 @@ class SealingFirst(SloTable):
 class Adding(SloTable):
     """Cells are added to what is there."""
 
-    def __init__(self, *, histograms_in_hours: bool) -> None:
-        super().__init__(histograms_in_hours=histograms_in_hours)
+    def __init__(self, *, histograms_in_hours: bool, index: SeriesIndex | None = None) -> None:
+        super().__init__(histograms_in_hours=histograms_in_hours, index=index)
         self.seen: list[pl.DataFrame] = []
 
     def fold(self, records: list[Heading], rows: pl.DataFrame) -> None:  # type: ignore[override]

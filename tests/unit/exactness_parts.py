@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 import polars as pl
 
-from streams.core.objectives import Objective, Selector
+from streams.core.objectives import Objective, Selector, TimeSlices
 from streams.core.rollup import CELL_ROWS, Flush, Rollup, SourceBatch
 from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.core.slices import HOURS, TIERS
@@ -16,13 +16,10 @@ from streams.core.weights import WANTED, weigh
 from streams.engine.page_heads import Origin
 from streams.engine.pages import OPEN, PartPages, chunk_part, load, page_key, write_chunk, write_open
 from streams.engine.partials import heading, read_partial
-from tests.unit.exactness import LEVELS, NO_BUCKET, PROBES, PROMISES, Counted, Event, Log, Logged, Rows
+from tests.unit.exactness import LEVELS, NO_BUCKET, PROBES, PROMISES, Counted, Event, Log, Logged, Promise, Rows
 
 FAMILIES = ("objectives", "series")
 FOREVER_S = 1 << 32
-OBJECTIVES = tuple(
-    Objective(p.id, "", "", Selector(*p.where), p.latency_us_le, 0.99, 60, source=p.source) for p in PROMISES
-)
 
 Write = tuple[bytes, bytes | None]
 Poll = tuple[int, int, int]  # partition, first offset, offset after the last
@@ -30,6 +27,25 @@ Poll = tuple[int, int, int]  # partition, first offset, offset after the last
 
 class StateLostError(AssertionError):
     """The commit of a partition is ahead of its pages."""
+
+
+def objective_of(promise: Promise) -> Objective:
+    """What judges as the promise says."""
+    slices = TimeSlices(60, 0.9) if promise.by_minute else None
+    return Objective(
+        promise.id,
+        "",
+        "",
+        Selector(*promise.where),
+        promise.latency_us_le,
+        0.99,
+        60,
+        source=promise.source,
+        time_slices=slices,
+    )
+
+
+OBJECTIVES = tuple(objective_of(promise) for promise in PROMISES)
 
 
 def source_batch(partition: int, first_offset: int, records: Sequence[Logged]) -> SourceBatch:
@@ -135,7 +151,9 @@ class Owner:
         for number in range(junk):  # numbers mean nothing outside of a process
             self.index.number(f"[{number}]")
         self.unusable: list[str] = []
-        self.tables = {family: table(histograms_in_hours=family == "objectives") for family in FAMILIES}
+        self.tables = {
+            family: table(histograms_in_hours=family == "objectives", index=self.index) for family in FAMILIES
+        }
         for family, own in self.tables.items():
             self.unusable += load(own, pages, family, self.index)
         self.keys = {part: set(keys) for part, keys in pages.keys.items()}

@@ -16,6 +16,7 @@ from streams.core.lineage import number
 from streams.core.liveness.columns import PAGE_SCHEMA
 from streams.core.rollup import CELL_ROWS
 from streams.core.series import SeriesIndex
+from streams.core.slices import COUNTS as MINUTE_COUNTS
 from streams.core.slices import HOURS, MINUTES, SECONDS
 from streams.core.sources import COUNTS, PROBES, lane
 from streams.core.table import Heading, SloTable
@@ -27,6 +28,7 @@ from streams.engine.topic_ids import TopicIdentity
 PAGES, OF_TWO = (
     json.loads(Path(__file__).with_name(f"pages_format_{number}.json").read_text(encoding="utf-8")) for number in (1, 2)
 )
+COUNTS_PAGES = json.loads(Path(__file__).with_name("pages_counts_format_1.json").read_text(encoding="utf-8"))
 SECOND = 1_763_000_000
 SERIES = '["s","/","eu","requests","request-counts"]'
 
@@ -84,6 +86,24 @@ def test_tables_of_the_first_version_come_back() -> None:
     ]
     assert table.read(judged, MINUTES, 0, 1 << 32)["n"].to_list() == [2]
     assert table.read(plain, HOURS, 0, 1 << 32)["n"].sum() == 7
+
+
+def test_counts_by_the_minute_come_back_for_the_series_that_ask_for_them() -> None:
+    """Pages of the same format, as the version wrote them that brought time slices: two minutes, one still open."""
+    pages, index = PartPages(), SeriesIndex()
+    index.number("another one")
+    for key, value in COUNTS_PAGES.items():
+        pages.apply(key.encode(), base64.b64decode(value))
+    table = SloTable(histograms_in_hours=True, index=index)
+    assert load(table, pages, "objectives", index, Origin()) == []
+    events, slices = index.number("slo:events@v1"), index.number("slo:slices@v1-1m")
+    assert table.read(slices, MINUTE_COUNTS, 0, 1 << 32).drop("series").rows() == [
+        (SECOND - 20, -1, False, 2, 0, 10, 5),
+        (SECOND - 20, -1, True, 6, 0, 30, 5),
+        (SECOND + 40, -1, True, 5, 0, 25, 5),
+    ]
+    assert table.read(events, MINUTE_COUNTS, 0, 1 << 32).is_empty()
+    assert table.read(events, MINUTES, 0, 1 << 32)["n"].to_list() == [2, 6, 1]
 
 
 def test_nodes_of_the_first_version_come_back() -> None:

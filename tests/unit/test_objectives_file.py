@@ -165,16 +165,16 @@ REFUSED = {
         "kind: DataSource",
         "2:1",
         "kind",
-        "value 'DataSource': not supported yet; expected SLO, Service, AlertPolicy or AlertCondition",
+        "value 'DataSource': not supported yet; expected SLO, SLI, Service, AlertPolicy or AlertCondition",
     ),
     "an unknown kind": (
         "kind: SLO",
         "kind: Slo",
         "2:1",
         "kind",
-        "value 'Slo': not supported; expected SLO, Service, AlertPolicy or AlertCondition",
+        "value 'Slo': not supported; expected SLO, SLI, Service, AlertPolicy or AlertCondition",
     ),
-    "no kind": ("kind: SLO\n", "", "1:1", "kind", "missing; expected SLO, Service, AlertPolicy or AlertCondition"),
+    "no kind": ("kind: SLO\n", "", "1:1", "kind", "missing; expected SLO, SLI, Service, AlertPolicy or AlertCondition"),
     "a name with capitals": (
         "name: checkout-latency",
         "name: Checkout",
@@ -182,33 +182,40 @@ REFUSED = {
         "metadata.name",
         ("value 'Checkout': expected a DNS label: 1 to 63 of a-z, 0-9 and -, the first and last not -"),
     ),
-    "time slices": (
+    "an average of ratios": (
         "Occurrences",
-        "Timeslices",
+        "RatioTimeslices",
         "8:3",
         "spec.budgetingMethod",
-        "value 'Timeslices': not supported yet; expected Occurrences",
+        "value 'RatioTimeslices': not supported; expected Occurrences or Timeslices",
     ),
-    "a calendar": (
-        "isRolling: true",
-        "isRolling: true\n      calendar: {timeZone: UTC}",
-        "12:7",
-        "spec.timeWindow.0.calendar",
-        "value {'timeZone': 'UTC'}: not supported yet; expected a rolling window",
+    "time slices without their length": (
+        "Occurrences",
+        "Timeslices",
+        "13:7",
+        "spec.objectives.0",
+        "timeSliceTarget is missing; expected it with budgetingMethod Timeslices",
+    ),
+    "a length of time slices for events": (
+        "target: 0.999",
+        "target: 0.999\n      timeSliceWindow: 5",
+        "14:7",
+        "spec.objectives.0.timeSliceWindow",
+        "value 300: expected it with budgetingMethod Timeslices only",
     ),
     "a window that does not roll": (
         "isRolling: true",
         "isRolling: false",
         "11:7",
         "spec.timeWindow.0.isRolling",
-        "value False: not supported yet; expected true: a rolling window",
+        "value False: expected true, or a calendar",
     ),
     "months": (
         "30d",
         "1M",
         "10:7",
         "spec.timeWindow.0.duration",
-        ("value '1M': months, quarters and years are not supported; expected s, m, h, d or w, as in 30d"),
+        "value '1M': months, quarters and years do not roll; expected s, m, h, d or w, as in 30d",
     ),
     "a window too short": ("30d", "9s", "10:7", "spec.timeWindow.0.duration", "value '9s': expected 10s to 30d"),
     "a window too long": ("30d", "5w", "10:7", "spec.timeWindow.0.duration", "value '5w': expected 10s to 30d"),
@@ -228,13 +235,6 @@ REFUSED = {
             "value [{'duration': '30d', 'isRolling': True}, {'duration': '1d', 'isRolling': "
             "True}]: 2 items; expected exactly one"
         ),
-    ),
-    "two objectives": (
-        "    - target: 0.999\n",
-        "    - target: 0.999\n    - target: 0.99\n",
-        "12:3",
-        "spec.objectives",
-        "value [{'target': 0.999}, {'target': 0.99}]: 2 items; expected exactly one",
     ),
     "a percentage as a share": (
         "target: 0.999",
@@ -262,7 +262,7 @@ REFUSED = {
         "target: 0.999\n      op: lte",
         "14:7",
         "spec.objectives.0.op",
-        "value 'lte': not supported yet; expected latency_us_le under good",
+        "value 'lte': is for thresholdMetric, which is not supported; expected latency_us_le under good",
     ),
     "an alert policy that is only a name": (
         "  service: checkout\n",
@@ -278,33 +278,33 @@ REFUSED = {
         "spec.alertPolicies.0",
         "value 'fast-burn': no AlertPolicy of that name; expected one of []",
     ),
-    "an indicator elsewhere": (
+    "an indicator here and elsewhere": (
         "  service: checkout\n",
         "  service: checkout\n  indicatorRef: x\n",
-        "8:3",
-        "spec.indicatorRef",
-        "value 'x': not supported yet; expected an inline indicator",
+        "6:1",
+        "spec",
+        "both of indicator and indicatorRef; expected one of them",
     ),
     "a threshold metric": (
         "      ratioMetric:",
         "      thresholdMetric: {}\n      ratioMetric:",
         "18:7",
         "spec.indicator.spec.thresholdMetric",
-        "value {}: not supported yet; expected ratioMetric, with latency_us_le under good",
+        "value {}: not supported, as events are counted; expected ratioMetric, with latency_us_le",
     ),
     "a gauge": (
         "counter: true",
         "counter: false",
         "19:9",
         f"{METRIC}.counter",
-        "value False: not supported yet; expected true: events are counted",
+        "value False: not supported yet; expected true: events are counted, no gauge is read",
     ),
-    "bad events": (
+    "a ratio": (
         "        counter: true",
-        "        bad: {}",
+        "        raw: {}",
         "19:9",
-        f"{METRIC}.bad",
-        "value {}: not supported yet; expected good and total",
+        f"{METRIC}.raw",
+        "value {}: events are counted, not ratios; expected total, and good or bad",
     ),
     "an unknown source": (
         ("source: probe-results\n              where: {service: checkout, endpoint: /pay}\n              l"),
@@ -368,7 +368,7 @@ def test_a_threshold_under_total_is_refused(slos: Path) -> None:
 
 
 def test_every_problem_of_every_document_comes_at_once(slos: Path) -> None:
-    text = "---\n".join([SLO.replace("0.999", "2"), "kind: SLI\n", SLO.replace("30d", "1Y")])
+    text = "---\n".join([SLO.replace("0.999", "2"), "kind: DataSource\n", SLO.replace("30d", "1Y")])
     places = [problem.split(": ")[0] for problem in problems(slos, text)]
     assert places == ["slos.yaml:13:7", "slos.yaml:34:1", "slos.yaml:45:7"]
 
@@ -387,7 +387,7 @@ def test_a_service_may_be_called_like_an_slo(slos: Path) -> None:
 def test_a_file_without_slos_is_refused(slos: Path) -> None:
     assert problems(slos, "") == ["slos.yaml: no document of kind SLO; expected at least one"]
     assert problems(slos, "- 1\n") == [
-        "slos.yaml:1:1: kind: missing; expected SLO, Service, AlertPolicy or AlertCondition"
+        "slos.yaml:1:1: kind: missing; expected SLO, SLI, Service, AlertPolicy or AlertCondition"
     ]
 
 
@@ -402,4 +402,4 @@ def test_the_documentation_shows_a_file_that_works_and_messages_that_come(slos: 
     (objective,) = load(slos, example)
     assert (objective.id, objective.version) == ("checkout-latency", OBJECTIVE.version)
     shown = page.split("```\n")[-2].splitlines()
-    assert problems(slos, SLO.replace("Occurrences", "Timeslices").replace("0.999", "99.9")) == shown
+    assert problems(slos, SLO.replace("Occurrences", "RatioTimeslices").replace("0.999", "99.9")) == shown

@@ -10,6 +10,8 @@ import pytest
 
 from schemas.codec import decode, encode
 from schemas.records import ProbeResult, SloStatus
+from streams.core.calendars import Calendar
+from streams.core.objectives import TimeSlices
 from streams.core.versions import Announcement, Timeline
 from streams.processors.queries import Completeness, TableQueries
 from streams.processors.status import TOPIC, StatusPublisher
@@ -47,12 +49,12 @@ class Producer:
         return done
 
 
-def asked(clock: Clock, question: Callable[[TableQueries], Any]) -> Any:  # noqa: ANN401 - of the question
+def asked(clock: Clock, question: Callable[[TableQueries], Any], sets: tuple[Announcement, ...] = SETS) -> Any:  # noqa: ANN401 - of the question
     """An answer at the end of the log."""
-    timeline = Timeline(SETS)
+    timeline = Timeline(sets)
 
     async def run() -> Any:  # noqa: ANN401 - as above
-        world = World(2, (OLD, GONE), clock)
+        world = World(2, sets[0].objectives, clock)
         world.known = lambda: timeline
         worker = Worker(world, random.Random(1))
         await worker.recover()
@@ -81,7 +83,7 @@ def test_every_second_is_there_as_it_was_judged(clock: Clock) -> None:
 
 def test_windows_add_up_over_changes_and_the_answer_names_them(clock: Clock) -> None:
     standing = asked(clock, lambda queries: queries.standing("o"))
-    *_, (_, longest) = standing.windows
+    *_, (_, longest) = standing.figures.windows
     assert (longest.total, longest.good) == (LOG_S, len(GOOD_S))
     answer = standing_payload(standing, Completeness(0, 0))
     assert (answer["target"], answer["version"]) == (0.5, OLD.version)
@@ -98,6 +100,20 @@ def test_a_new_objective_begins_with_its_start_and_one_that_left_is_unknown(cloc
     assert [step.start_s - BEGIN_S for step in slices.steps] == list(range(30, LOG_S))
     with pytest.raises(KeyError):
         asked(clock, lambda queries: queries.standing("gone"))
+
+
+def test_an_slo_that_changes_to_time_slices_counts_them_from_then_on(clock: Clock) -> None:
+    """Events of before are in its windows; the first minute is that of second 30."""
+    slices, month = TimeSlices(60, 0.95), Calendar("2025-12-01 00:00:00", "UTC", 1, "M")
+    sets = (SETS[0], Announcement(1, BEGIN_MS, 0, (replace(OLD, time_slices=slices, calendar=month, target=0.9),)))
+    standing = asked(clock, lambda queries: queries.standing("o"), sets)
+    answer = standing_payload(standing, Completeness(0, 0))
+    *_, own = answer["windows"]
+    assert (own["total"], own["good"]) == (LOG_S, LOG_S)
+    assert own["from_ms"] == BEGIN_MS  # the month has just begun
+    assert own["time_slices"] == {"from_ms": BEGIN_MS, "to_ms": BEGIN_MS + 60_000, "total": 1, "good": 1}
+    assert (answer["attainment"], answer["budget_left"], answer["exhausted_in_s"]) == (1.0, 1.0, None)
+    assert [each["version"] for each in answer["versions"]] == [OLD.version, f"{OLD.version}-1m"]
 
 
 def test_a_minute_is_published_under_one_version(clock: Clock) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from streams.core.objectives import Objective, Selector
+from streams.core.calendars import Calendar
+from streams.core.objectives import Objective, Selector, TimeSlices
 from streams.core.versions import (
     CONFIRMED_FOR_MS,
     KEPT_MS,
@@ -152,6 +153,15 @@ def test_the_command_names_every_version_with_its_time() -> None:
         "  what is promised changes at 1970-01-01T00:02:00Z",
     ]
     assert list(describe(timeline, 61_000, "p")) == []
+
+
+def test_the_command_says_slices_and_calendars() -> None:
+    calendar = Calendar("2026-01-01 00:00:00", "Europe/Berlin", 1, "M")
+    sliced = replace(objective(1), time_slices=TimeSlices(300, 0.95), calendar=calendar)
+    told = next(iter(describe(Timeline.of([sliced]), 0)))
+    assert told.startswith(
+        "o: 0.99 of slices of 300 s, each 0.95 every 1M from 2026-01-01 00:00:00 Europe/Berlin, of ev"
+    )
 
 
 # Worlds --------------------------------------------------------------------------------------------------------------

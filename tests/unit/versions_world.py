@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from streams.core.objectives import Objective, Selector
+from streams.core.objectives import Objective
 from streams.core.rollup import Flush
 from streams.core.versions import Announcement, Timeline
 from streams.processors.rollup import owner_key
 from tests.unit.exactness import PROMISES, Log, Promise, Rows, difference, frontier_of, recompute
-from tests.unit.exactness_parts import Counter, Poll, rows_of
+from tests.unit.exactness_parts import Counter, Poll, objective_of, rows_of
 from tests.unit.exactness_world import RandomWorld, World
 
 LEAD_MS = 30_000
@@ -38,7 +38,7 @@ def promises_at(said: Sequence[Said], second: int) -> tuple[Promise, ...]:
 
 
 def objectives_of(promises: Iterable[Promise]) -> tuple[Objective, ...]:
-    return tuple(Objective(p.id, "", "", Selector(*p.where), p.latency_us_le, 0.99, 60) for p in promises)
+    return tuple(objective_of(promise) for promise in promises)
 
 
 def timeline_of(said: Sequence[Said], until_ms: int) -> Timeline:
@@ -144,6 +144,7 @@ def draw_promises(rng: Random) -> tuple[Promise, ...]:
             promise.id,
             promise.where if rng.random() < 0.7 else ("dns", None, None, None),
             rng.choice((promise.latency_us_le, promise.latency_us_le, 200, None)),
+            by_minute=promise.by_minute if rng.random() < 0.7 else rng.random() < 0.5,
         )
         for promise in (*PROMISES, Promise("new", (None, None, None, "http"), 999))
     ]

@@ -14,6 +14,7 @@ from streams.core.liveness.table import NodeTable
 from streams.core.objectives import Objective, Selector
 from streams.core.routing import Members
 from streams.core.slices import SECONDS, Tier
+from streams.core.standing import Figures
 from streams.core.versions import Stretch
 from streams.core.windows import Summary, sliding
 from streams.engine.partitioning import partition_of
@@ -58,8 +59,7 @@ class Slos:
         return Standing(
             objective,
             (Stretch(objective.version, 0),),
-            ((sliding(60, NOW_MS), summary),),
-            (),
+            Figures(((sliding(60, NOW_MS), summary),), (), 1.0, None, ()),
             NOW_MS,
             place,
             77,
