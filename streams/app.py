@@ -158,7 +158,7 @@ class Worker:
         await self.app.start()
         steps = [
             asyncio.create_task(self._guarded(lambda: self._rollup.run(self._stop))),
-            asyncio.create_task(self._every(FOLD_EVERY_S, self._objectives.fold)),
+            asyncio.create_task(self._fold_partials()),
             asyncio.create_task(self._every(SAVE_EVERY_S, self._save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
             asyncio.create_task(self._fold_nodes()),
@@ -249,6 +249,12 @@ class Worker:
             await pause(self._stop, interval_s)
             if not self._stop.is_set() and not self.app.rebalancing:
                 await self._guarded(step)
+
+    async def _fold_partials(self) -> None:
+        while not self._stop.is_set():
+            await self._objectives.due(FOLD_EVERY_S)
+            if not self.app.rebalancing:
+                await self._guarded(self._objectives.fold)
 
     async def _fold_nodes(self) -> None:
         while not self._stop.is_set():

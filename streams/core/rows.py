@@ -69,14 +69,24 @@ def of_series(keys: Keys, series: int) -> Mask:
     return mask
 
 
-def _unpack(keys: Keys, start: str) -> dict[str, npt.NDArray[np.generic]]:
+def series_of(keys: Keys) -> npt.NDArray[np.uint32]:
+    """The series of each key."""
+    return ((keys & _LOW_MASK) >> CELL_SHIFT).astype(np.uint32)
+
+
+def buckets_of(keys: Keys) -> npt.NDArray[np.int16]:
+    """The bucket of each key, or NO_BUCKET."""
     bucket = ((keys >> np.uint64(1)) & np.uint64(_NO_BUCKET_BITS)).astype(np.int16)
-    return {
-        start: starts_of(keys),
-        "series": ((keys & _LOW_MASK) >> CELL_SHIFT).astype(np.uint32),
-        "bucket": np.where(bucket == _NO_BUCKET_BITS, np.int16(NO_BUCKET), bucket),
-        "good": (keys & np.uint64(1)).astype(np.bool_),
-    }
+    return np.where(bucket == _NO_BUCKET_BITS, np.int16(NO_BUCKET), bucket)
+
+
+def goods_of(keys: Keys) -> Mask:
+    """Whether each key is of good events."""
+    return (keys & np.uint64(1)).astype(np.bool_)
+
+
+def _unpack(keys: Keys, start: str) -> dict[str, npt.NDArray[np.generic]]:
+    return {start: starts_of(keys), "series": series_of(keys), "bucket": buckets_of(keys), "good": goods_of(keys)}
 
 
 class _Columns:
@@ -85,6 +95,10 @@ class _Columns:
     def where(self, mask: Mask) -> Self:
         """The rows that `mask` selects."""
         return type(self)(*(getattr(self, column.name)[mask] for column in fields(self)))  # type: ignore[arg-type]
+
+    def take(self, places: Longs) -> Self:
+        """The rows at these places."""
+        return type(self)(*(getattr(self, column.name)[places] for column in fields(self)))  # type: ignore[arg-type]
 
     @classmethod
     def concat(cls, *parts: Self) -> Self:

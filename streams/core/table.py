@@ -15,20 +15,14 @@ import polars as pl
 
 from streams.core.lineage import RETIRED_MS, Lineage
 from streams.core.rollup import CELL
-from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, of_series, restarted, starts_of
-from streams.core.slices import HOURS, LATENESS_MS, ON_TIME, SLICE_MS, TIERS, Tier, seal_ms
+from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, starts_of
+from streams.core.slices import HOURS, TIERS, Tier, seal_ms
+from streams.core.summaries import ChunkKey, Shown, ShownRows, sealed_to_ms, steps_of
 
 Longs = npt.NDArray[np.int64]
 NEVER = -1
 # Rows that are folded and not yet looked at take memory; so many are looked at at once.
 MAX_PENDING_ROWS = 100_000
-
-
-class NotCaughtUpError(RuntimeError):
-    """Some chunks were saved later than the open cells: until those have caught up, their sum would count twice."""
-
-    def __init__(self, applied: int, ahead: int) -> None:
-        super().__init__(f"read up to offset {applied} of slo-partials; expected {ahead} before the first answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +56,6 @@ class Chunk:
     dirty: bool = False
 
 
-ChunkKey = tuple[str, int]
-
-
 class SloTable:
     """Open cells and tiers of the series of one partition. Not thread-safe; the caller runs one step at a time."""
 
@@ -80,6 +71,7 @@ class SloTable:
         self._hour_histograms = histograms_in_hours
         self._open = OpenCells.from_frame(pl.DataFrame(schema=OPEN_SCHEMA))
         self._ahead = NEVER  # the greatest applied offset of restored chunks, until the open cells are there too
+        self._shown: dict[ChunkKey, ShownRows] = {}
         self._pending: list[pl.DataFrame] = []
         self._pending_rows = 0
         self._heads: list[tuple[int, int, int, int, int]] = []  # offset, partition, source, applied, frontier before
@@ -151,28 +143,30 @@ class SloTable:
         """Chunks that have changed since they were last marked clean."""
         return ((key, chunk) for key, chunk in self.chunks.items() if chunk.dirty)
 
-    def read(self, series: int, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
-        """Rows (STEP_SCHEMA) of one series with start_s ≤ start < end_s, steps of the tier, open cells included.
+    def open_cells(self) -> OpenCells:
+        """The same as columns, which nothing changes any more."""
+        return self._settled()
 
-        Raises NotCaughtUpError soon after a crash.
-        """
-        if self._ahead != NEVER:
-            if self.applied < self._ahead:
-                raise NotCaughtUpError(self.applied, self._ahead)
+    def show(self) -> Shown:
+        """The table as it is now, for readers that do not wait for the next fold."""
+        if self._ahead != NEVER and self.applied >= self._ahead:
             self.seal()  # what the chunks hold already leaves the open cells
             self._ahead = NEVER
-        rows = self._settled()
-        parts = [_steps_of(rows.where(of_series(rows.key, series)), tier, histograms=True)]
-        for (name, start), chunk in self.chunks.items():
-            if name == tier.name and start < end_s and start + tier.chunk_s > start_s:
-                parts.append(chunk.rows.where(of_series(chunk.rows.key, series)))
-        steps = Steps.concat(*parts).summed()
-        starts = starts_of(steps.key)
-        return steps.where((starts >= start_s) & (starts < end_s)).frame()
+        known = self._shown
+        self._shown = {
+            key: seen if (seen := known.get(key)) is not None and seen.rows is chunk.rows else ShownRows(chunk.rows)
+            for key, chunk in self.chunks.items()
+        }
+        frontiers, told = self.frontiers.copy(), self.told.copy()
+        return Shown(self.applied, self._ahead, frontiers, told, self._settled(), self._shown)
+
+    def read(self, series: int, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
+        """What `show` answers."""
+        return self.show().read(series, tier, start_s, end_s)
 
     def sealed_to_ms(self) -> int:
         """Event time up to which the slices of every source partition heard of are sealed; 0 before any."""
-        return max(0, (min(self.frontiers.values(), default=0) - LATENESS_MS) // SLICE_MS * SLICE_MS)
+        return sealed_to_ms(self.frontiers)
 
     def _advance(self, record: Heading) -> None:
         for partition, applied, frontier in record.sources:
@@ -232,7 +226,7 @@ class SloTable:
         return offsets
 
     def _add(self, tier: Tier, rows: OpenCells, sealed_at: Longs) -> None:
-        steps = _steps_of(rows, tier, histograms=tier is not HOURS or self._hour_histograms)
+        steps = steps_of(rows, tier, histograms=tier is not HOURS or self._hour_histograms)
         chunk_numbers = starts_of(steps.key) // tier.chunk_s
         lowest = int(chunk_numbers.min())
         for number in (np.flatnonzero(np.bincount(chunk_numbers - lowest)) + lowest).tolist():
@@ -256,10 +250,3 @@ class SloTable:
 
     def _is_expired(self, key: ChunkKey, tier: Tier) -> bool:
         return key[1] + tier.chunk_s + tier.keep_s < max(self.frontiers.values(), default=0) // 1000
-
-
-def _steps_of(rows: OpenCells, tier: Tier, *, histograms: bool) -> Steps:
-    """One step for each row, not yet summed."""
-    start = starts_of(rows.key) // tier.step_s * tier.step_s
-    late_n = np.where(rows.late == ON_TIME, 0, rows.n)
-    return Steps(restarted(rows.key, start, histograms=histograms), rows.n, late_n, rows.sum_us, rows.max_us)

@@ -17,7 +17,8 @@ from streams.core.lineage import Lineage
 from streams.core.rows import OPEN_SCHEMA, STEP_SCHEMA, Steps
 from streams.core.series import SeriesIndex
 from streams.core.slices import TIERS
-from streams.core.table import NEVER, Chunk, ChunkKey, SloTable
+from streams.core.summaries import ChunkKey
+from streams.core.table import NEVER, Chunk, SloTable
 from streams.engine.frames import FrameError, pack, unpack
 from streams.engine.page_heads import Origin, read_head, write_head
 
@@ -73,17 +74,33 @@ def chunk_part(key: ChunkKey) -> str:
     return f"{key[0]}:{key[1]}"
 
 
-def write_open(table: SloTable, origin: Origin, index: SeriesIndex) -> bytes:
+Write = Callable[[], bytes]
+"""Makes the bytes of a page as it was taken, whatever has been folded since: on any thread."""
+
+
+def take_open(table: SloTable, origin: Origin, index: SeriesIndex) -> Write:
     """The page of a table's open cells; it stands for the table: written after the chunks, read before them."""
     chunks = {chunk_part(key): chunk.applied for key, chunk in table.chunks.items()}
-    sources = {"topics": table.lineage.topics, "newest": table.lineage.newest}
-    header = {"applied": table.applied, "frontiers": table.frontiers, "sources": sources, "chunks": chunks}
-    return _write({**header, **origin.header}, table.open_rows(), index)
+    sources = {"topics": list(table.lineage.topics), "newest": dict(table.lineage.newest)}
+    header = {"applied": table.applied, "frontiers": dict(table.frontiers), "sources": sources, "chunks": chunks}
+    cells = table.open_cells()
+    return lambda: _write({**header, **origin.header}, cells.frame(), index)
+
+
+def take_chunk(chunk: Chunk, origin: Origin, index: SeriesIndex) -> Write:
+    """The page of one chunk."""
+    header, rows = {"applied": chunk.applied, **origin.header}, chunk.rows
+    return lambda: _write(header, rows.frame(), index)
+
+
+def write_open(table: SloTable, origin: Origin, index: SeriesIndex) -> bytes:
+    """`take_open`, now."""
+    return take_open(table, origin, index)()
 
 
 def write_chunk(chunk: Chunk, origin: Origin, index: SeriesIndex) -> bytes:
-    """The page of one chunk."""
-    return _write({"applied": chunk.applied, **origin.header}, chunk.rows.frame(), index)
+    """`take_chunk`, now."""
+    return take_chunk(chunk, origin, index)()
 
 
 def read_page(key: bytes, value: bytes) -> Page:
