@@ -5,6 +5,7 @@ import contextlib
 import math
 import signal
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -55,6 +56,12 @@ from streams.views.tips import ask_tips
 
 STEP_EVERY_S = 0.25
 FOLD_EVERY_S = 1.0
+# After a fold it is not folded for this many times as long: what comes meanwhile is folded together, and in a backlog
+# that is most of it.
+FOLD_PAUSE = 2.0
+FOLD_PAUSE_S = 0.5
+# Threads that compute let the event loop have the interpreter this soon; the default of 5 ms comes twice an answer.
+SWITCH_S = 0.001
 SAVE_EVERY_S = 2.0
 SAVE_PAUSE_S = 8.0
 PUBLISH_EVERY_S = 5.0
@@ -162,7 +169,7 @@ class Worker:
         await self.app.start()
         steps = [
             *(asyncio.create_task(self._guarded(partial(own.run, self._stop))) for own in self._rollups.values()),
-            asyncio.create_task(self._every(FOLD_EVERY_S, self._objectives.fold)),
+            asyncio.create_task(self._fold_partials()),
             asyncio.create_task(self._every(SAVE_EVERY_S, self._save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
             asyncio.create_task(self._fold_nodes()),
@@ -257,6 +264,14 @@ class Worker:
             if not self._stop.is_set() and not self.app.rebalancing:
                 await self._guarded(step)
 
+    async def _fold_partials(self) -> None:
+        while not self._stop.is_set():
+            await self._objectives.due(FOLD_EVERY_S)
+            started = time.monotonic()
+            if not self.app.rebalancing:
+                await self._guarded(self._objectives.fold)
+            await pause(self._stop, min(FOLD_PAUSE_S, FOLD_PAUSE * (time.monotonic() - started)))
+
     async def _fold_nodes(self) -> None:
         while not self._stop.is_set():
             await self._liveness.due(STEP_EVERY_S)
@@ -312,6 +327,7 @@ def run_worker(options: WorkerOptions) -> int:
     if not options.stall_after_s > 0:
         raise OptionError(f"--stall-after: value {options.stall_after_s}; expected seconds, more than 0")
     configure_logs()
+    sys.setswitchinterval(SWITCH_S)
     try:
         options.state.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -106,6 +106,10 @@ class _Columns:
         """Rows from `low` to before `high`, not copied."""
         return type(self)(*(getattr(self, column.name)[low:high] for column in fields(self)))  # type: ignore[arg-type]
 
+    def take(self, places: Longs) -> Self:
+        """The rows at these places."""
+        return type(self)(*(getattr(self, column.name)[places] for column in fields(self)))  # type: ignore[arg-type]
+
     @classmethod
     def concat(cls, *parts: Self) -> Self:
         """All rows of all parts."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from streams.core.burn import BurnState, Counted, burn_states
 from streams.core.history import History, SliceCount
 from streams.core.objectives import Budget, Objective, TimeSlices, budget
-from streams.core.table import SloTable
+from streams.core.summaries import Shown
 from streams.core.windows import Summary, Window, current, sliding
 
 # Shown as far as they are shorter than the objective's own.
@@ -43,14 +43,14 @@ def shown_windows(objective: Objective, now_ms: int) -> tuple[Window, ...]:
     return (*(sliding(length, now_ms) for length in lengths), own)
 
 
-def figures(objective: Objective, table: SloTable, series: Collection[int], now_ms: int, judged_to_ms: int) -> Figures:
+def figures(objective: Objective, table: Shown, series: Collection[int], now_ms: int, judged_to_ms: int) -> Figures:
     """`series`: of the versions that judged events of these windows. Until `judged_to_ms` all is known; 0 is nothing.
 
     Raises NotCaughtUpError and ZoneInfoNotFoundError.
     """
     windows = shown_windows(objective, now_ms)
     judged = _judged_windows(objective, judged_to_ms)
-    history = History(table, series, (*windows, *judged.values()))
+    history = History(table, series)
     slices: tuple[SliceCount, ...] = ()
     share, left_s = 1.0, None
     own, now_s = windows[-1], now_ms // 1_000

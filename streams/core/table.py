@@ -8,7 +8,6 @@ written at different offsets fit together again.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +16,16 @@ import polars as pl
 from streams.core.lineage import RETIRED_MS, Lineage
 from streams.core.objectives import is_kept_by_minute
 from streams.core.rollup import CELL
-from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, of_series, restarted, series_of, starts_of
+from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, series_of, starts_of
 from streams.core.series import SeriesIndex
-from streams.core.slices import COUNTS, HOURS, LATENESS_MS, ON_TIME, SLICE_MS, TIERS, Tier, seal_ms
-from streams.core.sources import PROBES, lane, place_of
+from streams.core.slices import COUNTS, HOURS, TIERS, Tier, seal_ms
+from streams.core.sources import PROBES, lane
+from streams.core.summaries import ChunkKey, Shown, ShownRows, sealed_to_ms, steps_of
 
 Longs = npt.NDArray[np.int64]
 NEVER = -1
 # Rows that are folded and not yet looked at take memory; so many are looked at at once.
 MAX_PENDING_ROWS = 100_000
-
-
-class NotCaughtUpError(RuntimeError):
-    """Some chunks were saved later than the open cells: until those have caught up, their sum would count twice."""
-
-    def __init__(self, applied: int, ahead: int) -> None:
-        super().__init__(f"read up to offset {applied} of slo-partials; expected {ahead} before the first answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +53,11 @@ class _Heads:
 
 @dataclass(slots=True)
 class Chunk:
-    """Steps of one tier within one stretch of event time; `applied` is the input offset it stands for.
-
-    `known` keeps what was made of `rows` as long as they are the same: most chunks do not change any more.
-    """
+    """Steps of one tier within one stretch of event time; `applied` is the input offset it stands for."""
 
     rows: Steps = field(default_factory=Steps.empty)
     applied: int = NEVER
     dirty: bool = False
-    known: dict[Any, Any] = field(default_factory=dict)
-
-
-ChunkKey = tuple[str, int]
 
 
 class SloTable:
@@ -91,6 +77,7 @@ class SloTable:
         self._by_minute: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)  # by series number
         self._open = OpenCells.from_frame(pl.DataFrame(schema=OPEN_SCHEMA))
         self._ahead = NEVER  # the greatest applied offset of restored chunks, until the open cells are there too
+        self._shown: dict[ChunkKey, ShownRows] = {}
         self._pending: list[pl.DataFrame] = []
         self._pending_rows = 0
         self._heads: list[tuple[int, int, int, int, int]] = []  # offset, partition, source, applied, frontier before
@@ -162,44 +149,31 @@ class SloTable:
         """Chunks that have changed since they were last marked clean."""
         return ((key, chunk) for key, chunk in self.chunks.items() if chunk.dirty)
 
-    def read(self, series: int, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
-        """Rows (STEP_SCHEMA) of `steps`."""
-        return self.steps(series, tier, start_s, end_s).frame()
+    def open_cells(self) -> OpenCells:
+        """The same as columns, which nothing changes any more."""
+        return self._settled()
 
-    def steps(self, series: int, tier: Tier, start_s: int, end_s: int) -> Steps:
-        """Those of one series with start_s ≤ start < end_s, steps of the tier, open cells included.
-
-        Raises NotCaughtUpError soon after a crash.
-        """
-        parts = [self.open_steps(series, tier)]
-        for _, chunk in self.between(tier, start_s, end_s):
-            parts.append(chunk.rows.where(of_series(chunk.rows.key, series)))
-        steps = Steps.concat(*parts).summed()
-        starts = starts_of(steps.key)
-        return steps.where((starts >= start_s) & (starts < end_s))
-
-    def open_steps(self, series: int, tier: Tier) -> Steps:
-        """The open cells of a series as steps of a tier, not summed. Raises NotCaughtUpError soon after a crash."""
-        if self._ahead != NEVER:
-            if self.applied < self._ahead:
-                raise NotCaughtUpError(self.applied, self._ahead)
+    def show(self) -> Shown:
+        """The table as it is now, for readers that do not wait for the next fold."""
+        if self._ahead != NEVER and self.applied >= self._ahead:
             self.seal()  # what the chunks hold already leaves the open cells
             self._ahead = NEVER
-        if tier is COUNTS and not self._kept_by_minute()[series : series + 1].any():
-            return Steps.empty()
-        rows = self._settled()
-        return _steps_of(rows.where(of_series(rows.key, series)), tier, histograms=tier is not COUNTS)
+        known = self._shown
+        self._shown = {
+            key: seen if (seen := known.get(key)) is not None and seen.rows is chunk.rows else ShownRows(chunk.rows)
+            for key, chunk in self.chunks.items()
+        }
+        frontiers, told = self.frontiers.copy(), self.told.copy()
+        by_minute = self._kept_by_minute()
+        return Shown(self.applied, self._ahead, frontiers, told, self._settled(), self._shown, by_minute)
 
-    def between(self, tier: Tier, start_s: int, end_s: int) -> Iterator[tuple[int, Chunk]]:
-        """The chunks of a tier, each with its start, that hold a part of [start_s, end_s)."""
-        for (name, start), chunk in self.chunks.items():
-            if name == tier.name and start < end_s and start + tier.chunk_s > start_s:
-                yield start, chunk
+    def read(self, series: int, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
+        """What `show` answers."""
+        return self.show().read(series, tier, start_s, end_s)
 
     def sealed_to_ms(self, source: str = PROBES) -> int:
         """Event time up to which the slices of every partition heard of a topic are sealed; 0 before any."""
-        heard = [frontier for own, frontier in self.frontiers.items() if place_of(own)[0] == source]
-        return max(0, (min(heard, default=0) - LATENESS_MS) // SLICE_MS * SLICE_MS)
+        return sealed_to_ms(self.frontiers, source)
 
     def _advance(self, record: Heading) -> None:
         for partition, applied, frontier in record.sources:
@@ -274,7 +248,7 @@ class SloTable:
             if not wanted.any():
                 return
             rows, sealed_at = rows.where(wanted), sealed_at[wanted]
-        steps = _steps_of(rows, tier, histograms=histograms)
+        steps = steps_of(rows, tier, histograms=histograms)
         chunk_numbers = starts_of(steps.key) // tier.chunk_s
         lowest = int(chunk_numbers.min())
         for number in (np.flatnonzero(np.bincount(chunk_numbers - lowest)) + lowest).tolist():
@@ -288,7 +262,6 @@ class SloTable:
                 fresh = steps if wanted.all() else steps.where(wanted)
                 chunk.rows = chunk.rows.plus(fresh.summed())
                 chunk.applied, chunk.dirty = self.applied, True
-                chunk.known.clear()
                 self.chunks[key] = chunk
 
     def _expire(self) -> None:
@@ -299,10 +272,3 @@ class SloTable:
 
     def _is_expired(self, key: ChunkKey, tier: Tier) -> bool:
         return key[1] + tier.chunk_s + tier.keep_s < max(self.frontiers.values(), default=0) // 1000
-
-
-def _steps_of(rows: OpenCells, tier: Tier, *, histograms: bool) -> Steps:
-    """One step for each row, not yet summed."""
-    start = starts_of(rows.key) // tier.step_s * tier.step_s
-    late_n = np.where(rows.late == ON_TIME, 0, rows.n)
-    return Steps(restarted(rows.key, start, histograms=histograms), rows.n, late_n, rows.sum_us, rows.max_us)

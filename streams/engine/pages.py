@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
 import polars as pl
 
 from streams.core.lineage import Lineage, lane_of
@@ -18,7 +19,8 @@ from streams.core.rows import OPEN_SCHEMA, STEP_SCHEMA, Steps
 from streams.core.series import SeriesIndex
 from streams.core.slices import TIERS
 from streams.core.sources import MAX_PARTITIONS, PROBES, place_of
-from streams.core.table import NEVER, Chunk, ChunkKey, SloTable
+from streams.core.summaries import ChunkKey
+from streams.core.table import NEVER, Chunk, SloTable
 from streams.engine.frames import FrameError, pack, unpack
 from streams.engine.page_heads import FORMAT, FORMAT_OF_SEVERAL_SOURCES, Origin, read_head, write_head
 
@@ -74,21 +76,39 @@ def chunk_part(key: ChunkKey) -> str:
     return f"{key[0]}:{key[1]}"
 
 
-def write_open(table: SloTable, origin: Origin, index: SeriesIndex) -> bytes:
+Write = Callable[[], bytes]
+"""Makes the bytes of a page as it was taken, whatever has been folded since: on any thread."""
+
+
+def take_open(table: SloTable, origin: Origin, index: SeriesIndex) -> Write:
     """The page of a table's open cells; it stands for the table: written after the chunks, read before them."""
     chunks = {chunk_part(key): chunk.applied for key, chunk in table.chunks.items()}
-    topics, rows = dict(table.lineage.topics), table.open_rows()
-    sources = {"topics": topics.pop(PROBES, []), "newest": table.lineage.newest}
+    topics = {source: list(ids) for source, ids in table.lineage.topics.items()}
+    cells = table.open_cells()
+    sources = {"topics": topics.pop(PROBES, []), "newest": dict(table.lineage.newest)}
     written = FORMAT
-    if topics or any(lane >= MAX_PARTITIONS for lane in (*table.frontiers, *map(lane_of, rows["source"].unique()))):
+    if topics or any(
+        lane >= MAX_PARTITIONS for lane in (*table.frontiers, *map(lane_of, np.unique(cells.source).tolist()))
+    ):
         sources, written = {**sources, "others": topics}, FORMAT_OF_SEVERAL_SOURCES
-    header = {"applied": table.applied, "frontiers": table.frontiers, "sources": sources, "chunks": chunks}
-    return _write({**header, **origin.header}, rows, index, written)
+    header = {"applied": table.applied, "frontiers": dict(table.frontiers), "sources": sources, "chunks": chunks}
+    return lambda: _write({**header, **origin.header}, cells.frame(), index, written)
+
+
+def take_chunk(chunk: Chunk, origin: Origin, index: SeriesIndex) -> Write:
+    """The page of one chunk."""
+    header, rows = {"applied": chunk.applied, **origin.header}, chunk.rows
+    return lambda: _write(header, rows.frame(), index)
+
+
+def write_open(table: SloTable, origin: Origin, index: SeriesIndex) -> bytes:
+    """`take_open`, now."""
+    return take_open(table, origin, index)()
 
 
 def write_chunk(chunk: Chunk, origin: Origin, index: SeriesIndex) -> bytes:
-    """The page of one chunk."""
-    return _write({"applied": chunk.applied, **origin.header}, chunk.rows.frame(), index)
+    """`take_chunk`, now."""
+    return take_chunk(chunk, origin, index)()
 
 
 def read_page(key: bytes, value: bytes) -> Page:

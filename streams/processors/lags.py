@@ -18,7 +18,6 @@ from streams.processors.node_recovery import SOURCE as HEARTBEATS
 from streams.processors.objectives import ObjectivesProcessor
 from streams.processors.queries import Completeness
 from streams.processors.rollup import RollupProcessor
-from streams.processors.slo_parts import OBJECTIVES
 from streams.processors.slo_recovery import PARTIALS
 
 TOPICS = (*SOURCES, PARTIALS, HEARTBEATS)
@@ -98,7 +97,8 @@ class Lags:
             heard = self.heard(tp)
             if heard is not None and self._objectives.recovered and partition in self._objectives.parts:
                 mark = self._marks.setdefault(partition, InputMark())
-                mark.look(self.read_to(tp), heard.end, _good_to_ms(heard, now_ms))
+                read_to = self._objectives.parts[partition].shown.applied + 1  # what readers cannot see yet is not read
+                mark.look(read_to, heard.end, _good_to_ms(heard, now_ms))
         self.hear(self._own_tips(now_ms))
 
     def hear(self, tips: Mapping[int, Tip]) -> None:
@@ -119,11 +119,9 @@ class Lags:
         now_ms = _now_ms()
         self.hear(self._own_tips(now_ms))
         tables = [
-            Told(
-                table.frontiers.copy(), table.told.copy(), self._mark(partition).read_up_at_ms
-            )  # a thread adds to them
-            for partition, part in self._objectives.parts.copy().items()
-            for table in (part.tables[OBJECTIVES],)
+            Told(shown.frontiers, shown.told, self._mark(partition).read_up_at_ms)
+            for partition, part in self._objectives.parts.items()
+            for shown in (part.shown,)  # another thread may put the next one in its place
         ]
         lowest = min(complete_to_ms(tables, self._tips, self._lanes), now_ms)
         return Completeness(lowest, now_ms - lowest if lowest else -1)

@@ -1,11 +1,17 @@
-"""The objectives table: cumulative cells in, tiers of slices in memory and in state pages."""
+"""The objectives table: cumulative cells in, tiers of slices in memory and in state pages.
+
+One thread folds, as soon as something has come, and shows what has come of it. Who reads takes what was shown last, on
+the event loop, and waits for no fold. Pages are taken between two folds, a partition at a time, and made into bytes by
+a thread of their own.
+"""
 
 import asyncio
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,13 +21,13 @@ from faust.types import TP
 
 from streams import metrics
 from streams.core.series import SeriesIndex
-from streams.core.table import SloTable
+from streams.core.summaries import Shown
 from streams.engine.app import App
 from streams.engine.intake import Intake
-from streams.engine.pages import OPEN, chunk_part, page_key, write_chunk, write_open
+from streams.engine.pages import OPEN, Write, chunk_part, page_key, take_chunk, take_open
 from streams.engine.transport import Consumer, Poll, ResumePoint, topic_partitions
 from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
-from streams.processors.slo_parts import OBJECTIVES, Letters, Part, PartFolder
+from streams.processors.slo_parts import Part, PartFolder
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS, ReadLog, SloRecovery
 
 ResultT = TypeVar("ResultT")
@@ -42,17 +48,32 @@ class NotHeardError(LookupError):
 
 @dataclass(slots=True)
 class Snapshot:
-    """Pages of one partition, taken without an await in between: chunks are written before what stands for them."""
+    """Pages of one partition, taken between two folds: chunks are written before what stands for them."""
 
     partition: int
     applied: int
-    chunks: list[tuple[bytes, bytes]] = field(default_factory=list)
-    opens: list[tuple[bytes, bytes]] = field(default_factory=list)
+    chunks: list[tuple[bytes, Write]] = field(default_factory=list)
+    opens: list[tuple[bytes, Write]] = field(default_factory=list)
     tombstones: list[bytes] = field(default_factory=list)
+
+    def pages(self) -> "Pages":
+        """As bytes."""
+        return Pages(
+            [(self.partition, key, write()) for key, write in self.chunks],
+            [(self.partition, key, write()) for key, write in self.opens],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """(partition, key, value) of records."""
+
+    chunks: list[tuple[int, bytes, bytes]]
+    opens: list[tuple[int, bytes, bytes]]
 
 
 class ObjectivesProcessor:
-    """Owns a `Part` for each assigned partition of `slo-partials`. All block work runs on one thread, in order."""
+    """Owns a `Part` for each assigned partition of `slo-partials`. Only one thread touches its tables, in order."""
 
     def __init__(self, app: App, read: ReadLog, index: SeriesIndex) -> None:
         """`read` gives all that a topic holds."""
@@ -64,8 +85,11 @@ class ObjectivesProcessor:
         self._recovery = SloRecovery(app, read, self._folder, self.in_thread)
         self._intake = Intake(app, PARTIALS)
         self._thread = ThreadPoolExecutor(1, "objectives")
+        self._page_thread = ThreadPoolExecutor(1, "pages")
+        self._read_thread = ThreadPoolExecutor(1, "reads")
         self._pending: deque[Poll] = deque()  # filled by the event loop, emptied by the thread
-        self._letters: Letters = []
+        self._arrived = asyncio.Event()
+        self._letters: deque[tuple[bytes | None, bytes]] = deque()  # filled by the thread, emptied by the event loop
         self._owner = ""
         self._epoch = 0
         self._generation = -1
@@ -91,6 +115,8 @@ class ObjectivesProcessor:
         kept = mine if followed else {}
         self.parts = kept  # what is built anew should not be in memory twice
         built = await self._recovery.build(owned - kept.keys())
+        for part in built.values():
+            await self.in_thread(part.show)
         if epoch != self._epoch:
             return
         self.parts = kept | built
@@ -101,18 +127,26 @@ class ObjectivesProcessor:
         log.info("tables recovered", partitions=sorted(built), kept=sorted(kept), seconds=seconds)
 
     async def process(self, stream: AsyncIterable[Poll]) -> None:
-        """Faust's entry: each event is what one poll brought for one partition. Folded when next saved or read."""
+        """Faust's entry: each event is what one poll brought for one partition."""
         async for poll in stream:
             epoch = self._epoch
             records = await self._intake.take(poll)
             if not records or epoch != self._epoch:
                 continue
             self._pending.append(records)
+            self._arrived.set()
             while len(self._pending) > MAX_PENDING and epoch == self._epoch and not self._app.rebalancing:
                 await (self.in_thread(self._fold_pending) if self.recovered else asyncio.sleep(0.01))
 
+    async def due(self, after_s: float) -> None:
+        """Returns as soon as something has come that is not yet folded, or after so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(after_s):
+                await self._arrived.wait()
+        self._arrived.clear()
+
     async def fold(self) -> None:
-        """Take in what was received, so that frontiers and lag are known while pages wait."""
+        """Take in what was received, and show it."""
         if self.recovered:
             await self.in_thread(self._fold_pending)
 
@@ -121,44 +155,71 @@ class ObjectivesProcessor:
         epoch = self._epoch
         if not self.recovered:
             return
-        owned = topic_partitions(self._app.consumer.assignment(), PARTIALS)
         with metrics.SNAPSHOT_SECONDS.time():
-            snapshots = await self.in_thread(self._snapshots, owned)
+            await self.fold()
+            snapshots, written = await self._taken(epoch)
             if snapshots:
                 await self._consumer.confirm(PARTIALS)
-            letters, self._letters = self._letters, []
+            letters = [self._letters.popleft() for _ in range(len(self._letters))]
             await asyncio.gather(*[await self._send(DEAD_LETTERS, key, value, None) for key, value in letters])
-            for stage in ("chunks", "opens"):
-                await self._write([(s.partition, key, value) for s in snapshots for key, value in getattr(s, stage)])
-                if epoch != self._epoch:
-                    return
+            # Also when partitions are taken away meanwhile: their chunks do not count as changed any more.
+            await self._write([page for pages in written for page in pages.chunks])
+            if epoch != self._epoch:
+                return
+            await self._write([page for pages in written for page in pages.opens])
+            if epoch != self._epoch:
+                return
         for snapshot in snapshots:
             self._consumer.resume_points[TP(PARTIALS, snapshot.partition)] = ResumePoint(snapshot.applied + 1, 0)
         await self._write([(s.partition, key, None) for s in snapshots for key in s.tombstones])
 
-    async def read(self, partition: int, step: Callable[[SloTable], ResultT]) -> ResultT:
-        """Run `step` on the objectives' table of a partition, with all that was received.
+    async def _taken(self, epoch: int) -> tuple[list[Snapshot], list[Pages]]:
+        """Of every partition that is still ours; between two of them there may be folds."""
+        owned = topic_partitions(self._consumer.assignment(), PARTIALS)
+        snapshots: list[Snapshot] = []
+        written: list[Pages] = []
+        for partition, part in [*self.parts.items()]:
+            if epoch != self._epoch:
+                break
+            if partition in owned and part.applied > part.saved:
+                snapshot = await self.in_thread(self._snapshot, partition, part)
+                snapshots.append(snapshot)
+                written.append(await self._on(self._page_thread, snapshot.pages))
+        return snapshots, written
 
-        Raises NotKeptError, and NotHeardError also when the worker stood still in the meantime.
+    def read(self, partition: int, step: Callable[[Shown], ResultT]) -> ResultT:
+        """Run a short `step` on what is shown of a partition: on the event loop, it waits for nothing.
+
+        Raises NotKeptError and NotHeardError.
         """
+        return step(self._shown(partition))
 
-        def run() -> ResultT:
-            self._fold_pending()
-            part = self.parts.get(partition)
-            if part is None:
-                raise NotKeptError(partition)
-            return step(part.tables[OBJECTIVES])
+    async def read_apart(self, partition: int, step: Callable[[Shown], ResultT]) -> ResultT:
+        """The same for a `step` that takes long, on a thread of its own.
 
-        epoch = self._epoch
-        found = await self.in_thread(run)
+        Raises NotHeardError also when the worker stood still in the meantime.
+        """
+        epoch, shown = self._epoch, self._shown(partition)
+        found = await self._on(self._read_thread, step, shown)
         # A rebalance may have come and gone meanwhile; then the group has heard of us, but the answer is of before.
         if epoch != self._epoch or not self._consumer.holds_assignment():
             raise NotHeardError(partition)
         return found
 
+    def _shown(self, partition: int) -> Shown:
+        part = self.parts.get(partition)
+        if part is None:
+            raise NotKeptError(partition)
+        if not self.recovered or not self._consumer.holds_assignment():
+            raise NotHeardError(partition)
+        return part.shown
+
     async def in_thread(self, step: Callable[..., ResultT], *args: Any) -> ResultT:  # noqa: ANN401 - passed on
         """Run a step between folds: the tables stand still for it."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, step, *args)
+        return await self._on(self._thread, step, *args)
+
+    async def _on(self, thread: ThreadPoolExecutor, step: Callable[..., ResultT], *args: Any) -> ResultT:  # noqa: ANN401 - as above
+        return await asyncio.get_running_loop().run_in_executor(thread, step, *args)
 
     def _fold_pending(self) -> None:
         pending, by_partition = self._pending, dict[int, list[ConsumerRecord[bytes, bytes]]]()
@@ -168,13 +229,11 @@ class ObjectivesProcessor:
             poll = pending.popleft()
             by_partition.setdefault(poll[0].partition, []).extend(poll)
         for partition, records in by_partition.items():
-            if partition in self.parts:  # else it was lost meanwhile, and its new owner reads these
+            part = self.parts.get(partition)
+            if part is not None:  # else it was lost meanwhile, and its new owner reads these
                 with metrics.BATCH_SECONDS.labels("objectives").time():
-                    self._letters += self._folder.fold(self.parts[partition], records)
-
-    def _snapshots(self, owned: set[int]) -> list[Snapshot]:
-        self._fold_pending()
-        return [self._snapshot(p, part) for p, part in self.parts.items() if p in owned and part.applied > part.saved]
+                    self._letters.extend(self._folder.fold(part, records))
+                    part.show()
 
     def _snapshot(self, partition: int, part: Part) -> Snapshot:
         snapshot = Snapshot(partition, part.applied)
@@ -182,14 +241,15 @@ class ObjectivesProcessor:
             table.seal()
             for chunk_key, chunk in table.dirty_chunks():
                 key = self._claim(part, family, chunk_part(chunk_key), snapshot)
-                snapshot.chunks.append((key, write_chunk(chunk, part.origin, self.index)))
+                snapshot.chunks.append((key, take_chunk(chunk, part.origin, self.index)))
                 chunk.dirty = False
             for chunk_key in table.expired:
                 snapshot.tombstones += part.keys.pop((family, chunk_part(chunk_key)), ())
             table.expired.clear()
             key = self._claim(part, family, OPEN, snapshot)
-            snapshot.opens.append((key, write_open(table, part.origin, self.index)))
+            snapshot.opens.append((key, take_open(table, part.origin, self.index)))
         part.saved = snapshot.applied
+        part.show()
         return snapshot
 
     def _claim(self, part: Part, family: str, name: str, snapshot: Snapshot) -> bytes:
@@ -199,7 +259,7 @@ class ObjectivesProcessor:
         part.keys[family, name] = {key}
         return key
 
-    async def _write(self, pages: list[tuple[int, bytes, bytes | None]]) -> None:
+    async def _write(self, pages: Sequence[tuple[int, bytes, bytes | None]]) -> None:
         acks = [await self._send(PAGES_TOPIC, key, value, partition) for partition, key, value in pages]
         await asyncio.gather(*acks)
         metrics.PAGES.labels("page").inc(sum(value is not None for *_, value in pages))

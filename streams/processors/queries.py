@@ -1,8 +1,9 @@
 """The reading side of the tables: what the views and the status publisher ask."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 from zoneinfo import ZoneInfoNotFoundError
 
 import polars as pl
@@ -11,13 +12,11 @@ from streams.core.objectives import Objective, series_of
 from streams.core.rows import STEP_SCHEMA
 from streams.core.slices import SECONDS, Tier
 from streams.core.standing import Figures, figures, shown_windows
-from streams.core.table import NotCaughtUpError, SloTable
+from streams.core.summaries import NotCaughtUpError, Shown
 from streams.core.versions import Stretch, Timeline, in_force
 from streams.core.windows import Summary, summarize
 from streams.engine.partitioning import partition_of
 from streams.processors.objectives import NotHeardError, NotKeptError, ObjectivesProcessor
-
-AnswerT = TypeVar("AnswerT")
 
 
 class NotHereError(LookupError):
@@ -99,6 +98,7 @@ class TableQueries:
         self._partitions = partitions
         self._now_ms = now_ms
         self.completeness = completeness
+        self._made: tuple[Timeline | None, dict[str, tuple[Stretch, ...]]] = (None, {})
 
     def objectives(self) -> tuple[Objective, ...]:
         """Every objective in force, wherever it is kept."""
@@ -113,61 +113,81 @@ class TableQueries:
         return partition_of(objective.id.encode(), self._partitions)
 
     async def standing(self, objective_id: str) -> Standing:
-        """Raises KeyError for an unknown objective, NotHereError while it cannot be answered."""
+        """Raises KeyError for an unknown objective, NotHereError while it cannot be answered.
+
+        Short, and without an await: it waits for no fold.
+        """
         judged_to_ms = self.completeness().complete_to_ms
-        return await self._read(objective_id, lambda own, table: self._standing(own, table, judged_to_ms))
+        objective, partition = self._place(objective_id)
+        with _reasons(partition):
+            return self._processor.read(partition, lambda table: self._standing(objective, table, judged_to_ms))
 
     async def slices(self, objective_id: str, from_ms: int, to_ms: int, tier: Tier = SECONDS) -> Slices:
         """Steps of a tier that begin in [from_ms, to_ms). Raises like `standing`."""
+        objective, partition = self._place(objective_id)
 
-        def read(objective: Objective, table: SloTable) -> Slices:
+        def read(table: Shown) -> Slices:
             start_s, end_s = -(-from_ms // 1000), -(-to_ms // 1000)
             steps = tuple(summarize(self._rows(objective, table, tier, start_s, end_s)))
-            versions = in_force(self._timeline().stretches(objective.id), start_s, end_s)
-            partition = self.partition(objective)
+            versions = in_force(self._stretches(objective), start_s, end_s)
             return Slices(objective, versions, steps, partition, table.applied, table.sealed_to_ms(objective.source))
 
-        return await self._read(objective_id, read)
+        with _reasons(partition):
+            return await self._processor.read_apart(partition, read)
 
-    async def _read(self, objective_id: str, step: Callable[[Objective, SloTable], AnswerT]) -> AnswerT:
+    def _place(self, objective_id: str) -> tuple[Objective, int]:
+        """The objective and its partition. Raises like `standing`."""
         objective = next((o for o in self.objectives() if o.id == objective_id), None)
         if objective is None:
             raise KeyError(objective_id)
         if not self._processor.recovered:
             raise NotHereError("the worker is recovering its tables; try again in a few seconds")
-        partition = self.partition(objective)
-        try:
-            return await self._processor.read(partition, lambda table: step(objective, table))
-        except NotCaughtUpError as reason:
-            raise NotHereError(f"the worker is recovering its tables: {reason}") from reason
-        except ZoneInfoNotFoundError as reason:
-            raise NotHereError(f"this host does not know a time zone of the calendar: {reason}") from reason
-        except NotHeardError:
-            raise NotHereError(
-                "the group has not heard of this worker lately; another may keep its tables now"
-            ) from None
-        except NotKeptError:
-            raise KeptElsewhereError(f"partition {partition} of slo-partials is kept by another worker") from None
+        return objective, self.partition(objective)
 
-    def _rows(self, objective: Objective, table: SloTable, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
+    def _stretches(self, objective: Objective) -> tuple[Stretch, ...]:
+        """Those of the timeline as it is now, made once for each of its states."""
+        timeline = self._timeline()
+        known, made = self._made  # one thing, as two threads ask
+        if known is not timeline:
+            made = {}
+            self._made = timeline, made
+        if objective.id not in made:
+            made[objective.id] = timeline.stretches(objective.id)
+        return made[objective.id]
+
+    def _numbers(self, objective: Objective, stretches: tuple[Stretch, ...]) -> set[int]:
+        return {self._processor.index.number(series_of(objective.id, stretch.version)) for stretch in stretches}
+
+    def _rows(self, objective: Objective, table: Shown, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
         """Of all versions that judged in [start_s, end_s): each has counted its own stretches only, so they add up."""
-        numbers = self._numbers(objective, in_force(self._timeline().stretches(objective.id), start_s, end_s))
+        numbers = self._numbers(objective, in_force(self._stretches(objective), start_s, end_s))
         parts = [table.read(number, tier, start_s, end_s) for number in numbers]
         if len(parts) == 1:
             return parts[0]
         return pl.concat([pl.DataFrame(schema=STEP_SCHEMA), *parts]).sort("start")
 
-    def _numbers(self, objective: Objective, stretches: tuple[Stretch, ...]) -> set[int]:
-        return {self._processor.index.number(series_of(objective.id, stretch.version)) for stretch in stretches}
-
-    def _standing(self, objective: Objective, table: SloTable, judged_to_ms: int) -> Standing:
+    def _standing(self, objective: Objective, table: Shown, judged_to_ms: int) -> Standing:
         now_ms = self._now_ms()
         since_s = min(window.start_s for window in shown_windows(objective, now_ms))
-        stretches = self._timeline().stretches(objective.id)
+        stretches = self._stretches(objective)
         versions = in_force(stretches, since_s, now_ms // 1000 + 1)
         # What is usual may be of before the calendar's period; older versions have nothing that is not theirs.
         numbers = self._numbers(objective, stretches)
         found = figures(objective, table, numbers, now_ms, judged_to_ms)
-        partition = self.partition(objective)
-        sealed_to_ms = table.sealed_to_ms(objective.source)
+        partition, sealed_to_ms = self.partition(objective), table.sealed_to_ms(objective.source)
         return Standing(objective, versions, found, judged_to_ms, partition, table.applied, sealed_to_ms)
+
+
+@contextmanager
+def _reasons(partition: int) -> Iterator[None]:
+    """Why a table cannot be read, as a reader has to know it."""
+    try:
+        yield
+    except NotCaughtUpError as reason:
+        raise NotHereError(f"the worker is recovering its tables: {reason}") from reason
+    except ZoneInfoNotFoundError as reason:
+        raise NotHereError(f"this host does not know a time zone of the calendar: {reason}") from reason
+    except NotHeardError:
+        raise NotHereError("the group has not heard of this worker lately; another may keep its tables now") from None
+    except NotKeptError:
+        raise KeptElsewhereError(f"partition {partition} of slo-partials is kept by another worker") from None

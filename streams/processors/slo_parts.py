@@ -1,7 +1,7 @@
 """The tables of one owned partition of `slo-partials`, and how its records are folded into them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from schemas.blocks import Reject
 from schemas.codec import DecodeError
 from streams.core.rollup import CELL_ROWS
 from streams.core.series import SeriesIndex
+from streams.core.summaries import Shown
 from streams.core.table import Heading, SloTable
 from streams.engine.frames import FrameError
 from streams.engine.page_heads import Origin
@@ -27,12 +28,24 @@ OBJECTIVES, PLAIN = "objectives", "series"
 
 @dataclass(slots=True)
 class Part:
-    """The tables of one owned partition, and the changelog keys of their pages by (family, part)."""
+    """The tables of one owned partition, and the changelog keys of their pages by (family, part).
+
+    The tables are of one thread; `shown` is what everybody may read, as it was after some fold.
+    """
 
     tables: dict[str, SloTable]
     keys: dict[tuple[str, str], set[bytes]]
     origin: Origin = Origin()  # noqa: RUF009 - frozen
     saved: int = -1
+    shown: Shown = field(init=False)
+
+    def __post_init__(self) -> None:
+        """There is always something to read."""
+        self.show()
+
+    def show(self) -> None:
+        """From now on the tables are read as they are: in one step, so that nobody reads half of a fold."""
+        self.shown = self.tables[OBJECTIVES].show()
 
     @property
     def applied(self) -> int:

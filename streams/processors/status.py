@@ -33,6 +33,7 @@ class StatusPublisher:
         """One tick; objectives that cannot be answered now are left out."""
         acks = []
         for objective in self._queries.owned():
+            await asyncio.sleep(0)  # views and polls come in between
             try:
                 acks += await self._publish_one(objective, now_ms)
             except NotHereError:
@@ -74,7 +75,7 @@ class StatusPublisher:
             objective_version=version,
             target=objective.target,
             ts=now_ms,
-            complete_to=self._queries.completeness().complete_to_ms,
+            complete_to=standing.judged_to_ms,
             applied_offset=standing.applied_offset,
             windows=tuple(windows),
         )

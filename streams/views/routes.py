@@ -148,6 +148,7 @@ class _Views:
         return standing_payload(await self._queries.standing(objective.id), fresh)
 
     async def _entry(self, objective: Objective) -> dict[str, object]:
+        await asyncio.sleep(0)  # one of many: others come in between
         try:
             return await self._standing(objective)
         except NotHereError as reason:

@@ -221,15 +221,21 @@ def test_who_stood_still_does_not_answer(clock: Clock) -> None:
     async def run() -> None:
         worker = Worker(World(PARTITIONS, OBJECTIVES, clock), random.Random(0))
         await worker.recover()
-        assert await worker.objectives.read(0, lambda table: table.applied) == -1
-        waiting = asyncio.create_task(worker.objectives.read(0, lambda table: table.applied))
+        assert worker.objectives.read(0, lambda table: table.applied) == -1
+        waiting = asyncio.create_task(worker.objectives.read_apart(0, lambda table: table.applied))
         await asyncio.sleep(0)
-        worker.objectives.lose_all()  # the group meets again while the answer is being made
+        worker.rebalance()  # the group meets again while the answer is being made
         with pytest.raises(NotHeardError):
             await waiting
+        with pytest.raises(NotHeardError):
+            worker.objectives.read(0, lambda table: table.applied)
+        await worker.recover()
+        assert worker.objectives.read(0, lambda table: table.applied) == -1
         worker.consumer.holds_assignment = lambda: False
         with pytest.raises(NotHeardError):
-            await worker.objectives.read(0, lambda table: table.applied)
+            worker.objectives.read(0, lambda table: table.applied)
+        with pytest.raises(NotHeardError):
+            await worker.objectives.read_apart(0, lambda table: table.applied)
 
     asyncio.run(run())
 

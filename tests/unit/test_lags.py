@@ -29,7 +29,8 @@ class Stand:
         self.published: int | None = None
         self.counted: int | None = 0
         self.table = SimpleNamespace(frontiers={0: 1_000}, told=dict[int, int]())
-        self.part = SimpleNamespace(applied=6, tables={"objectives": self.table})
+        self.table.applied = 6
+        self.part = SimpleNamespace(applied=6, shown=self.table)
         self.committed = {RESULTS: ResumePoint(40, 0)}
         self.consumer: Any = SimpleNamespace(assignment=lambda: set(self.ends), committed=self.committed)
         self.objectives = SimpleNamespace(parts={0: self.part}, recovered=True)
@@ -78,10 +79,10 @@ def test_what_this_worker_has_published_is_complete_once_its_table_was_told(stan
 
 def test_what_others_had_published_is_complete_once_the_tables_input_was_read_since(stand: Stand) -> None:
     assert stand.complete_to_ms() == 1_000
-    stand.part.applied = 5
+    stand.table.applied = 5
     stand.look_twice()
     assert stand.complete_to_ms() == 1_000
-    stand.part.applied = 6
+    stand.table.applied = 6
     stand.look_twice()
     assert stand.complete_to_ms() == NOW_MS
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from streams.core.rollup import CELL_ROWS
 from streams.core.series import SeriesIndex
 from streams.core.slices import HOURS, MINUTES, ON_TIME, SECONDS, TIERS, Tier
-from streams.core.table import Heading, NotCaughtUpError, SloTable
+from streams.core.summaries import NotCaughtUpError
+from streams.core.table import Heading, SloTable
 from streams.engine.page_heads import Origin
 from streams.engine.pages import OPEN, PartPages, chunk_part, load, page_key, write_chunk, write_open
 

@@ -5,7 +5,8 @@ from unittest import mock
 
 import pytest
 
-from streams.core.table import Heading, NotCaughtUpError, SloTable
+from streams.core.summaries import NotCaughtUpError
+from streams.core.table import Heading, SloTable
 from streams.engine import partials
 from tests.unit.exactness import LEVELS, PROMISES, draw_log, frontier_of, recompute
 from tests.unit.exactness_parts import OBJECTIVES, Owner, StateLostError, rows_of
