@@ -148,7 +148,7 @@ class Source:
 
     async def read_again(
         self, topic: str, partition: int, first: int, last: int, wanted: Callable[[], bool]
-    ) -> Chunk | None:
+    ) -> Chunk | RawChunk | None:
         """The records from `first` to `last` that the log still holds; None when there is none.
 
         Raises KafkaError, and GivenUpError unless `wanted()`.
