@@ -3,7 +3,7 @@
 A real Kafka, `fleetbeat worker`, `fleetbeat archive` with its embedded store and `fleetbeat simulate`, all on this
 machine; each node sends a heartbeat every 30 s, 66,667 a second. Once the whole fleet is known and nobody is behind,
 the time begins; every two seconds all are asked how far they are and how much memory and processor time they have used.
-At the end nothing may be left over: the worker must have counted each record once, and ClickHouse hold each offset once.
+At the end the worker must have counted each record once, and ClickHouse hold each offset once.
 
 Lag is in seconds of traffic: of the two topics the one that is further behind, in records, over what arrives in a
 second. It grows when it was more than a second longer in the last third of the time than in the first, on average.
@@ -16,9 +16,8 @@ import shutil
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,10 @@ import polars as pl
 import psutil
 
 from infra.kafka import LocalKafka
-from infra.local.children import Child, fleetbeat, unready
 from infra.local.figures import total
 from infra.state import pick_port
 from infra.topics import run_apply
+from tests.bench.archive import ArchiveProcess, archive_process
 from tests.bench.liveness import memory_mb, say, up
 from tests.bench.plots.lines import Panel, draw
 from tests.bench.recovery import (
@@ -40,6 +39,7 @@ from tests.bench.recovery import (
     RESULTS_PER_S,
     TOPICS,
     caught_up,
+    lags,
     option,
     settled,
     simulate,
@@ -48,48 +48,12 @@ from tests.integration.worker_process import Promise, WorkerProcess, eventually,
 
 MINUTES = 10
 SAMPLE_S = 2.0
-TABLES = dict(zip(TOPICS, ("heartbeats", "probe_results"), strict=True))
+LAGS = {"worker": "fleetbeat_consumer_lag_records", "archive": "fleetbeat_archive_lag_records"}
+COUNTED = ("fleetbeat_heartbeats_total", "fleetbeat_rollup_events_total")
 # In the topics and, while parts are merged, twice in the store.
 DISK_BYTES_A_RECORD = 150
 FLOORS = {"worker_lag_growth_s": 1.0, "archive_lag_growth_s": 1.0, "worker_memory_mb": 1_500, "sent_share": 0.99}
 _AT_LEAST = {"sent_share"}
-_LOCAL = "127.0.0.1"
-
-
-class Archive:
-    """`fleetbeat archive` on a store of its own."""
-
-    def __init__(self, brokers: str, folder: Path) -> None:
-        self.store = folder / "store"
-        self._sql, self._metrics = (pick_port(None, None, "the archive") for _ in range(2))
-        places = ("--listen", f"{_LOCAL}:{self._sql}", "--metrics", f"{_LOCAL}:{self._metrics}")
-        command = fleetbeat("archive", "--brokers", brokers, "--store", self.store, *places)
-        self.child = Child("archive", command, folder / "archive.log", grace_s=60)
-
-    def await_ready(self) -> None:
-        self.child.await_ready(lambda: unready(f"http://{_LOCAL}:{self._metrics}/-/ready"), PATIENCE_S)
-
-    def metrics(self) -> str:
-        with urllib.request.urlopen(f"http://{_LOCAL}:{self._metrics}/metrics", timeout=5) as answer:
-            return str(answer.read().decode())
-
-    def lags(self) -> dict[str, int]:
-        """Records of each topic that are in the log and not yet in the store."""
-        text = self.metrics()
-        return {topic: total(text, f'fleetbeat_archive_lag_records{{topic="{topic}"}}') for topic in TOPICS}
-
-    def census(self, topic: str) -> tuple[int, int]:
-        """Rows of a topic's table, and different offsets; a partition at a time, as all at once need more memory."""
-        rows = offsets = 0
-        for partition in range(PARTITIONS):
-            query = f"SELECT count(), uniqExact(kafka_offset) FROM {TABLES[topic]} WHERE kafka_partition = {partition}"  # noqa: S608 - our own names
-            found = self.sql(query).split()
-            rows, offsets = rows + int(found[0]), offsets + int(found[1])
-        return rows, offsets
-
-    def sql(self, query: str) -> str:
-        with urllib.request.urlopen(f"http://{_LOCAL}:{self._sql}/", query.encode(), timeout=120) as answer:
-            return str(answer.read().decode())
 
 
 def main(
@@ -127,16 +91,20 @@ def measure(
     arriving = dict(zip(TOPICS, (nodes / INTERVAL_S, rate), strict=True))
     with (
         WorkerProcess(kafka.bootstrap, root, objectives, options=limits) as worker,
-        _archive(kafka.bootstrap, root) as archive,
+        archive_process(kafka.bootstrap, root) as archive,
     ):
         worker.start().await_ready()
-        archive.await_ready()
+        archive.await_path("/-/ready")
         fleet = simulate(kafka.bootstrap, nodes, rate)
         try:
             eventually(lambda: up(worker) > 0.99 * nodes, "fleet that is up", PATIENCE_S)
             few = {topic: int(count) for topic, count in arriving.items()}
             eventually(lambda: caught_up(worker, few), "worker without lag", PATIENCE_S)
-            eventually(lambda: _behind_s(archive.lags(), arriving) < 2 * SAMPLE_S, "archive without lag", PATIENCE_S)
+            eventually(
+                lambda: _behind_s(_lags(archive.metrics(), LAGS["archive"]), arriving) < 2 * SAMPLE_S,
+                "archive without lag",
+                PATIENCE_S,
+            )
             pids = {"worker": worker.child.pid, "archive": archive.child.pid, "broker": kafka.pid, "fleet": fleet.pid}
             samples = pl.DataFrame(list(_watch(worker, archive, pids, arriving, 60 * minutes)))
         finally:
@@ -148,20 +116,28 @@ def measure(
         figures = {"nodes": nodes, "minutes": minutes, **_summary(samples, sent, sum(arriving.values()))}
         figures |= {"worker_memory_mb": memory_mb(worker)}
         say(figures)
-        eventually(lambda: not sum(_worker_lags(worker).values()), "end of the log in the worker", PATIENCE_S)
-        eventually(lambda: not sum(archive.lags().values()), "end of the log in the archive", PATIENCE_S)
+        eventually(lambda: not sum(lags(worker).values()), "end of the log in the worker", PATIENCE_S)
+        eventually(
+            lambda: not sum(_lags(archive.metrics(), LAGS["archive"]).values()),
+            "end of the log in the archive",
+            PATIENCE_S,
+        )
         counted = settled(worker, sent)
         for topic, what in zip(TOPICS, ("heartbeats", "results"), strict=True):
             rows, offsets = archive.census(topic)
             faults = (counted[what] - sent[what], sent[what] - offsets, rows - offsets)
             figures |= {what: sent[what]}
             figures |= {f"{what}_{fault}": count for fault, count in zip(_FAULTS, faults, strict=True)}
-            figures[f"{what}_bytes_a_row"] = _bytes_a_row(archive, topic)
+            figures[f"{what}_bytes_a_row"] = archive.bytes_a_row(topic)
     return figures, samples
 
 
 def _watch(
-    worker: WorkerProcess, archive: Archive, pids: Mapping[str, int], arriving: Mapping[str, float], seconds: float
+    worker: WorkerProcess,
+    archive: ArchiveProcess,
+    pids: Mapping[str, int],
+    arriving: Mapping[str, float],
+    seconds: float,
 ) -> Iterator[dict[str, float]]:
     """A row every SAMPLE_S: seconds of lag, records so far, MB and seconds of processor time of each process."""
     processes = {name: psutil.Process(pid) for name, pid in pids.items()}
@@ -174,19 +150,13 @@ def _watch(
         worker_text, archive_text = worker.get("/metrics")[1], archive.metrics()
         if not worker_text:
             continue  # it did not answer in time
-        row = {
+        row: dict[str, float] = {
             "at_s": at_s,
-            "counted": total(worker_text, "fleetbeat_heartbeats_total")
-            + total(worker_text, "fleetbeat_rollup_events_total"),
+            "counted": sum(total(worker_text, name) for name in COUNTED),
             "stored": total(archive_text, "fleetbeat_archive_rows_total"),
         }
-        for name, text, metric in (
-            ("worker", worker_text, "fleetbeat_consumer_lag_records"),
-            ("archive", archive_text, "fleetbeat_archive_lag_records"),
-        ):
-            row[f"{name}_lag_s"] = _behind_s(
-                {topic: total(text, f'{metric}{{topic="{topic}"}}') for topic in TOPICS}, arriving
-            )
+        for name, text in (("worker", worker_text), ("archive", archive_text)):
+            row[f"{name}_lag_s"] = _behind_s(_lags(text, LAGS[name]), arriving)
         for name, process in processes.items():
             times = process.cpu_times()
             row |= {f"{name}_mb": process.memory_info().rss / (1 << 20), f"{name}_cpu_s": times.user + times.system}
@@ -217,18 +187,12 @@ def _summary(samples: pl.DataFrame, sent: Mapping[str, Any], asked_per_s: float)
 
 
 def _picture(samples: pl.DataFrame, nodes: int, rate: int) -> str:
-    step = pl.col("at_s").diff()
-    # Rates over ten seconds: both store and count in steps.
-    wide = samples.with_columns(
-        [
-            (pl.col(what).diff(5) / pl.col("at_s").diff(5)).fill_null(strategy="backward")
-            for what in ("counted", "stored")
-        ]
-        + [
-            (pl.col(f"{name}_cpu_s").diff() / step).rolling_mean(5, min_samples=1).fill_null(strategy="backward")
-            for name in ("worker", "archive", "broker", "fleet")
-        ]
-    )
+    def rate_of(column: str, over: int) -> pl.Expr:
+        return (pl.col(column).diff(over) / pl.col("at_s").diff(over)).fill_null(strategy="backward")
+
+    used = [f"{name}_cpu_s" for name in ("worker", "archive", "broker", "fleet")]
+    # Both count and store in steps, so over ten seconds.
+    wide = samples.with_columns(rate_of(column, 5) for column in ("counted", "stored", *used))
 
     def lines(what: str, *names: str) -> dict[str, list[float]]:
         return {name: wide[f"{name}_{what}"].to_list() for name in names}
@@ -249,18 +213,8 @@ def _behind_s(lags: Mapping[str, int], arriving: Mapping[str, float]) -> float:
     return max(lags[topic] / arriving[topic] for topic in TOPICS)
 
 
-def _worker_lags(worker: WorkerProcess) -> dict[str, int]:
-    text = worker.get("/metrics")[1] or ""
-    return (
-        {topic: total(text, f'fleetbeat_consumer_lag_records{{topic="{topic}"}}') for topic in TOPICS}
-        if text
-        else {"": 1}
-    )
-
-
-def _bytes_a_row(archive: Archive, topic: str) -> float:
-    parts = f"SELECT sum(bytes_on_disk) / sum(rows) FROM system.parts WHERE active AND table = '{TABLES[topic]}'"  # noqa: S608 - our own names
-    return round(float(archive.sql(parts)), 1)
+def _lags(text: str, metric: str) -> dict[str, int]:
+    return {topic: total(text, f'{metric}{{topic="{topic}"}}') for topic in TOPICS}
 
 
 def _require_disk(root: Path, minutes: float, nodes: int, rate: int) -> None:
@@ -268,15 +222,6 @@ def _require_disk(root: Path, minutes: float, nodes: int, rate: int) -> None:
     wanted, free = int(records * DISK_BYTES_A_RECORD), shutil.disk_usage(root).free
     if free < wanted:
         raise RuntimeError(f"{root}: {free >> 20:,} MB free; expected {wanted >> 20:,} MB for {records:,.0f} records")
-
-
-@contextmanager
-def _archive(brokers: str, folder: Path) -> Iterator[Archive]:
-    archive = Archive(brokers, folder)
-    try:
-        yield archive
-    finally:
-        archive.child.stop()
 
 
 def _words(name: str, usual: str) -> str:
