@@ -30,10 +30,10 @@ class Limits:
     `batch_records`. A lane holds at most `records` or `bytes` and one poll more, beside the batch being stored.
     """
 
-    enough_records: int = 50_000
+    enough_records: int = 100_000
     batch_records: int = 100_000
-    wait_s: float = 0.5
-    records: int = 100_000
+    wait_s: float = 1.0
+    records: int = 200_000
     bytes: int = 64 << 20
 
 

@@ -68,7 +68,7 @@ def main(
                 run_apply(kafka.bootstrap, PARTITIONS, local=True)
             figures, samples = measure(kafka, root, minutes, nodes, rate)
     if plot:
-        Path(plot).write_text(_picture(samples, nodes, rate), encoding="utf-8")
+        Path(plot).write_text(picture(samples, nodes, rate), encoding="utf-8")
     exact = not any(figures[f"{what}_{fault}"] for what in ("heartbeats", "results") for fault in _FAULTS)
     kept = [figures[name] >= floor if name in _AT_LEAST else figures[name] <= floor for name, floor in FLOORS.items()]
     if not json:
@@ -113,7 +113,7 @@ def measure(
         if fleet.returncode:
             raise RuntimeError(f"fleetbeat simulate ended with {fleet.returncode}; expected 0")
         sent = json_format.loads(out.splitlines()[-1])
-        figures = {"nodes": nodes, "minutes": minutes, **_summary(samples, sent, sum(arriving.values()))}
+        figures = {"nodes": nodes, "minutes": minutes, **summary(samples, sent, sum(arriving.values()))}
         figures |= {"worker_memory_mb": memory_mb(worker)}
         say(figures)
         eventually(lambda: not sum(lags(worker).values()), "end of the log in the worker", PATIENCE_S)
@@ -165,7 +165,7 @@ def _watch(
         yield row
 
 
-def _summary(samples: pl.DataFrame, sent: Mapping[str, Any], asked_per_s: float) -> dict[str, Any]:
+def summary(samples: pl.DataFrame, sent: Mapping[str, Any], asked_per_s: float) -> dict[str, Any]:
     """What the samples say, without exactness."""
     first, last = samples.row(0, named=True), samples.row(-1, named=True)
     seconds = last["at_s"] - first["at_s"]
@@ -186,7 +186,9 @@ def _summary(samples: pl.DataFrame, sent: Mapping[str, Any], asked_per_s: float)
     return figures
 
 
-def _picture(samples: pl.DataFrame, nodes: int, rate: int) -> str:
+def picture(samples: pl.DataFrame, nodes: int, rate: int) -> str:
+    """The samples over time, as an SVG."""
+
     def rate_of(column: str, over: int) -> pl.Expr:
         return (pl.col(column).diff(over) / pl.col("at_s").diff(over)).fill_null(strategy="backward")
 

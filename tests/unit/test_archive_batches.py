@@ -42,7 +42,7 @@ def test_the_topics_of_nodes_come_as_batches() -> None:
     assert [topic for topic, route in ROUTES.items() if route.raw] == ["probe-results", "heartbeats"]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(st.lists(MIXES.filter(len), min_size=1, max_size=3), st.integers(0, 9), st.data())
 def test_batches_and_records_are_stored_alike(mixes: list[list[Row]], skip: int, data: st.DataObject) -> None:
     """Each mix is a partition; the archive may go on in the middle of a batch."""
