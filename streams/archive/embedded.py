@@ -35,7 +35,7 @@ _USERS = """<clickhouse>
     </default></users>
 </clickhouse>
 """
-# Merges wait for everything else that wants a processor. Parts are merged when ten times the largest have come together,
+# Merges wait for everything else that wants a processor. Parts are merged when together they are ten times the largest,
 # not five: each row is written over fewer times, for a few more parts to look into.
 _ENGINE = """<clickhouse>
     <max_server_memory_usage>{memory_cap_bytes}</max_server_memory_usage>
