@@ -80,6 +80,10 @@ class ArchiveProcess:
         parts = f"FROM system.parts WHERE active AND table = '{TABLES[topic]}'"
         return round(float(self.sql(f"SELECT sum(bytes_on_disk) / sum(rows) {parts}")), 1)
 
+    def merged_rows(self) -> int:
+        """Rows that merges have written since the start, of all tables."""
+        return int(self.sql("SELECT sum(value) FROM system.events WHERE event = 'MergedRows'"))
+
     def sql(self, query: str) -> str:
         """The answer, tabs between columns."""
         with urllib.request.urlopen(f"http://{_LOCAL}:{self._sql}/", query.encode(), timeout=120) as answer:
@@ -160,6 +164,7 @@ def drain(brokers: str, root: Path, sent: dict[str, int]) -> dict[str, Any]:
             "memory_mb": memory_mb,
             "start_to_stored_s": round(samples[-1].at_s - begun_s, 1),
         }
+        figures["merged_a_row"] = round(archive.merged_rows() / rows, 1)
         for topic, table in TABLES.items():
             there, offsets = archive.census(topic)
             figures |= {f"{table}_missing": sent[topic] - offsets, f"{table}_twice": there - offsets}

@@ -122,6 +122,7 @@ def measure(
             "end of the log in the archive",
             PATIENCE_S,
         )
+        figures["archive_merged_a_row"] = round(archive.merged_rows() / (sent["heartbeats"] + sent["results"]), 1)
         counted = settled(worker, sent)
         for topic, what in zip(TOPICS, ("heartbeats", "results"), strict=True):
             rows, offsets = archive.census(topic)
