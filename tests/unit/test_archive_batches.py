@@ -1,5 +1,6 @@
 """The broker's batches make the same rows, plans and rejects in the archive as their records one by one."""
 
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -21,17 +22,16 @@ from tests.unit.test_blocks_poison import GOOD, MIXES, Row, row_of
 NOW = 1_767_225_600_000
 ROUTES = {route.topic: route for route in routes()}
 RESULTS = ROUTES["probe-results"]
-Kept = ConsumerRecord[bytes, bytes]
 
 
-def kept(rows: list[Row], times: list[int], partition: int = 0, first: int = 0) -> list[Kept]:
+def kept(rows: list[Row], times: list[int], partition: int = 0, first: int = 0) -> list[Any]:
     return [
-        ConsumerRecord("probe-results", partition, offset, time, 1, key, value, None, 0, 0, ())  # type: ignore[arg-type]
+        ConsumerRecord("probe-results", partition, offset, time, 1, key, value, None, 0, 0, ())
         for offset, ((key, value), time) in enumerate(zip(rows, times, strict=True), first)
     ]
 
 
-def raw(records: list[Kept], first: int) -> RawChunk:
+def raw(records: list[Any], first: int) -> RawChunk:
     """As a fetch from offset `first` gives them."""
     tp = TopicPartition("probe-results", records[0].partition)
     data = b"".join(bytes(batch.data) for batch in raw_batches(records))
@@ -56,7 +56,7 @@ def test_batches_and_records_are_stored_alike(mixes: list[list[Row]], skip: int,
         batched.append(raw(records, first))
         wanted = [record for record in records if record.offset >= first]
         columns = zip(*((each.offset, each.timestamp, each.key, each.value) for each in wanted), strict=True)
-        listed.append(Chunk(partition, *map(list, columns)))  # type: ignore[arg-type]
+        listed.append(Chunk(partition, *map(list, columns)))
     shaper = Shaper(RESULTS)
     with patch.object(pieces, "WORTH_IT", data.draw(st.sampled_from([1, 3, 8]))):
         found, expected = shaper.shape(batched), shaper.shape(listed)
