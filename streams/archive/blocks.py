@@ -14,6 +14,7 @@ import pyarrow as pa
 from schemas.blocks import BlockReader
 from schemas.catalog import load_catalog
 from schemas.event_time import clamp
+from schemas.rules import KEYED_BY_NODE
 from streams.archive.plans import Plan
 from streams.pieces import partition_of, pieces_of, places_of, read_pieces
 from streams.raw import RawBatch
@@ -47,17 +48,18 @@ class Route:
 def routes() -> tuple[Route, ...]:
     """The archived topics; who reports unreadable records is the catalog's `validated_by`."""
     return (
-        _route("probe-results", "probe_results", raw=True),
-        _route("heartbeats", "heartbeats", raw=True),
+        _route("probe-results", "probe_results"),
+        _route("heartbeats", "heartbeats"),
         _route("node-states", "node_states", replacing=True),
         _route("slo-status", "slo_windows", replacing=True),
         _route("dead-letters", "dead_letters", replacing=True),
     )
 
 
-def _route(topic: str, table: str, *, replacing: bool = False, raw: bool = False) -> Route:
+def _route(topic: str, table: str, *, replacing: bool = False) -> Route:
     letters = topic not in _SILENT and load_catalog().topic(topic).validated_by == "archive"
-    return Route(topic, f"telemetry.{table}", replacing, letters, raw)
+    # What nodes say is most of the traffic, and of a topic that is never compacted.
+    return Route(topic, f"telemetry.{table}", replacing, letters, raw=topic in KEYED_BY_NODE)
 
 
 @dataclass(frozen=True, slots=True)
