@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,13 @@ import pyarrow as pa
 from schemas.blocks import BlockReader
 from schemas.catalog import load_catalog
 from schemas.event_time import clamp
+from schemas.rules import KEYED_BY_NODE
 from streams.archive.plans import Plan
+from streams.pieces import partition_of, pieces_of, places_of, read_pieces
+from streams.raw import RawBatch
 
 Ints = npt.NDArray[np.int64]
+_NONE: Ints = np.empty(0, np.int64)
 
 
 # A letter about one of these would only say that fleetbeat does not understand itself, round and round.
@@ -31,12 +36,14 @@ class Route:
 
     `replacing`: the table keeps one row a key, so that a doubtful batch is simply written again.
     `letters`: what cannot be read is sent to dead-letters by the archive.
+    `raw`: records come as the broker's batches.
     """
 
     topic: str
     table: str
     replacing: bool = False
     letters: bool = False
+    raw: bool = False
 
 
 def routes() -> tuple[Route, ...]:
@@ -53,7 +60,8 @@ def routes() -> tuple[Route, ...]:
 
 def _route(topic: str, table: str, *, replacing: bool = False) -> Route:
     letters = topic not in _SILENT and load_catalog().topic(topic).validated_by == "archive"
-    return Route(topic, f"telemetry.{table}", replacing, letters)
+    # What nodes say is most of the traffic, and of a topic that is never compacted.
+    return Route(topic, f"telemetry.{table}", replacing, letters, raw=topic in KEYED_BY_NODE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +74,49 @@ class Chunk:
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
 
+    def __len__(self) -> int:
+        return len(self.offsets)
+
     @property
-    def value_bytes(self) -> int:
+    def first(self) -> int:
+        """The lowest offset."""
+        return self.offsets[0]
+
+    @property
+    def next(self) -> int:
+        """The offset after the last record."""
+        return self.offsets[-1] + 1
+
+    @property
+    def held_bytes(self) -> int:
         """The size of all values."""
         return sum(map(len, filter(None, self.values)))
+
+
+@dataclass(frozen=True, slots=True)
+class RawChunk:
+    """The same as the broker's batches, at least one; the first may hold records before those that are wanted."""
+
+    partition: int
+    batches: Sequence[RawBatch]
+
+    def __len__(self) -> int:
+        return sum(batch.count for batch in self.batches)
+
+    @property
+    def first(self) -> int:
+        """The lowest offset that is wanted."""
+        return self.batches[0].first
+
+    @property
+    def next(self) -> int:
+        """The offset after the last record."""
+        return self.batches[-1].next_offset
+
+    @property
+    def held_bytes(self) -> int:
+        """The size of all batches, compressed."""
+        return sum(len(batch.data) for batch in self.batches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +134,9 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """Rows as the table has them, one plan a partition (in their order, also for partitions without rows)."""
+    """Rows as the table has them, of so many records, one plan a partition (in their order, also without rows)."""
 
+    records: int
     frame: pl.DataFrame
     plans: tuple[Plan, ...]
     rejected: tuple[Rejected, ...]
@@ -109,8 +157,29 @@ class Shaper:
             "dead-letters": _dead_letters,
         }[route.topic]
 
-    def shape(self, chunks: Sequence[Chunk]) -> Shaped:
-        """The rows of `chunks`, which hold each partition's records in offset order."""
+    def shape(self, chunks: Sequence[Chunk | RawChunk]) -> Shaped:
+        """The rows of `chunks`, all of one kind, which hold each partition's records in offset order.
+
+        Raises CorruptRecordException for batches that cannot be decompressed.
+        """
+        raw = [chunk for chunk in chunks if isinstance(chunk, RawChunk)]
+        return self._shape_batches(raw) if raw else self._shape_records(cast("Sequence[Chunk]", chunks))
+
+    def _shape_batches(self, chunks: Sequence[RawChunk]) -> Shaped:
+        pieces = [piece for chunk in chunks for piece in pieces_of(chunk.batches, chunk.first)]
+        read = read_pieces(self._reader, pieces)
+        places = [(_NONE, _NONE), *map(places_of, read.pieces)]
+        offsets, append_ms = (np.concatenate(column) for column in zip(*places, strict=True))
+        partitions = np.repeat([partition_of(piece) for piece in read.pieces], [len(piece) for piece in read.pieces])
+        origin = _Origin(partitions, offsets, append_ms)
+        frame = self._table_rows(origin.beside(read.frame))
+        rejected = tuple(
+            Rejected(reject.reason, reject.detail, at.partition, at.offset, at.timestamp, at.key, at.value)
+            for reject, at in zip(read.rejects, read.rejected, strict=True)
+        )
+        return Shaped(len(offsets), frame, _plans(self._topic, origin, frame), rejected)
+
+    def _shape_records(self, chunks: Sequence[Chunk]) -> Shaped:
         keys = list(chain.from_iterable(chunk.keys for chunk in chunks))
         values = list(chain.from_iterable(chunk.values for chunk in chunks))
         origin = _Origin(
@@ -134,7 +203,7 @@ class Shaper:
         rejected = tuple(
             Rejected(reason, detail, *rows.of(row), keys[row], values[row]) for row, reason, detail in sorted(found)
         )
-        return Shaped(frame, _plans(self._topic, origin, frame), rejected)
+        return Shaped(len(origin.offsets), frame, _plans(self._topic, origin, frame), rejected)
 
 
 def arrow_stream(frame: pl.DataFrame) -> bytes:

@@ -11,14 +11,15 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from streams.archive.blocks import Chunk
+from streams.archive.blocks import Chunk, RawChunk, Route
+from streams.raw import RawBatch, hand_on_raw
 
 LOG_APPEND_TIME = 1
 POLL_RECORDS = 20_000
 _RETRY_S = 1.0
 _log = structlog.get_logger(__name__)
 
-Records = Sequence[Any]  # of aiokafka.ConsumerRecord
+Records = Sequence[Any]  # of aiokafka.ConsumerRecord, or of RawBatch
 Partitions = Mapping[str, set[int]]
 
 
@@ -38,14 +39,16 @@ class Bounds:
     end: int
 
 
-def chunk_of(partition: int, records: Records) -> Chunk:
-    """The records as lists. Raises UnsuitableTopicError when their times are not the broker's."""
+def chunk_of(partition: int, records: Records) -> Chunk | RawChunk:
+    """Batches as they are, records as lists. Raises UnsuitableTopicError when their times are not the broker's."""
     first = records[0]
+    if isinstance(first, RawBatch):
+        for batch in records:
+            if not batch.append_time:
+                raise _not_append_time(batch.tp.topic, partition, batch.base_offset)
+        return RawChunk(partition, records)
     if first.timestamp_type != LOG_APPEND_TIME:
-        raise UnsuitableTopicError(
-            f"{first.topic}/{partition} at offset {first.offset}: the record has the producer's time; expected "
-            "message.timestamp.type=LogAppendTime: run `fleetbeat topics apply` before anything is produced"
-        )
+        raise _not_append_time(first.topic, partition, first.offset)
     return Chunk(
         partition,
         [record.offset for record in records],
@@ -55,12 +58,20 @@ def chunk_of(partition: int, records: Records) -> Chunk:
     )
 
 
+def _not_append_time(topic: str, partition: int, offset: int) -> UnsuitableTopicError:
+    return UnsuitableTopicError(
+        f"{topic}/{partition} at offset {offset}: the record has the producer's time; expected "
+        "message.timestamp.type=LogAppendTime: run `fleetbeat topics apply` before anything is produced"
+    )
+
+
 class Source:
     """One aiokafka consumer: of all partitions, or of those that the group gives it (`shared`)."""
 
-    def __init__(self, brokers: str, group: str, topics: Collection[str], *, shared: bool) -> None:
+    def __init__(self, brokers: str, group: str, routes: Collection[Route], *, shared: bool) -> None:
         self._brokers = brokers
-        self._topics = sorted(topics)
+        self._topics = sorted(route.topic for route in routes)
+        self._raw = frozenset(route.topic for route in routes if route.raw)
         self._shared = shared
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=brokers,
@@ -72,7 +83,9 @@ class Source:
             # a store that is down for long holds back polls; the partitions stay here meanwhile
             max_poll_interval_ms=3_600_000,
             rebalance_timeout_ms=60_000,
+            # a batch is collected for longer anyway: few large answers cost broker and client less than many small ones
             fetch_max_wait_ms=100,
+            fetch_min_bytes=1 << 20,
             max_poll_records=POLL_RECORDS,
         )
 
@@ -89,6 +102,7 @@ class Source:
             except KafkaError as error:
                 _log.warning("kafka-unreachable", brokers=self._brokers, error=repr(error), retry_s=_RETRY_S)
                 await asyncio.sleep(_RETRY_S)
+        hand_on_raw(self._consumer, self._raw)
         if self._shared:
             self._consumer.subscribe(topics=self._topics, listener=_Listener(assigned, revoked))
             return
@@ -101,7 +115,7 @@ class Source:
         await self._consumer.stop()
 
     async def poll(self, wanted: Iterable[TopicPartition]) -> dict[TopicPartition, Records]:
-        """Records of the wanted partitions (at least one), after 200 ms at the latest."""
+        """Records of the wanted partitions (at least one), or batches, after 200 ms at the latest."""
         return await self._consumer.getmany(*wanted, timeout_ms=200)  # type: ignore[no-any-return]
 
     async def bounds(self, topic: str, partitions: Collection[int]) -> dict[int, Bounds]:
@@ -134,7 +148,7 @@ class Source:
 
     async def read_again(
         self, topic: str, partition: int, first: int, last: int, wanted: Callable[[], bool]
-    ) -> Chunk | None:
+    ) -> Chunk | RawChunk | None:
         """The records from `first` to `last` that the log still holds; None when there is none.
 
         Raises KafkaError, and GivenUpError unless `wanted()`.

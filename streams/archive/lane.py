@@ -5,12 +5,13 @@ import contextlib
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, replace
+from math import inf
 
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.archive.blocks import KEPT_DAYS, Chunk, Rejected, Route
+from streams.archive.blocks import KEPT_DAYS, Chunk, RawChunk, Rejected, Route
 from streams.archive.consumer import Bounds, GivenUpError, Records, Source, UnsuitableTopicError, chunk_of
 from streams.archive.letters import DeadLetters
 from streams.archive.metrics import ArchiveMetrics
@@ -25,12 +26,14 @@ _log = structlog.get_logger(__name__)
 class Limits:
     """When a batch is stored, and how much may wait for it.
 
-    A lane holds at most `records` or `bytes` and one poll more, and the same again in the batch being stored.
+    A batch is stored when there are `enough_records`, or after `wait_s`; it takes what waits, up to about
+    `batch_records`. A lane holds at most `records` or `bytes` and one poll more, beside the batch being stored.
     """
 
-    enough_records: int = 50_000
-    wait_s: float = 0.5
-    records: int = 100_000
+    enough_records: int = 100_000
+    batch_records: int = 100_000
+    wait_s: float = 1.0
+    records: int = 200_000
     bytes: int = 64 << 20
 
 
@@ -58,7 +61,7 @@ class Lane:
         self._wanted: set[int] = set()
         self._expected: dict[int, int] = {}
         self._gaps: dict[int, int] = {}
-        self._waiting: deque[Chunk] = deque()
+        self._waiting: deque[Chunk | RawChunk] = deque()
         self._records = 0
         self._bytes = 0
         self._since = 0.0
@@ -99,19 +102,18 @@ class Lane:
         expected = self._expected.get(partition)
         if expected is None:
             return
-        first = records[0].offset
-        if first < expected:
-            raise UnsuitableTopicError(_went_back(self.topic, partition, expected, first))
-        if first > expected:
-            self._gaps[partition] = expected
-        self._expected[partition] = records[-1].offset + 1
-        if not self._waiting:
-            self._since = time.monotonic()
         # as lists at once: aiokafka's record objects are several times the size of what they carry
         chunk = chunk_of(partition, records)
+        if chunk.first < expected:
+            raise UnsuitableTopicError(_went_back(self.topic, partition, expected, chunk.first))
+        if chunk.first > expected:
+            self._gaps[partition] = expected
+        self._expected[partition] = chunk.next
+        if not self._waiting:
+            self._since = time.monotonic()
         self._waiting.append(chunk)
-        self._records += len(records)
-        self._bytes += chunk.value_bytes
+        self._records += len(chunk)
+        self._bytes += chunk.held_bytes
         self._show_waiting()
         self._changed.set()
 
@@ -157,10 +159,16 @@ class Lane:
             return 0
         return self._since + self._limits.wait_s - time.monotonic()
 
-    def _take_waiting(self) -> list[Chunk]:
-        taken = list(self._waiting)
-        self._waiting.clear()
-        self._records = self._bytes = 0
+    def _take_waiting(self, most: float = inf) -> list[Chunk | RawChunk]:
+        """What came first, until it is `most` records or more."""
+        taken: list[Chunk | RawChunk] = []
+        count = 0
+        while self._waiting and count < most:
+            chunk = self._waiting.popleft()
+            taken.append(chunk)
+            count += len(chunk)
+            self._bytes -= chunk.held_bytes
+        self._records -= count
         self._show_waiting()
         return taken
 
@@ -172,7 +180,8 @@ class Lane:
         return term == self._term and (self._ends_at is None or time.monotonic() < self._ends_at)
 
     async def _store_waiting(self, term: int) -> None:
-        taken = sorted(self._take_waiting(), key=lambda chunk: chunk.partition)  # stable: offsets stay in order
+        taken = self._take_waiting(self._limits.batch_records)
+        taken.sort(key=lambda chunk: chunk.partition)  # stable: offsets stay in order
         shaped, letters = await self._storing.shape(taken)
         # before the plan: once a batch is planned and stored nobody looks at its records again
         await self._letters.send(letters, lambda: self._still(term))
@@ -180,7 +189,7 @@ class Lane:
         if term != self._term:
             return
         self.next.update({plan.partition: plan.last + 1 for plan in shaped.plans})
-        self._metrics.records.labels(self.topic).inc(sum(len(chunk.offsets) for chunk in taken))
+        self._metrics.records.labels(self.topic).inc(shaped.records)
         self._metrics.rows.labels(self.topic).inc(shaped.frame.height)
         self._metrics.batches.labels(self.topic).inc()
         self._count_rejected(shaped.rejected)

@@ -36,7 +36,7 @@ class Archive:
         self._metrics = metrics
         self._letters = DeadLetters(brokers)
         found = routes()
-        self._source = Source(brokers, group, [route.topic for route in found], shared=shared)
+        self._source = Source(brokers, group, found, shared=shared)
         self._lanes = {
             route.topic: Lane(route, connect, self._source, self._letters, metrics, limits or Limits())
             for route in found

@@ -10,7 +10,7 @@ from typing import TypeVar
 import structlog
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from streams.archive.blocks import Chunk, Route, Shaped, Shaper
+from streams.archive.blocks import Chunk, RawChunk, Route, Shaped, Shaper
 from streams.archive.consumer import GivenUpError
 from streams.archive.ingest import Ingest, StoreClient, UnsettledError
 from streams.archive.letters import letters_of
@@ -40,7 +40,7 @@ class Storing:
         self._client: StoreClient | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"archive-{route.topic}")
 
-    async def shape(self, chunks: Sequence[Chunk]) -> tuple[Shaped, list[Letter]]:
+    async def shape(self, chunks: Sequence[Chunk | RawChunk]) -> tuple[Shaped, list[Letter]]:
         """Rows and dead letters of the chunks."""
 
         def work() -> tuple[Shaped, list[Letter]]:

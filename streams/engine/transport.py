@@ -24,8 +24,8 @@ from faust.types import TP
 
 from streams.engine.commit_notes import Note
 from streams.engine.identities import Identities
-from streams.engine.raw import RawBatch, hand_on_raw
 from streams.engine.topic_ids import TopicIdentity
+from streams.raw import RawBatch, hand_on_raw
 
 LOG_APPEND_TIME = 1
 # Goes on while the machine sleeps, as the group's clock does.
@@ -98,7 +98,7 @@ class Poll(list[ConsumerRecord[bytes, bytes]]):
 
 
 class RawPoll:
-    """The same as batches (`streams.engine.raw`); its length is that of all records, also those ahead of `first`."""
+    """The same as batches (`streams.raw`); its length is that of all records, also those ahead of `first`."""
 
     def __init__(self, batches: Sequence[RawBatch], begin: int | None, first: int | None = None) -> None:
         self.batches = tuple(batches)

@@ -8,7 +8,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from streams.engine.raw import RawBatch, RawRecords
+from streams.raw import RawBatch, RawRecords
 
 LZ4 = 3
 

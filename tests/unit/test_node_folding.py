@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from schemas.catalog import load_catalog
 from schemas.codec import encode, frame
 from schemas.records import Heartbeat
+from streams import pieces
 from streams.core.liveness.admission import Limits
 from streams.core.liveness.table import NodeTable
 from streams.engine.transport import Poll, RawPoll
-from streams.processors import source_reading
 from streams.processors.node_clock import BrokerClock
 from streams.processors.node_folding import Letters, NodeFolder
 from streams.processors.node_parts import Part
@@ -103,7 +103,7 @@ def test_batches_and_records_make_the_same_tables(
             at[partition] += len(some)
             mixed.append(RawPoll(raw_batches(some), begin) if raw else Poll(some, begin))
             plain.append(Poll(some, begin))
-    with patch.object(source_reading, "WORTH_IT", worth_it):
+    with patch.object(pieces, "WORTH_IT", worth_it):
         assert folded(mixed) == folded(plain)
 
 

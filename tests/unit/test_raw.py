@@ -13,8 +13,8 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from streams.engine.raw import RawBatch, RawRecords, hand_on_raw
 from streams.engine.transport import NotAppendTimeError, Poll, RawPoll, require_append_time
+from streams.raw import RawBatch, RawRecords, hand_on_raw
 from tests.unit.raw_batches import message_set
 
 TP = TopicPartition("raw", 3)

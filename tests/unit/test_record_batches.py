@@ -20,8 +20,8 @@ from schemas.codec import encode
 from schemas.record_batches import RecordBatch, value_prefix
 from schemas.records import ProbeResult
 from schemas.sizes import long_sizes, sizes
+from streams import pieces
 from streams.engine.transport import Poll, RawPoll
-from streams.processors import source_reading
 from streams.processors.source_reading import SourceReader
 from tests.unit.raw_batches import raw_batches
 from tests.unit.test_blocks_poison import GOOD, MIXES, Row, row_of
@@ -61,7 +61,7 @@ def test_batches_and_records_are_read_alike(
         listed.append(plain)
         at += len(rows)
     reader = SourceReader(TOPIC, COLUMNS)
-    with patch.object(source_reading, "WORTH_IT", data.draw(st.sampled_from([1, 1, 3, 8]))):
+    with patch.object(pieces, "WORTH_IT", data.draw(st.sampled_from([1, 1, 3, 8]))):
         found, wanted = reader.read(batched), reader.read(listed)
     assert found.frame.equals(wanted.frame)
     assert found.rejects == wanted.rejects or [(r.reason, r.detail) for r in found.rejects] == [

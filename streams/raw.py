@@ -30,11 +30,15 @@ _CODEC, _APPEND_TIME, _CONTROL = 7, 8, 32
 
 @dataclass(frozen=True, slots=True)
 class RawBatch:
-    """Consecutive records; `count` of them, or fewer where compaction has taken some out."""
+    """Consecutive records; `count` of them, or fewer where compaction has taken some out.
+
+    `first`: the fetch asked for records from here on, which lies inside the batch when a seek has gone there.
+    """
 
     tp: TopicPartition
     data: memoryview
     base_offset: int
+    first: int
     next_offset: int
     count: int
     attributes: int
@@ -99,12 +103,14 @@ class RawRecords:
             data = self._data[self._at : end]
             if form != _FORMAT or calc_crc32c(data[_CHECKED_FROM:]) != crc:
                 message = f"{self._tp}: batch {base} has format {form}, or a wrong checksum; expected format {_FORMAT}"
+                self._at = len(self._data)  # nothing more of this answer: whoever goes on asks the broker again
                 raise CorruptRecordException(message)
             self._at = end
-            wanted = base + last >= self.next_fetch_offset
+            first = max(base, self.next_fetch_offset)
+            wanted = base + last >= first
             self.next_fetch_offset = max(self.next_fetch_offset, base + last + 1)
             if wanted and not attributes & _CONTROL and count > 0:
-                return RawBatch(self._tp, data, base, base + last + 1, count, attributes, time_ms)
+                return RawBatch(self._tp, data, base, first, base + last + 1, count, attributes, time_ms)
         raise StopIteration
 
 
