@@ -28,7 +28,7 @@ settings.register_profile("any-machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any-machine")
 
 HEAP_MB = 320
-DELETION_DEADLINE_S = 20.0
+DELETION_DEADLINE_S = 90.0
 
 MakeTopics = Callable[[int], LocalKafka]
 

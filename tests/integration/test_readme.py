@@ -17,12 +17,12 @@ from infra.local.check import report
 from infra.local.children import child_environment, fleetbeat
 from infra.oracle.judge import Verdict
 from infra.oracle.ledger import Ledger, Names, Results
-from infra.state import pick_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-READY_TIMEOUT_S = 110.0
-ANSWER_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 200.0
+ANSWER_TIMEOUT_S = 120.0
 GAP = "…"
 WELCOMED = "Ctrl-C stops everything."
 
@@ -30,7 +30,7 @@ _NO_NUMBERS, _NO_NAMES = np.empty(0, np.int64), Names(np.empty(0, np.int32), ())
 _NO_RESULTS = Results(_NO_NUMBERS, _NO_NUMBERS, np.empty(0, np.bool_), *[_NO_NAMES] * 4)
 NOTHING_SENT = Ledger(frozenset(), frozenset(), _NO_RESULTS, seed=0)
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Live:
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("readme")
-    ports = {name: pick_port(None, None, name) for name in ("kafka", "worker", "sql")}
+    ports = {name: free_port() for name in ("kafka", "worker", "sql")}
     flags = [f"--{name}-port={port}" for name, port in ports.items()]
     command = fleetbeat("up", "--nodes=300", "--state", folder / "state", *flags)
     log = folder / "up.log"
@@ -97,7 +97,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         yield Live(said, {usual[name]: f"127.0.0.1:{port}" for name, port in ports.items()})
     finally:
         up.send_signal(signal.SIGINT)
-        assert up.wait(60) == 0, log.read_text()
+        assert up.wait(100) == 0, log.read_text()
 
 
 def test_up_says_what_is_shown(live: Live) -> None:

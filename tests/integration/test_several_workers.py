@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ def pair(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         second.start()
         fleet.start()
         traffic.start()
-        eventually(lambda: all(map(kept, (first, second))), "sharing", 40)
+        eventually(lambda: all(map(kept, (first, second))), "sharing")
         time.sleep(2)
         traffic.end()
         fleet.end()
@@ -124,9 +125,9 @@ def all_nodes(worker: WorkerProcess) -> list[dict[str, Any]]:
 
 def the_log_is_answered_by(pair: Pair, worker: WorkerProcess) -> None:
     """Every view, of every key."""
-    eventually(lambda: not slices_differ(pair, worker), f"{slices_differ(pair, worker)[:3]}", 30)
+    eventually(lambda: not slices_differ(pair, worker), f"{slices_differ(pair, worker)[:3]}")
     known = pair.known
-    eventually(lambda: (worker.get("/api/v1/fleet")[1] or {}).get("known") == NODES, "all nodes", 20)
+    eventually(lambda: worker.told("/api/v1/fleet").get("known") == NODES, "all nodes")
     assert [node["node_id"] for node in all_nodes(worker)] == sorted(known)
     for node_id, node in known.items():
         status, answer = worker.get(f"/api/v1/nodes/{node_id}")
@@ -174,12 +175,17 @@ def test_a_question_is_passed_on_once(pair: Pair) -> None:
 def test_answers_are_complete_up_to_now_though_nobody_writes(pair: Pair) -> None:
     """Also where partitions that only the other worker reads have not had a record for long, or never."""
     time.sleep(PROMPT_MS / 1_000)
+
+    def prompt(worker: WorkerProcess, promise: Promise) -> bool:
+        answer = worker.told(f"/api/v1/slos/{promise.id}")
+        stale_ms, judged_to_ms = answer.get("staleness_ms", -1), answer.get("judged_to_ms") or 0
+        return 0 <= stale_ms < PROMPT_MS and judged_to_ms > now_ms() - 2 * PROMPT_MS
+
     for worker in pair.both:
         for promise in PROMISES:
-            status, answer = worker.get(f"/api/v1/slos/{promise.id}")
-            assert status == 200
-            assert 0 <= answer["staleness_ms"] < PROMPT_MS, answer
-            assert answer["judged_to_ms"] > now_ms() - 2 * PROMPT_MS
+            eventually(
+                partial(prompt, worker, promise), f"prompt answer: {worker.told(f'/api/v1/slos/{promise.id}')}", 30
+            )
 
 
 def test_marks_of_transactions_are_nothing_to_wait_for(pair: Pair) -> None:
@@ -194,12 +200,12 @@ def test_marks_of_transactions_are_nothing_to_wait_for(pair: Pair) -> None:
     begun_ms = now_ms()
 
     def caught_up() -> bool:
-        answers = [worker.get(f"/api/v1/slos/{promise.id}")[1] for worker in pair.both for promise in PROMISES]
-        fleets = [worker.get("/api/v1/fleet")[1] for worker in pair.both]
-        return all(answer["complete_to_ms"] > begun_ms + 3_000 for answer in [*answers, *fleets])
+        paths = [*(f"/api/v1/slos/{promise.id}" for promise in PROMISES), "/api/v1/fleet"]
+        answers = [worker.told(path) for worker in pair.both for path in paths]
+        return all(answer.get("complete_to_ms", 0) > begun_ms + 3_000 for answer in answers)
 
-    eventually(caught_up, "completeness beyond the marks", 20)
-    eventually(lambda: all(w.metric("fleetbeat_consumer_lag_records") == 0 for w in pair.both), "no lag", 10)
+    eventually(caught_up, "completeness beyond the marks")
+    eventually(lambda: all(w.metric("fleetbeat_consumer_lag_records") == 0 for w in pair.both), "no lag")
 
 
 @pytest.fixture
@@ -222,9 +228,8 @@ def test_who_does_not_answer_is_named(pair: Pair, frozen: WorkerProcess) -> None
     assert pair.first.get("/api/v1/fleet")[0] == 503
 
 
-@pytest.mark.timeout(120)
 def test_who_is_left_answers_about_everything(pair: Pair) -> None:
-    eventually(lambda: all(map(kept, pair.both)), "sharing", 40)
+    eventually(lambda: all(map(kept, pair.both)), "sharing")
     pair.second.kill()
     statuses: set[int] = set()
 
@@ -232,6 +237,6 @@ def test_who_is_left_answers_about_everything(pair: Pair) -> None:
         statuses.update(pair.first.get(path)[0] for path in ("/api/v1/fleet", f"/api/v1/slos/{PROMISES[0].id}"))
         return len(kept(pair.first)) == len(PROMISES)
 
-    eventually(all_kept, "takeover", 60)
+    eventually(all_kept, "takeover")
     assert statuses <= {200, 503}
     the_log_is_answered_by(pair, pair.first)

@@ -14,9 +14,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from infra.kafka import LocalKafka
 from infra.local.children import child_environment, fleetbeat
-from infra.state import pick_port
 from tests.conftest import drop_topics
 from tests.integration.worker_process import (
+    READY_S,
     SOURCE,
     Promise,
     Sender,
@@ -25,6 +25,7 @@ from tests.integration.worker_process import (
     probe_result,
     write_objectives,
 )
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -41,7 +42,7 @@ def ended(folder: Path, *options: str | Path, brokers: str = "127.0.0.1:1") -> t
     """Exit status and stderr of a worker that ends by itself."""
     command = fleetbeat("worker", "--brokers", brokers, "--state", folder / "state", *options)
     done = subprocess.run(
-        command, env=child_environment(), cwd=folder, capture_output=True, text=True, check=False, timeout=60
+        command, env=child_environment(), cwd=folder, capture_output=True, text=True, check=False, timeout=READY_S
     )
     assert done.stdout == ""
     return done.returncode, done.stderr
@@ -61,7 +62,7 @@ def administer(brokers: str, step: Callable[[AIOKafkaAdminClient], Awaitable[obj
 
 async def delete(admin: AIOKafkaAdminClient, topic: str) -> None:
     await admin.delete_topics([topic])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while topic in await admin.list_topics():  # noqa: ASYNC110 - the broker tells nobody
             await asyncio.sleep(0.05)
 
@@ -94,7 +95,7 @@ def test_addresses_that_are_not_loopback_are_refused(tmp_path: Path, objectives:
 
 
 def test_brokers_that_do_not_answer_are_named(tmp_path: Path, objectives: Path) -> None:
-    nobody = f"127.0.0.1:{pick_port(None, None, 'a test')}"
+    nobody = f"127.0.0.1:{free_port()}"
     status, said = ended(tmp_path, "--objectives", objectives, "--listen", "127.0.0.1:0", brokers=nobody)
     assert status == 1
     assert nobody in said.splitlines()[-1]
@@ -168,5 +169,5 @@ def test_a_free_port_is_taken_for_port_0_and_told(
             lines = [json.loads(line) for line in worker.log.read_text().splitlines() if '"views"' in line]
             return lines[0]["address"] if lines else None
 
-        worker.port = int(eventually(told, "address", 20).rpartition(":")[2])
+        worker.port = int(eventually(told, "address").rpartition(":")[2])
         worker.await_ready()

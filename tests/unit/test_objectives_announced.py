@@ -98,7 +98,7 @@ def test_what_stops_a_worker_is_heard_by_everybody_who_asks() -> None:
             await versions.announce(SECOND)
         assert versions.known() is None
         with pytest.raises(NewerWriterError):
-            await asyncio.wait_for(versions.follow(), 5)
+            await asyncio.wait_for(versions.follow(), 60)
 
     played(script)
 
@@ -109,7 +109,7 @@ def test_a_topic_that_was_emptied_stops_a_worker_and_a_new_one_begins_anew() -> 
         await versions.offer(FIRST, 0)
         topic.put(b"key 0", None)
         with pytest.raises(LogShrunkError, match="every set in objectives was deleted"):
-            await asyncio.wait_for(versions.follow(), 5)
+            await asyncio.wait_for(versions.follow(), 60)
         assert (await worker(topic).offer(SECOND, 0)).start_ms == 0
 
     played(script)
@@ -218,7 +218,7 @@ def test_a_worker_that_cannot_find_out_ends(monkeypatch: pytest.MonkeyPatch) -> 
         await asyncio.sleep(0.02)
         topic.now_ms += int(GIVE_UP_AFTER_S * 1_000)
         with pytest.raises(NotConfirmedError, match=r"could not be read to its end for 60 s \(KafkaConnectionError"):
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, 60)
 
     played(script)
 
