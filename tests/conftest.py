@@ -28,6 +28,7 @@ settings.register_profile("any-machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any-machine")
 
 HEAP_MB = 320
+START_S = 200.0
 DELETION_DEADLINE_S = 90.0
 
 MakeTopics = Callable[[int], LocalKafka]
@@ -35,7 +36,7 @@ MakeTopics = Callable[[int], LocalKafka]
 
 def new_broker(factory: pytest.TempPathFactory) -> LocalKafka:
     """A broker on a folder and a port of its own, not started."""
-    return LocalKafka(factory.mktemp("kafka"), port=free_port(), heap_mb=HEAP_MB)
+    return LocalKafka(factory.mktemp("kafka"), port=free_port(), heap_mb=HEAP_MB, start_timeout_s=START_S)
 
 
 @pytest.fixture(scope="session")

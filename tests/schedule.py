@@ -18,16 +18,16 @@ ROOT = Path(__file__).parents[1]
 COMPUTES_FIRST = "gw0"
 # About how many seconds files take that take long; it only has to be about right.
 SECONDS = {
-    "tests/integration/test_up.py": 150,
-    "tests/integration/test_liveness_restart.py": 110,
-    "tests/integration/test_agent_outage.py": 90,
+    "tests/integration/test_up.py": 110,
+    "tests/integration/test_liveness_restart.py": 75,
+    "tests/integration/test_agent_outage.py": 75,
     "tests/faults/test_rows.py": 80,
     "tests/integration/test_kafka_launcher.py": 70,
     "tests/integration/test_recreated_topics.py": 70,
     "tests/integration/test_dlq_crashes.py": 60,
     "tests/integration/test_archive_kafka.py": 60,
     "tests/integration/test_objective_versions.py": 58,
-    "tests/integration/test_readme.py": 50,
+    "tests/integration/test_readme.py": 65,
     "tests/integration/test_several_workers.py": 45,
     "tests/integration/test_liveness.py": 45,
     "tests/unit/test_liveness_exactness.py": 30,

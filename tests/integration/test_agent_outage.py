@@ -60,7 +60,7 @@ def test_kafka_away_at_the_start_loses_nothing_that_fits(broker: LocalKafka, tmp
 def test_a_broker_that_dies_under_load_costs_what_does_not_fit_and_the_next_heartbeat_tells_how_much(
     broker: LocalKafka, tmp_path: Path
 ) -> None:
-    small = SELF + "kafka: {buffer_records: 40, give_up_after_s: 3600}\n"
+    small = SELF.replace("0.5", "0.2") + "kafka: {buffer_records: 40, give_up_after_s: 3600}\n"
     with AgentProcess(tmp_path, broker.bootstrap, small) as agent:
         agent.start().await_ready()
         broker.kill()
