@@ -222,14 +222,14 @@ def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(
 ) -> None:
     assert run_apply(fresh_kafka.bootstrap, PARTITIONS, local=True) == 0
     with simulate(
-        fresh_kafka, "--unpaced", "--events", "1000000", "--nodes", "40", "--ledger", tmp_path / "sent"
+        fresh_kafka, "--unpaced", "--events", "500000", "--nodes", "40", "--ledger", tmp_path / "sent"
     ) as process:
         until(lambda: written(tmp_path / "sent") > 100_000, process)
         fresh_kafka.kill()
         fresh_kafka.start()
-        assert finish(process)["events"] == 1_000_000
+        assert finish(process)["events"] == 500_000
     assert read_ledger(tmp_path / "sent").finished
-    assert sum(_count(fresh_kafka.bootstrap)) == 1_000_000
+    assert sum(_count(fresh_kafka.bootstrap)) == 500_000
 
 
 def _count(bootstrap: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""`fleetbeat up` with everything real: it agrees with its ledger, sees what is wrong, and leaves nothing behind."""
+"""`fleetbeat up` with everything real, and its check: it agrees with its ledger, and sees what is wrong."""
 
 import asyncio
 import json
