@@ -90,17 +90,22 @@ def alive(worker: WorkerProcess) -> bool:
 def test_probe_results_created_anew_while_no_worker_runs(brokers: str, worker: WorkerProcess) -> None:
     """Events of one second stand in both topics: those of the second one have the smaller offsets."""
     ledger = Ledger(brokers)
-    moment = now_ms() + 4_000
-    ledger.send(400, moment)
-    ledger.note()
-    ledger.agrees(worker)
-    assert worker.stop() == 0
-    recreate(brokers, SOURCE)
-    ledger.send(60, moment)
-    ledger.note()
-    assert sum(entry.late for entry in ledger.counted) == 0, "too slow to say anything"
-    worker.start().await_ready()
-    ledger.agrees(worker)
+    for _ in range(4):
+        before = len(ledger.counted)
+        moment = now_ms() + 4_000
+        ledger.send(400, moment)
+        ledger.note()
+        ledger.agrees(worker)
+        assert worker.stop() == 0
+        recreate(brokers, SOURCE)
+        ledger.send(60, moment)
+        ledger.note()
+        worker.start().await_ready()
+        ledger.agrees(worker)
+        if not any(entry.late for entry in ledger.counted[before:]):
+            break
+    else:
+        pytest.fail("this machine takes longer for all that than a second stays open: nothing was proved")
     ledger.send(10, now_ms() + 2_000)
     ledger.note()
     ledger.agrees(worker)
