@@ -12,8 +12,10 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+import fleetbeat
 from infra.kafka import LocalKafka
-from infra.local.children import child_environment, fleetbeat
+from infra.local.children import child_environment
+from infra.local.children import fleetbeat as command_of
 from tests.conftest import drop_topics
 from tests.integration.worker_process import (
     READY_S,
@@ -40,12 +42,21 @@ def objectives(tmp_path: Path) -> Path:
 
 def ended(folder: Path, *options: str | Path, brokers: str = "127.0.0.1:1") -> tuple[int, str]:
     """Exit status and stderr of a worker that ends by itself."""
-    command = fleetbeat("worker", "--brokers", brokers, "--state", folder / "state", *options)
+    command = command_of("worker", "--brokers", brokers, "--state", folder / "state", *options)
     done = subprocess.run(
         command, env=child_environment(), cwd=folder, capture_output=True, text=True, check=False, timeout=READY_S
     )
     assert done.stdout == ""
     return done.returncode, done.stderr
+
+
+def refused(capsys: pytest.CaptureFixture[str], folder: Path, *options: str | Path) -> tuple[int, str]:
+    """The same of one that is told before anything is started, so that it may be called in this process."""
+    command = ("worker", "--brokers", "127.0.0.1:1", "--state", folder / "state", *options)
+    status = fleetbeat.main([str(word) for word in command])
+    out, said = capsys.readouterr()
+    assert out == ""
+    return status, said
 
 
 def administer(brokers: str, step: Callable[[AIOKafkaAdminClient], Awaitable[object]]) -> None:
@@ -67,11 +78,13 @@ async def delete(admin: AIOKafkaAdminClient, topic: str) -> None:
             await asyncio.sleep(0.05)
 
 
-def test_a_bad_objectives_file_is_refused_with_every_place(tmp_path: Path, objectives: Path) -> None:
+def test_a_bad_objectives_file_is_refused_with_every_place(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, objectives: Path
+) -> None:
     text = objectives.read_text().replace("Occurrences", "Timeslices").replace("target: 0.99", "target: 99")
     objectives.write_text(text)
     lines = text.splitlines()
-    status, said = ended(tmp_path, "--objectives", objectives)
+    status, said = refused(capsys, tmp_path, "--objectives", objectives)
     assert status == 2
     places = re.findall(rf"{re.escape(str(objectives))}:(\d+):(\d+): (\S+): (.*expected.*)", said)
     assert [field for _, _, field, _ in places] == ["spec.budgetingMethod", "spec.objectives.0.target"], said
@@ -80,15 +93,17 @@ def test_a_bad_objectives_file_is_refused_with_every_place(tmp_path: Path, objec
     assert "Traceback" not in said
 
 
-def test_a_missing_objectives_file_is_refused(tmp_path: Path) -> None:
-    status, said = ended(tmp_path, "--objectives", tmp_path / "none.yaml")
+def test_a_missing_objectives_file_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, said = refused(capsys, tmp_path, "--objectives", tmp_path / "none.yaml")
     assert (status, said.count("\n")) == (2, 1)
     assert "none.yaml: no such file" in said
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "127.0.0.1"])
-def test_addresses_that_are_not_loopback_are_refused(tmp_path: Path, objectives: Path, listen: str) -> None:
-    status, said = ended(tmp_path, "--objectives", objectives, "--listen", listen)
+def test_addresses_that_are_not_loopback_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, objectives: Path, listen: str
+) -> None:
+    status, said = refused(capsys, tmp_path, "--objectives", objectives, "--listen", listen)
     assert (status, said.count("\n")) == (2, 1), said
     assert listen in said
     assert "expected" in said
