@@ -1,27 +1,42 @@
 """Fixtures that need a real broker: the same launcher that `fleetbeat up` uses."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from hypothesis import HealthCheck, settings
 
 from infra.kafka import LocalKafka
-from infra.state import pick_port
 from infra.topics import run_apply
 from infra.topics.plan import SCHEMAS_TOPIC
 from schemas.catalog import load_catalog
+from tests.ports import free_port, keep_apart
+from tests.schedule import pytest_xdist_auto_num_workers, pytest_xdist_make_scheduler
+
+__all__ = ["pytest_xdist_auto_num_workers", "pytest_xdist_make_scheduler"]
+
+# A test's broker lives for a minute: the code that the second compiler makes costs more than it saves, by half of all
+# that a broker computes.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+keep_apart()
+# How long an example takes says something about the machine. In CI hypothesis draws the same examples each time;
+# elsewhere, and in `make long`, new ones.
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 HEAP_MB = 320
-DELETION_DEADLINE_S = 20.0
+START_S = 200.0
+DELETION_DEADLINE_S = 90.0
 
 MakeTopics = Callable[[int], LocalKafka]
 
 
 def new_broker(factory: pytest.TempPathFactory) -> LocalKafka:
     """A broker on a folder and a port of its own, not started."""
-    return LocalKafka(factory.mktemp("kafka"), port=pick_port(None, None, "a test"), heap_mb=HEAP_MB)
+    return LocalKafka(factory.mktemp("kafka"), port=free_port(), heap_mb=HEAP_MB, start_timeout_s=START_S)
 
 
 @pytest.fixture(scope="session")

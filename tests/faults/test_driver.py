@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.state import LOOPBACK, pick_port
+from infra.state import LOOPBACK
 from tests.faults.driver.outcome import Outcome, table, write
 from tests.faults.driver.proxy import Proxy
 from tests.integration.worker_process import eventually
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -41,13 +42,13 @@ def echo() -> Iterator[int]:
 
 @pytest.fixture
 def proxy(echo: int) -> Iterator[Proxy]:
-    with Proxy(pick_port(None, None, "a test"), echo) as proxy:
+    with Proxy(free_port(), echo) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def talk(proxy: Proxy) -> Iterator[socket.socket]:
-    with socket.create_connection((LOOPBACK, proxy.port), timeout=5) as talk:
+    with socket.create_connection((LOOPBACK, proxy.port), timeout=60) as talk:
         talk.sendall(b"hello")
         assert talk.recv(5) == b"hello"
         yield talk
@@ -61,7 +62,7 @@ def test_what_is_held_back_arrives_later(proxy: Proxy, talk: socket.socket, way:
     with pytest.raises(TimeoutError):
         talk.recv(3)
     proxy.held = frozenset()
-    talk.settimeout(5)
+    talk.settimeout(60)
     assert talk.recv(3) == b"one"
 
 
@@ -83,8 +84,8 @@ def test_a_reset_is_one_and_the_next_connection_works(proxy: Proxy, talk: socket
         except ConnectionResetError:
             return True
 
-    eventually(is_reset, "a reset", 5)
-    with socket.create_connection((LOOPBACK, proxy.port), timeout=5) as again:
+    eventually(is_reset, "a reset")
+    with socket.create_connection((LOOPBACK, proxy.port), timeout=60) as again:
         again.sendall(b"four")
         assert again.recv(4) == b"four"
 

@@ -9,10 +9,10 @@ from typing import Self, TypeVar
 
 from infra.local.children import Child, fleetbeat
 from infra.local.figures import total
-from infra.state import pick_port
 from schemas.codec import decode
 from schemas.records import Heartbeat, ProbeResult
-from tests.integration.worker_process import eventually, read_log
+from tests.integration.worker_process import ANSWER_S, READY_S, eventually, read_log
+from tests.ports import free_port
 
 NODE = "agent-node-é"
 # Something to probe that is there as long as the agent: its own port.
@@ -38,7 +38,7 @@ class AgentProcess:
     """One agent with a config of its own; it ends with the test."""
 
     def __init__(self, folder: Path, brokers: str, config: str = SELF, name: str = "agent") -> None:
-        self.port = pick_port(None, None, "a test")
+        self.port = free_port()
         self.log = folder / f"{name}.log"
         self.config = folder / f"{name}.yaml"
         self.config.write_text(
@@ -66,13 +66,13 @@ class AgentProcess:
         self._child = Child(self._name, [*self._command, *arguments], self.log, grace_s=30)
         return self
 
-    def await_ready(self, timeout_s: float = 60) -> Self:
+    def await_ready(self, timeout_s: float = READY_S) -> Self:
         self.child.await_ready(lambda: None if self.get("/-/ready")[0] == 200 else "not ready", timeout_s)
         return self
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and text of an answer; status 0 when there is none."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=3)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_S)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -88,7 +88,7 @@ class AgentProcess:
         kept = [line for line in page if all(f'{key}="{value}"' in line for key, value in labels.items())]
         return total("\n".join(kept), name)
 
-    def await_metric(self, name: str, least: float, timeout_s: float = 60, **labels: str) -> float:
+    def await_metric(self, name: str, least: float, timeout_s: float = READY_S, **labels: str) -> float:
         """Its value once it is at least `least`."""
 
         def enough() -> float | None:
@@ -106,7 +106,7 @@ class AgentProcess:
     def kill(self) -> None:
         """Kill -9, and wait for the end."""
         self.child.kill()
-        eventually(lambda: self.child.poll() is not None, "death", 10)
+        eventually(lambda: self.child.poll() is not None, "death")
 
 
 def records(brokers: str, topic: str, kind: type[R], wanted: Callable[[R], bool] = lambda _: True) -> list[R]:

@@ -57,7 +57,7 @@ class Server:
         data = sql.encode() if isinstance(sql, str) else sql
         request = Request(f"http://{self.address}{path}?{urlencode(asked)}", data, headers or {})
         try:
-            with urlopen(request, timeout=60) as found:  # noqa: S310
+            with urlopen(request, timeout=120) as found:  # noqa: S310
                 return Reply(found.status, None, dict(found.headers), found.read())
         except HTTPError as problem:
             with problem:
@@ -74,7 +74,7 @@ class Server:
             assert self.process.stdin is not None
             self.process.stdin.close()
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):

@@ -3,6 +3,7 @@
 import signal
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import pytest
 from aiokafka.partitioner import murmur2
@@ -10,7 +11,7 @@ from aiokafka.partitioner import murmur2
 from schemas.records import Heartbeat, Label, ProbeResult
 from tests.conftest import MakeTopics
 from tests.integration.agent_process import NODE, AgentProcess, boots, records
-from tests.integration.worker_process import eventually, read_log
+from tests.integration.worker_process import READY_S, eventually, read_log
 
 pytestmark = [pytest.mark.kafka]
 
@@ -41,12 +42,12 @@ def test_heartbeats_and_results_arrive_framed_keyed_and_numbered_and_a_stop_says
         (beats[0].boot_id, beats[0].boot_ts, 500)
     }
     assert (beats[0].region, beats[0].zone, beats[0].labels) == ("eu-1", "eu-1a", (Label("role", "test"),))
-    assert beats[0].ts - beats[0].boot_ts < 1_000
+    assert 0 <= beats[0].ts - beats[0].boot_ts < 30_000
     assert beats[0].cpu_permille is None
     assert all(0 <= (beat.memory_permille or -1) <= 1_000 for beat in beats)
     assert 0 <= (beats[-1].cpu_permille or 0) <= 1_000
     assert beats[-1].disk_permille is not None
-    assert all(400 < after.ts - before.ts < 900 for before, after in pairwise(beats[:-1]))
+    assert 400 < median(after.ts - before.ts for before, after in pairwise(beats[:-1])) < 900, "one may be held up"
 
     assert sorted([beat.seq for beat in beats] + [result.seq for result in results]) == list(
         range(len(beats) + len(results))
@@ -90,7 +91,7 @@ def test_usr1_says_at_once_that_the_node_drains_and_ctrl_c_ends_it_like_term(
         agent.signal(signal.SIGUSR1)
         agent.await_metric("fleetbeat_agent_records_acknowledged_total", 2, topic="heartbeats")
         agent.signal(signal.SIGINT)
-        eventually(lambda: agent.child.poll() is not None, "end", 15)
+        eventually(lambda: agent.child.poll() is not None, "end")
         assert agent.child.poll() == 0
     assert [beat.state for beat in beats_of(brokers)] == ["UP", "DRAINING", "GOODBYE"]
 
@@ -98,7 +99,7 @@ def test_usr1_says_at_once_that_the_node_drains_and_ctrl_c_ends_it_like_term(
 def test_once_runs_every_probe_sends_what_it_found_and_ends(topics: MakeTopics, tmp_path: Path) -> None:
     brokers = topics(1).bootstrap
     with AgentProcess(tmp_path, brokers) as agent:
-        agent.start("--once").child.await_end(30)
+        agent.start("--once").child.await_end(READY_S)
     assert [beat.state for beat in beats_of(brokers)] == ["UP", "GOODBYE"]
     assert {result.probe for result in records(brokers, "probe-results", ProbeResult)} == {"self", "nobody"}
 
@@ -109,6 +110,6 @@ def test_a_second_agent_on_the_same_metrics_port_is_refused_in_one_line(topics: 
         agent.start().await_ready()
         second.config.write_text(agent.config.read_text(encoding="utf-8"), encoding="utf-8")
         second.start()
-        assert eventually(second.child.poll, "end", 20) == 1
+        assert eventually(second.child.poll, "end") == 1
         said = second.log.read_text(encoding="utf-8").splitlines()
         assert said == [f"fleetbeat: metrics.listen 127.0.0.1:{agent.port}: address already in use"]

@@ -12,7 +12,7 @@ from tests.conftest import drop_topics
 from tests.integration.agent_process import SELF, AgentProcess, records
 from tests.integration.worker_process import eventually
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 ACKNOWLEDGED = "fleetbeat_agent_records_acknowledged_total"
 DROPPED = "fleetbeat_agent_records_dropped_total"
@@ -60,16 +60,16 @@ def test_kafka_away_at_the_start_loses_nothing_that_fits(broker: LocalKafka, tmp
 def test_a_broker_that_dies_under_load_costs_what_does_not_fit_and_the_next_heartbeat_tells_how_much(
     broker: LocalKafka, tmp_path: Path
 ) -> None:
-    small = SELF + "kafka: {buffer_records: 40, give_up_after_s: 3600}\n"
+    small = SELF.replace("0.5", "0.2") + "kafka: {buffer_records: 40, give_up_after_s: 3600}\n"
     with AgentProcess(tmp_path, broker.bootstrap, small) as agent:
         agent.start().await_ready()
         broker.kill()
         runs = agent.metric(RUNS)
-        agent.await_metric(DROPPED, 20, 60, topic="probe-results", reason="buffer-full")
+        agent.await_metric(DROPPED, 20, topic="probe-results", reason="buffer-full")
         assert agent.metric(RUNS) >= runs + 40
         broker.start()
         # Everything is through again when more is acknowledged than could have waited.
-        agent.await_metric(ACKNOWLEDGED, agent.metric(ACKNOWLEDGED, topic="heartbeats") + 50, 60, topic="heartbeats")
+        agent.await_metric(ACKNOWLEDGED, agent.metric(ACKNOWLEDGED, topic="heartbeats") + 50, topic="heartbeats")
         assert agent.get("/-/ready")[0] == 200
         dropped = agent.metric(DROPPED)
         assert agent.stop() == 0
@@ -98,11 +98,11 @@ def test_topics_that_come_later_and_a_broker_that_forgot_its_producers_are_got_o
         agent.start()
         agent.await_metric(RUNS, 6)
         assert run_apply(brokers, 1, local=True) == 0
-        agent.await_ready(60)
+        agent.await_ready()
         # New topics know nothing of this producer's sequence numbers: its next batch is out of order for them.
         asyncio.run(drop_topics(brokers))
         assert run_apply(brokers, 1, local=True) == 0
-        eventually(lambda: len(records(brokers, "heartbeats", Heartbeat)) > 3 or None, "heartbeats", 90)
+        eventually(lambda: len(records(brokers, "heartbeats", Heartbeat)) > 3 or None, "heartbeats")
         assert agent.stop() == 0
     assert records(brokers, "heartbeats", Heartbeat)[-1].state == "GOODBYE"
 

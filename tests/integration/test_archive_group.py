@@ -21,7 +21,7 @@ from streams.archive.service import Archive
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 PARTITIONS = 4
-DEADLINE_S = 60.0
+DEADLINE_S = 100.0
 RESULT = ProbeResult("n", 1_767_225_600_000, "b", 0, "p", "http", "s", "/e", "r", success=True, latency_us=1_000)
 
 
@@ -118,7 +118,6 @@ async def come_and_go(brokers: str, connect: Callable[[], Any]) -> int:
         await producing
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("wrap", [lambda client: client, Refusing], ids=["a sound store", "a store that refuses"])
 def test_archives_of_one_group_store_each_record_once(
     topics: Callable[[int], LocalKafka], store: EmbeddedStore, wrap: Callable[[Any], Any]

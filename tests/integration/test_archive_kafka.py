@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 PROCESS = Path(__file__).with_name("archive_process.py")
 PARTITIONS = 3
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 T = TypeVar("T")
 NOW = time.time_ns() // 1_000_000
 BEAT = Heartbeat("n", NOW, "b", NOW, 0, 10_000, "UP", "eu", "a", "1")
@@ -67,12 +67,12 @@ class Archive:
 
     def sql(self, query: str) -> list[tuple[str, ...]]:
         request = Request(f"http://{self.address('sql-served')}/", query.encode())
-        with urlopen(request, timeout=30) as response:  # noqa: S310 - as above
+        with urlopen(request, timeout=60) as response:  # noqa: S310 - as above
             return [tuple(line.split("\t")) for line in response.read().decode().splitlines()]
 
     def status(self, path: str) -> tuple[int, str]:
         try:
-            with urlopen(f"http://{self.address('status-served')}{path}", timeout=10) as response:
+            with urlopen(f"http://{self.address('status-served')}{path}", timeout=60) as response:
                 return response.status, response.read().decode()
         except HTTPError as answer:
             with answer:
@@ -92,7 +92,7 @@ class Archive:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(30)
+        status = self.process.wait(DEADLINE_S)
         self._stderr.close()
         return status
 

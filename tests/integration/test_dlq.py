@@ -16,10 +16,10 @@ import fleetbeat
 from infra.kafka import LocalKafka
 from infra.local.children import Child, child_environment, unready
 from infra.local.children import fleetbeat as command
-from infra.state import pick_port
 from schemas.codec import encode, frame, split_frame
 from schemas.records import ProbeResult
 from tests.integration.worker_process import (
+    READY_S,
     SOURCE,
     Promise,
     Sender,
@@ -30,6 +30,7 @@ from tests.integration.worker_process import (
     probe_result,
     write_objectives,
 )
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -62,9 +63,9 @@ class Stack:
 
     def await_counted(self, events: Sequence[ProbeResult]) -> None:
         """All events are in the view, and each is one row."""
-        eventually(lambda: self.total() == len(events), f"{len(events)} events in the view", 30)
+        eventually(lambda: self.total() == len(events), f"{len(events)} events in the view")
         query = "SELECT node_id, seq FROM telemetry.probe_results"
-        eventually(lambda: len(self.sql(query)) >= len(events), "rows", 30)
+        eventually(lambda: len(self.sql(query)) >= len(events), "rows")
         assert sorted(self.sql(query)) == sorted((event.node_id, event.seq) for event in events)
         assert self.total() == len(events)
 
@@ -73,7 +74,7 @@ class Stack:
 def stack(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     make_topics(kafka.bootstrap, PARTITIONS)
     folder = tmp_path_factory.mktemp("stack")
-    sql, metrics = (pick_port(None, None, "a test") for _ in range(2))
+    sql, metrics = (free_port() for _ in range(2))
     archive = Child(
         "archive",
         command(
@@ -85,7 +86,7 @@ def stack(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     try:
         with WorkerProcess(kafka.bootstrap, folder, write_objectives(folder / "slos.yaml", [ALL])) as worker:
             worker.start().await_ready()
-            archive.await_ready(lambda: unready(f"http://127.0.0.1:{metrics}/-/ready"), 60)
+            archive.await_ready(lambda: unready(f"http://127.0.0.1:{metrics}/-/ready"), READY_S)
             yield Stack(kafka.bootstrap, worker, sql, now_ms())
     finally:
         archive.stop()
@@ -109,7 +110,7 @@ def send_with_wrong_ids(stack: Stack, sent: Sequence[ProbeResult]) -> None:
     for event in sent:
         sender.send_corrupt(event.node_id.encode(), frame(WRONG_ID, split_frame(encode(event))[1]))
     sender.flush()
-    eventually(lambda: stack.sql(query)[0][0] == before + len(sent), "letters in SQL", 30)
+    eventually(lambda: stack.sql(query)[0][0] == before + len(sent), "letters in SQL")
 
 
 def run(capsys: pytest.CaptureFixture[str], stack: Stack, *arguments: str) -> tuple[int, list[str]]:
@@ -169,7 +170,7 @@ def test_a_replay_that_was_killed_and_run_again_is_counted_once(
     wrong = events(40, point)
     send_with_wrong_ids(stack, wrong)
     killed = subprocess.run(
-        [sys.executable, PROCESS, stack.brokers, point], env=child_environment(), timeout=60, check=False
+        [sys.executable, PROCESS, stack.brokers, point], env=child_environment(), timeout=120, check=False
     )
     assert killed.returncode == -signal.SIGKILL
     status, _ = run(capsys, stack, "replay", "--reason", "unknown-schema", "--schema-id", "901=2", "--yes")

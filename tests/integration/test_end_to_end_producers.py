@@ -17,8 +17,8 @@ from confluent_kafka.schema_registry.avro import AvroDeserializer
 
 from infra.kafka import LocalKafka
 from infra.local.children import Child, fleetbeat, unready
-from infra.state import pick_port
-from tests.integration.worker_process import SOURCE, Sender, WorkerProcess, eventually, make_topics
+from tests.integration.worker_process import READY_S, SOURCE, Sender, WorkerProcess, eventually, make_topics
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -51,7 +51,7 @@ def stack(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """Everything runs, and each example of a producer has sent its record, with an unreadable one between them."""
     make_topics(kafka.bootstrap, PARTITIONS)
     folder = tmp_path_factory.mktemp("stack")
-    sql, metrics = (pick_port(None, None, "a test") for _ in range(2))
+    sql, metrics = (free_port() for _ in range(2))
     command = fleetbeat(
         *("archive", "--brokers", kafka.bootstrap, "--store", folder / "store"),
         *("--listen", f"127.0.0.1:{sql}", "--metrics", f"127.0.0.1:{metrics}"),
@@ -63,7 +63,7 @@ def stack(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         objectives.write_text("---\n".join(texts), encoding="utf-8")
         with WorkerProcess(kafka.bootstrap, folder, objectives) as worker:
             worker.start().await_ready()
-            archive.await_ready(lambda: unready(f"http://127.0.0.1:{metrics}/-/ready"), 60)
+            archive.await_ready(lambda: unready(f"http://127.0.0.1:{metrics}/-/ready"), READY_S)
             run_example("python_avro_serializer.py", kafka.bootstrap, worker.url)
             sender = Sender(kafka.bootstrap)
             sender.send_corrupt(b"no-one", CORRUPT)
@@ -93,7 +93,7 @@ def test_both_records_are_in_the_slo_view(stack: Stack, objective: str) -> None:
         status, answer = stack.worker.get(f"/api/v1/slos/{objective}")
         return answer if status == 200 and answer["windows"][-1]["total"] >= len(NODES) else None
 
-    answer = eventually(counted, "both records", 20)
+    answer = eventually(counted, "both records")
     minute = next(window for window in answer["windows"] if window["window_s"] == 60)
     for window in (minute, answer["windows"][-1]):
         assert (window["total"], window["good"], window["late"]) == (2, 2, 0)
@@ -133,13 +133,13 @@ def test_both_records_are_in_sql_once(stack: Stack) -> None:
         SELECT node_id, service, endpoint, region, success, latency_us, status_code
         FROM telemetry.probe_results ORDER BY node_id
     """
-    eventually(lambda: len(stack.sql(query)) >= len(NODES), "rows", 30)
+    eventually(lambda: len(stack.sql(query)) >= len(NODES), "rows")
     assert stack.sql(query) == [(node, "checkout", "/pay", "eu-1", True, 48_211, 200) for node in NODES]
 
 
 def test_the_unreadable_record_is_in_dead_letters(stack: Stack) -> None:
     query = "SELECT reason, topic, key, value, detected_by FROM telemetry.dead_letters"
-    eventually(lambda: stack.sql(query), "a dead letter", 30)
+    eventually(lambda: stack.sql(query), "a dead letter")
     ((reason, topic, key, value, detected_by),) = stack.sql(query)
     assert (reason, topic, detected_by) == ("truncated", SOURCE, "worker")
     assert (as_bytes(key), as_bytes(value)) == (b"no-one", CORRUPT)
@@ -171,7 +171,7 @@ def test_confluents_consumer_reads_through_the_workers_registry_paths(stack: Sta
             return len(found) == 3
 
         try:
-            eventually(all_read, "three records", 30)
+            eventually(all_read, "three records")
         finally:
             consumer.close()
     assert found.pop(b"no-one") == CORRUPT

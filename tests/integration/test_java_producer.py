@@ -14,7 +14,7 @@ from streams.engine.partitioning import partition_of
 from tests.integration.worker_process import Logged, WorkerProcess, eventually, letters, make_topics, read_log
 from tests.programs import need, run
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 5
@@ -61,7 +61,7 @@ def worker(kafka: LocalKafka, sent: Sent, tmp_path_factory: pytest.TempPathFacto
     with WorkerProcess(kafka.bootstrap, folder, ROOT / "examples" / "slos.yaml") as worker:
         worker.start().await_ready()
         read = len(sent.results)
-        eventually(lambda: worker.metric("fleetbeat_rollup_events_total") >= read, "counted records", 30)
+        eventually(lambda: worker.metric("fleetbeat_rollup_events_total") >= read, "counted records")
         yield worker
 
 
@@ -105,6 +105,6 @@ def test_a_worker_counts_each_once(kafka: LocalKafka, worker: WorkerProcess) -> 
         return (window["total"], window["good"], window["max_us"]) if window["total"] else None
 
     total = RESULTS * len(NODES)
-    eventually(lambda: (counted() or (0,))[0] >= total, "all records in the view", 30)
+    eventually(lambda: (counted() or (0,))[0] >= total, "all records in the view")
     assert counted() == (total, total - total // 10, 40_000 + RESULTS)
     assert letters(kafka.bootstrap) == []

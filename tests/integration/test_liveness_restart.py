@@ -4,53 +4,25 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from confluent_kafka import Producer
 
-from infra.kafka import LocalKafka
 from schemas.codec import encode
 from tests.integration.node_fleet import NodeFleet, SimulatedNode, announced, known_from_log
-from tests.integration.worker_process import Promise, WorkerProcess, eventually, read_log, write_objectives
+from tests.integration.worker_process import WorkerProcess, eventually, read_log
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 PARTITIONS = 3
 KILLS = 3
-INTERVAL_MS = 500
+# A node is DOWN after three and a second: a machine that stalls for less than 4 s lets none look dead.
+INTERVAL_MS = 1_000
 PAGES = "fleetbeat-worker-nodes-changelog"
 Start = Callable[..., WorkerProcess]
 StartFleet = Callable[[int], NodeFleet]
-
-
-@pytest.fixture
-def rng() -> random.Random:
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    return random.Random(seed)
-
-
-@pytest.fixture
-def brokers(topics: Callable[[int], LocalKafka]) -> str:
-    return topics(PARTITIONS).bootstrap
-
-
-@pytest.fixture
-def start(brokers: str, tmp_path: Path) -> Iterator[Start]:
-    """`start(name, *options)` makes a worker and starts it."""
-    objectives = write_objectives(tmp_path / "slos.yaml", [Promise("all")])
-    started: list[WorkerProcess] = []
-
-    def one(name: str = "worker", *options: str) -> WorkerProcess:
-        started.append(WorkerProcess(brokers, tmp_path, objectives, name, options=options).start())
-        return started[-1]
-
-    yield one
-    for worker in started:
-        worker.__exit__()
 
 
 @pytest.fixture
@@ -101,7 +73,7 @@ def silent(brokers: str) -> list[str]:
 def agree(worker: WorkerProcess, brokers: str) -> None:
     """The worker knows of every node what the log says."""
     wanted = expected_totals(brokers)
-    eventually(lambda: totals(worker) == wanted, f"{wanted}, but {totals(worker)}", 30)
+    eventually(lambda: totals(worker) == wanted, f"{wanted}, but {totals(worker)}")
     known = {
         node_id: (node.heartbeats, node.lost, node.restarts, node.last_seen_ms, node.newest.boot_ts, node.newest.seq)
         for node_id, node in known_from_log(brokers).items()
@@ -110,7 +82,6 @@ def agree(worker: WorkerProcess, brokers: str) -> None:
     assert {node_id: tuple(node[name] for name in names) for node_id, node in all_nodes(worker).items()} == known
 
 
-@pytest.mark.timeout(180)
 def test_kill_minus_nine_under_load(brokers: str, start: Start, start_fleet: StartFleet, rng: random.Random) -> None:
     worker, fleet = start(), start_fleet(200)
     for kill in range(KILLS):
@@ -123,7 +94,7 @@ def test_kill_minus_nine_under_load(brokers: str, start: Start, start_fleet: Sta
         worker.kill()
         worker.start()
     worker.await_ready()
-    eventually(lambda: totals(worker), "answer of the fleet", 30)
+    eventually(lambda: totals(worker), "answer of the fleet")
     time.sleep(rng.uniform(0, 2))
     assert silent(brokers) == []
     fleet.end()
@@ -139,7 +110,7 @@ def test_kill_minus_nine_under_load(brokers: str, start: Start, start_fleet: Sta
 def test_a_clean_stop_leaves_nothing_to_count_again(brokers: str, start: Start, start_fleet: StartFleet) -> None:
     worker, fleet = start(), start_fleet(50)
     worker.await_ready()
-    eventually(lambda: (totals(worker) or {}).get("heartbeats", 0) > 200, "heartbeats", 20)
+    eventually(lambda: (totals(worker) or {}).get("heartbeats", 0) > 200, "heartbeats")
     fleet.end()
     agree(worker, brokers)
     assert worker.stop() == 0
@@ -153,7 +124,7 @@ def test_a_page_that_cannot_be_read_costs_its_nodes_and_not_the_start(
 ) -> None:
     worker, fleet = start(), start_fleet(50)
     worker.await_ready()
-    eventually(lambda: totals(worker), "answer of the fleet", 20)
+    eventually(lambda: totals(worker), "answer of the fleet")
     fleet.end()
     agree(worker, brokers)
     assert worker.stop() == 0
@@ -167,7 +138,7 @@ def test_a_page_that_cannot_be_read_costs_its_nodes_and_not_the_start(
     there = {record.key: record for record in read_log(brokers, "heartbeats")}
     wanted = sorted(key.decode() for key, record in there.items() if record.partition != 1 and key)
     assert sorted(all_nodes(worker)) == wanted
-    eventually(lambda: worker.metric("fleetbeat_missing_nodes_total") == 50 - len(wanted), "count of lost nodes", 10)
+    eventually(lambda: worker.metric("fleetbeat_missing_nodes_total") == 50 - len(wanted), "count of lost nodes")
 
 
 def test_pages_that_vanish_are_not_taken_for_an_empty_fleet(
@@ -175,12 +146,12 @@ def test_pages_that_vanish_are_not_taken_for_an_empty_fleet(
 ) -> None:
     worker, fleet = start(), start_fleet(30)
     worker.await_ready()
-    eventually(lambda: totals(worker), "answer of the fleet", 20)
+    eventually(lambda: totals(worker), "answer of the fleet")
     fleet.end()
     assert worker.stop() == 0
     asyncio.run(recreate(brokers, PAGES))
     worker.start()
-    eventually(lambda: worker.child.poll() is not None, "end", 40)
+    eventually(lambda: worker.child.poll() is not None, "end")
     assert worker.child.poll() == 1
     assert "nodes are in the commit" in worker.log.read_text()
 
@@ -190,7 +161,7 @@ async def recreate(brokers: str, topic: str) -> None:
     await admin.start()
     try:
         await admin.delete_topics([topic])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while topic in await admin.list_topics():  # noqa: ASYNC110 - the broker tells nobody
                 await asyncio.sleep(0.05)
         await admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
@@ -204,12 +175,12 @@ def test_a_flood_of_forged_ids_does_not_touch_those_that_are_known(
     worker = start("worker", "--nodes-max", "300")
     worker.await_ready()
     fleet = start_fleet(50)
-    eventually(lambda: worker.get("/api/v1/fleet")[1].get("known") == 50, "fleet", 20)
+    eventually(lambda: worker.told("/api/v1/fleet").get("known") == 50, "fleet")
     forged = [SimulatedNode(f"forged-{number}", zone="x", interval_ms=60_000) for number in range(5_000)]
     for node in forged:
         fleet.send_raw(node.node_id.encode(), encode(node.heartbeat()))
     fleet.flush()
-    eventually(lambda: (totals(worker) or {}).get("refused", 0) > 4_000, "refusals", 20)
+    eventually(lambda: (totals(worker) or {}).get("refused", 0) > 4_000, "refusals")
     time.sleep(2)
     assert [s.subject for s in announced(brokers) if s.subject.startswith("node-") and s.state != "UP"] == []
     fleet.end()
@@ -218,7 +189,7 @@ def test_a_flood_of_forged_ids_does_not_touch_those_that_are_known(
     def found() -> dict[str, tuple[int, int]]:
         return {n: (k["heartbeats"], k["lost"]) for n, k in all_nodes(worker).items() if n.startswith("node-")}
 
-    eventually(lambda: found() == wanted, "counts of the true nodes", 10)
+    eventually(lambda: found() == wanted, "counts of the true nodes")
     status, answer = worker.get("/api/v1/fleet")
     assert status == 200
     assert answer["known"] <= PARTITIONS * (100 + 4 * 10)
@@ -226,17 +197,25 @@ def test_a_flood_of_forged_ids_does_not_touch_those_that_are_known(
     assert worker.metric("fleetbeat_refused_nodes_total") == answer["totals"]["refused"]
 
 
-def test_new_nodes_beyond_the_bound_of_a_minute_come_later(start: Start, start_fleet: StartFleet) -> None:
+def test_new_nodes_are_bounded_in_a_minute(start: Start, start_fleet: StartFleet) -> None:
+    """That the next minute takes others is proved by tests/unit/test_liveness_membership.py, and in `make long`."""
     worker = start("worker", "--nodes-new-per-minute", "3")
     worker.await_ready()
     start_fleet(60)
     bound = PARTITIONS * (1 + 4)
-    known = eventually(lambda: worker.get("/api/v1/fleet")[1].get("known"), "first nodes", 20)
-    assert 0 < known <= bound
-    eventually(lambda: worker.get("/api/v1/fleet")[1]["known"] > known, "those of the next minute", 70)
+    known = eventually(lambda: worker.told("/api/v1/fleet").get("known"), "first nodes")
+    assert 0 < known <= 2 * bound < 60, "a minute may just have ended"
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.long
+def test_new_nodes_beyond_the_bound_of_a_minute_come_later(start: Start, start_fleet: StartFleet) -> None:
+    worker = start("worker", "--nodes-new-per-minute", "3")
+    worker.await_ready()
+    start_fleet(60)
+    known = eventually(lambda: worker.told("/api/v1/fleet").get("known"), "first nodes")
+    eventually(lambda: worker.told("/api/v1/fleet").get("known", 0) > known, "those of the next minute")
+
+
 def test_two_workers_of_which_one_is_killed(brokers: str, start: Start, start_fleet: StartFleet) -> None:
     fleet = start_fleet(100)
     first = start("first").await_ready()
@@ -245,9 +224,9 @@ def test_two_workers_of_which_one_is_killed(brokers: str, start: Start, start_fl
     def owners() -> list[list[str]]:
         return [[n for n in fleet.nodes if w.get(f"/api/v1/nodes/{n}", alone=True)[0] == 200] for w in (first, second)]
 
-    eventually(lambda: all(kept := owners()) and sum(map(len, kept)) == len(fleet.nodes), "sharing", 60)
+    eventually(lambda: all(kept := owners()) and sum(map(len, kept)) == len(fleet.nodes), "sharing")
     first.kill()
-    eventually(lambda: totals(second), "all nodes with the second worker", 60)
+    eventually(lambda: totals(second), "all nodes with the second worker")
     time.sleep(2)
     assert silent(brokers) == []
     fleet.end()

@@ -46,7 +46,7 @@ AFTER = (ALL, replace(FAST, latency_us_le=150_000), COMING)
 def reload(worker: WorkerProcess) -> tuple[int, dict[str, Any]]:
     request = urllib.request.Request(f"{worker.url}/-/reload", method="POST")  # noqa: S310 - http on loopback
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - as above
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - as above
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -61,7 +61,6 @@ def wanted(log: Sequence[Counted], before: Promise, after: Promise, start_ms: in
     return expected(before, [c for c in log if c.ts < start_ms]) | expected(after, [c for c in log if c.ts >= start_ms])
 
 
-@pytest.mark.timeout(240)  # the announcement alone is 30 s ahead
 def test_a_set_judges_from_its_announced_start_on_although_workers_die_around_it(
     topics: Callable[[int], LocalKafka], tmp_path: Path
 ) -> None:
@@ -78,7 +77,7 @@ def test_a_set_judges_from_its_announced_start_on_although_workers_die_around_it
         try:
             write_objectives(file, AFTER)
             asked_ms = now_ms()
-            sets = eventually(lambda: sets_of(brokers)[1:], "announcement by who watches the file", 10)
+            sets = eventually(lambda: sets_of(brokers)[1:], "announcement by who watches the file")
             assert len({each.objectives for each in sets}) == 1
             status, said = reload(one)
             assert (status, said["announced"], said["objectives"]) == (200, False, 3)
@@ -118,7 +117,7 @@ def test_a_set_judges_from_its_announced_start_on_although_workers_die_around_it
 
 
 def agree(workers: Sequence[WorkerProcess], promise: Promise, right: dict[int, dict[str, int]], from_ms: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while (found := answered(workers, promise, from_ms)) is None or (differs := differences(right, found)):
         assert time.monotonic() < deadline, found is None or (promise.id, len(differs), differs[:3])
         time.sleep(0.2)

@@ -1,12 +1,12 @@
 """README's commands are run against a live stack, and what they answer has the shape that README shows."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,23 +14,22 @@ import numpy as np
 import pytest
 
 from infra.local.check import report
-from infra.local.children import child_environment, fleetbeat
+from infra.local.children import fleetbeat
 from infra.oracle.judge import Verdict
 from infra.oracle.ledger import Ledger, Names, Results
-from infra.state import pick_port
+from tests.integration.up_process import WELCOMED, Up, listens, processes_with, state_of, until
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-READY_TIMEOUT_S = 110.0
-ANSWER_TIMEOUT_S = 60.0
 GAP = "…"
-WELCOMED = "Ctrl-C stops everything."
+# More than is promised for a node that dies: other tests run beside this one.
+BESIDE_OTHERS_S = 5
 
 _NO_NUMBERS, _NO_NAMES = np.empty(0, np.int64), Names(np.empty(0, np.int32), ())
 _NO_RESULTS = Results(_NO_NUMBERS, _NO_NUMBERS, np.empty(0, np.bool_), *[_NO_NAMES] * 4)
 NOTHING_SENT = Ledger(frozenset(), frozenset(), _NO_RESULTS, seed=0)
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,9 @@ CURLS = [session for session in sessions() if session.command.startswith("curl "
 
 @dataclass(frozen=True)
 class Live:
-    """A running `fleetbeat up`: what it said, and the default addresses with the ones that it has."""
+    """A running `fleetbeat up`, and the default addresses with the ones that it has."""
 
-    said: str
+    up: Up
     addresses: dict[str, str]
 
     def run(self, *command: str) -> str:
@@ -84,20 +83,13 @@ class Live:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    folder = tmp_path_factory.mktemp("readme")
-    ports = {name: pick_port(None, None, name) for name in ("kafka", "worker", "sql")}
-    flags = [f"--{name}-port={port}" for name, port in ports.items()]
-    command = fleetbeat("up", "--nodes=300", "--state", folder / "state", *flags)
-    log = folder / "up.log"
-    with log.open("wb") as out:
-        up = subprocess.Popen(command, stdout=out, stderr=out, env=child_environment(), cwd=folder)
+    up = Up.start(tmp_path_factory.mktemp("readme"), "--nodes=300")
     try:
-        said = until(log.read_text, lambda text: WELCOMED in text or up.poll() is not None, READY_TIMEOUT_S)
         usual = {"kafka": "127.0.0.1:19092", "worker": "127.0.0.1:8080", "sql": "127.0.0.1:8123"}
-        yield Live(said, {usual[name]: f"127.0.0.1:{port}" for name, port in ports.items()})
+        yield Live(up, {usual[name]: f"127.0.0.1:{port}" for name, port in up.ports.items()})
     finally:
-        up.send_signal(signal.SIGINT)
-        assert up.wait(60) == 0, log.read_text()
+        up.process.send_signal(signal.SIGINT)
+        up.process.wait(100)
 
 
 def test_up_says_what_is_shown(live: Live) -> None:
@@ -105,10 +97,9 @@ def test_up_says_what_is_shown(live: Live) -> None:
     begun, ready, welcome = shown.text.partition("ready in ")
     for line in begun.splitlines():  # a terminal shows a table, a log has one line a change
         name, state, *_ = line.split()
-        assert f"{name}: {state}" in live.said
-    assert like(
-        live.here(ready + welcome), live.said[live.said.index("ready in ") : live.said.index(WELCOMED) + len(WELCOMED)]
-    )
+        assert f"{name}: {state}" in live.up.said
+    said = live.up.said
+    assert like(live.here(ready + welcome), said[said.index("ready in ") : said.index(WELCOMED) + len(WELCOMED)])
 
 
 def test_there_are_commands_to_try() -> None:
@@ -164,6 +155,37 @@ def test_the_examples_that_ask_get_answers(live: Live) -> None:
     assert re.search(r'^fleetbeat_rollup_events_total\{topic="probe-results"\} [\d.e+]+$', told, re.MULTILINE), told
 
 
+def test_what_up_offers_can_be_tried(live: Live) -> None:
+    commands = re.findall(r"^  ((?:curl|kcat) .*)$", live.up.said, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        told = live.run("bash", "-c", command)
+        assert not told.startswith("status "), (command, told)
+        assert "checkout" in told or "ProbeResult" in told or "node-" in told, (command, told)
+
+
+def test_a_second_one_is_told_who_runs_here(live: Live) -> None:
+    told = live.run(*map(str, fleetbeat("up", "--state", live.up.state)))
+    assert told.startswith("status 1\n")
+    assert f"another fleetbeat (pid {live.up.process.pid}) runs in {live.up.state}" in told
+
+
+def test_a_killed_agent_is_down_within_three_intervals_and_up_goes_on(live: Live) -> None:
+    page, pid = live.up.host
+    until(lambda: state_of(page), lambda state: state == "UP")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: state_of(page), lambda state: state == "DOWN", 3 * 5 + 2 + BESIDE_OTHERS_S)
+    assert live.up.process.poll() is None
+
+
+def test_ctrl_c_stops_all_of_it(live: Live) -> None:
+    """The last test that asks it anything."""
+    live.up.process.send_signal(signal.SIGINT)
+    assert live.up.process.wait(100) == 0, live.up.log.read_text(encoding="utf-8")
+    assert processes_with(str(live.up.state)) == []
+    assert [port for port in live.up.ports.values() if listens(port)] == []
+
+
 def test_the_line_of_a_check_has_the_fields_that_are_shown() -> None:
     # tests/integration/test_up.py runs the command; here is what README says about its answer.
     (session,) = [session for session in sessions() if session.command.endswith("up --check")]
@@ -194,12 +216,3 @@ def shape(line: str) -> str:
     """The line with # for each number or null, and runs of blanks or rules as one."""
     numberless = re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)?|\bnull\b", "#", line)
     return re.sub(r"\s+", " ", re.sub(r"─+", "─", numberless)).strip()
-
-
-def until(look: Callable[[], str], is_it: Callable[[str], bool], timeout_s: float = ANSWER_TIMEOUT_S) -> str:
-    """What `look` says once it is as wanted, asked until the deadline."""
-    deadline = time.monotonic() + timeout_s
-    while not is_it(said := look()):
-        assert time.monotonic() < deadline, said
-        time.sleep(0.5)
-    return said

@@ -1,14 +1,11 @@
 """Topics that are deleted and created again under their name: nothing of the new one passes for a repetition."""
 
 import asyncio
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from infra.kafka import LocalKafka
 from infra.topics import run_apply
 from tests.integration.node_fleet import NodeFleet, SimulatedNode, known_from_log
 from tests.integration.worker_process import (
@@ -24,7 +21,6 @@ from tests.integration.worker_process import (
     now_ms,
     probe_result,
     read_log,
-    write_objectives,
 )
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -34,24 +30,13 @@ ALL = Promise("all")
 NODES = 12
 
 
-@pytest.fixture
-def brokers(topics: Callable[[int], LocalKafka]) -> str:
-    return topics(PARTITIONS).bootstrap
-
-
-@pytest.fixture
-def worker(brokers: str, tmp_path: Path) -> Iterator[WorkerProcess]:
-    with WorkerProcess(brokers, tmp_path, write_objectives(tmp_path / "slos.yaml", [ALL])) as worker:
-        yield worker.start().await_ready()
-
-
 def recreate(brokers: str, *topics: str) -> None:
     async def delete() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
         await admin.start()
         try:
             await admin.delete_topics(list(topics))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while set(topics) & set(await admin.list_topics()):  # noqa: ASYNC110 - the broker tells nobody
                     await asyncio.sleep(0.02)
         finally:
@@ -89,7 +74,7 @@ class Ledger:
         found = worker.slices(ALL, self.from_ms // 1_000 * 1_000 - 60_000, now_ms() + 60_000)
         return [found] if isinstance(found, str) else differences(expected(ALL, self.counted), found)
 
-    def agrees(self, worker: WorkerProcess, timeout_s: float = 40) -> None:
+    def agrees(self, worker: WorkerProcess, timeout_s: float = 120) -> None:
         with suppress(AssertionError):
             eventually(lambda: alive(worker) and not self.differs(worker), "agreement", timeout_s)
         assert self.differs(worker) == []
@@ -102,27 +87,30 @@ def alive(worker: WorkerProcess) -> bool:
     return True
 
 
-@pytest.mark.timeout(120)
 def test_probe_results_created_anew_while_no_worker_runs(brokers: str, worker: WorkerProcess) -> None:
     """Events of one second stand in both topics: those of the second one have the smaller offsets."""
     ledger = Ledger(brokers)
-    moment = now_ms() + 4_000
-    ledger.send(400, moment)
-    ledger.note()
-    ledger.agrees(worker)
-    assert worker.stop() == 0
-    recreate(brokers, SOURCE)
-    ledger.send(60, moment)
-    ledger.note()
-    assert sum(entry.late for entry in ledger.counted) == 0, "too slow to say anything"
-    worker.start().await_ready()
-    ledger.agrees(worker)
+    for _ in range(4):
+        before = len(ledger.counted)
+        moment = now_ms() + 4_000
+        ledger.send(400, moment)
+        ledger.note()
+        ledger.agrees(worker)
+        assert worker.stop() == 0
+        recreate(brokers, SOURCE)
+        ledger.send(60, moment)
+        ledger.note()
+        worker.start().await_ready()
+        ledger.agrees(worker)
+        if not any(entry.late for entry in ledger.counted[before:]):
+            break
+    else:
+        pytest.fail("this machine takes longer for all that than a second stays open: nothing was proved")
     ledger.send(10, now_ms() + 2_000)
     ledger.note()
     ledger.agrees(worker)
 
 
-@pytest.mark.timeout(180)
 def test_probe_results_created_anew_under_a_running_worker(brokers: str, worker: WorkerProcess) -> None:
     """Also when the new topic is soon longer than the old one was: its offsets look as if they went on."""
     ledger = Ledger(brokers)
@@ -133,13 +121,12 @@ def test_probe_results_created_anew_under_a_running_worker(brokers: str, worker:
     recreate(brokers, SOURCE)
     ledger.send(600, moment)
     ledger.note()
-    ledger.agrees(worker, 90)
+    ledger.agrees(worker)
     worker.await_ready()
     ledger.agrees(worker)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("running", [False, True])
 def test_slo_partials_created_anew(brokers: str, worker: WorkerProcess, running: bool) -> None:  # noqa: FBT001 - a case
     """Cells that were on their way are gone with the topic: they are counted again, and the others are not doubled."""
@@ -147,7 +134,7 @@ def test_slo_partials_created_anew(brokers: str, worker: WorkerProcess, running:
     ledger.send(300, now_ms())
     ledger.note()
     ledger.agrees(worker)
-    eventually(lambda: worker.metric("fleetbeat_pages_total"), "pages", 10)
+    eventually(lambda: worker.metric("fleetbeat_pages_total"), "pages")
     if not running:
         assert worker.stop() == 0
         ledger.send(200, now_ms())
@@ -157,14 +144,13 @@ def test_slo_partials_created_anew(brokers: str, worker: WorkerProcess, running:
         worker.start()
     ledger.send(50, now_ms() + 1_000)
     ledger.note()
-    ledger.agrees(worker, 90)
+    ledger.agrees(worker)
     worker.await_ready()
     said = worker.log.read_text()
     assert "what was read went into a topic of id" in said
     assert "the tables go on from pages of a topic that was deleted since" in said
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("running", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_heartbeats_created_anew(brokers: str, worker: WorkerProcess, running: bool) -> None:  # noqa: FBT001 - a case
     """What is known of nodes stays, and the heartbeats of the new topic are counted on top."""
@@ -179,20 +165,20 @@ def test_heartbeats_created_anew(brokers: str, worker: WorkerProcess, running: b
 
     first = NodeFleet(brokers, nodes)
     first.start()
-    eventually(lambda: sum(known().values()) > 20 * NODES, "heartbeats", 40)
+    eventually(lambda: sum(known().values()) > 20 * NODES, "heartbeats")
     first.end()
     before = logged()
-    eventually(lambda: known() == before, "agreement", 20)
+    eventually(lambda: known() == before, "agreement")
     if not running:
         assert worker.stop() == 0
     recreate(brokers, "heartbeats")
     second = NodeFleet(brokers, [*first.nodes.values(), SimulatedNode("node-new", interval_ms=200)])
     second.start()
-    eventually(lambda: second.sent > 3 * NODES, "heartbeats of the new topic", 20)
+    eventually(lambda: second.sent > 3 * NODES, "heartbeats of the new topic")
     if not running:
         worker.start()
-    eventually(lambda: alive(worker) and sum(known().values()) > sum(before.values()) + 3 * NODES, "counts", 90)
+    eventually(lambda: alive(worker) and sum(known().values()) > sum(before.values()) + 3 * NODES, "counts")
     second.end()
     after = logged()
     wanted = {node_id: before.get(node_id, 0) + after[node_id] for node_id in after}
-    eventually(lambda: alive(worker) and known() == wanted, f"{wanted}, but {known()}", 60)
+    eventually(lambda: alive(worker) and known() == wanted, f"{wanted}, but {known()}")

@@ -32,7 +32,7 @@ from streams.views.registry import CONTENT_TYPE, registry_routes
 
 PRODUCERS = Path(__file__).parents[2] / "examples" / "producers"
 SUBJECT = "probe-results-value"
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 
 @pytest.fixture(scope="module")

@@ -293,7 +293,7 @@ class TestLimits:
         started_s = time.monotonic()
         reply = server.ask("SELECT count() FROM numbers(1e12) WHERE sipHash64(number) = 1", max_execution_time="1")
         assert (reply.status, reply.code) == (408, "159")
-        assert time.monotonic() - started_s < 5
+        assert time.monotonic() - started_s < 20, "the limit of the server is 30 s"
 
     def test_memory(self, server: Server) -> None:
         reply = server.ask("SELECT groupArray(number) FROM numbers(1e9)", max_memory_usage="50000000")

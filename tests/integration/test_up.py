@@ -1,19 +1,14 @@
-"""`fleetbeat up` with everything real: it agrees with its ledger, sees what is wrong, and leaves nothing behind."""
+"""`fleetbeat up` with everything real, and its check: it agrees with its ledger, and sees what is wrong."""
 
 import asyncio
 import json
 import os
-import re
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -31,12 +26,11 @@ from infra.oracle.objectives import Promise, read_promises
 from infra.oracle.sources import Sql, Views
 from infra.oracle.watch import Watch, Watched
 from infra.progress import Board
-from infra.state import pick_port
+from tests.integration.up_process import cmdline, free_ports, port_flags, processes_with, until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-AGREE_TIMEOUT_S = 40.0
-Found = TypeVar("Found")
+AGREE_TIMEOUT_S = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +50,17 @@ class Run:
         return verdict
 
 
-def free_ports() -> tuple[int, ...]:
-    return tuple(pick_port(None, None, name) for name in ("Kafka", "views", "SQL"))
-
-
-def port_flags(ports: tuple[int, ...]) -> list[str]:
-    return [f"--{name}-port={port}" for name, port in zip(("kafka", "worker", "sql"), ports, strict=True)]
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     folder = tmp_path_factory.mktemp("stack")
-    kafka, views, sql = free_ports()
-    options = UpOptions(check=True, nodes=300, rate=1_500, kafka_port=kafka, worker_port=views, sql_port=sql)
+    kafka, worker, sql = free_ports().values()
+    options = UpOptions(check=True, nodes=300, rate=1_500, kafka_port=kafka, worker_port=worker, sql_port=sql)
     stack = Stack(options, folder, Board(sys.stderr))
     try:
         stack.start()
         with Watch(stack.addresses.views) as watch:
             fleet = stack.start_fleet(duration_s=SHORTEST_S, ledger=folder / "ledger")
-            fleet.await_end(90)
+            fleet.await_end(150)
             stack.release(fleet)
         stack.stop_agent()
         watched = Watched(read_beats(folder / "ledger"), watch.looks, stack.addresses.node_id)
@@ -128,47 +114,8 @@ def test_a_process_that_dies_is_named(run: Run) -> None:
     commands = {pid: cmdline(pid) for pid in processes_with(str(run.stack.folder))}
     (archive,) = [pid for pid, words in commands.items() if b"\0archive\0" in words and b"leash.py" not in words]
     os.kill(archive, signal.SIGKILL)
-    failure = until(run.stack.failure, lambda found: found is not None, timeout_s=10)
+    failure = until(run.stack.failure, lambda found: found is not None)
     assert str(failure).startswith("archive was ended by signal 9; the end of ")
-
-
-def test_a_user_sees_addresses_tries_them_and_stops(tmp_path: Path) -> None:
-    log, state = tmp_path / "up.log", tmp_path / "state"
-    ports = free_ports()
-    with log.open("wb") as out:
-        up = subprocess.Popen(
-            [*fleetbeat("up", "--nodes", "100", "--state", state), *port_flags(ports)],
-            stdout=out,
-            stderr=out,
-            env=child_environment(),
-            cwd=tmp_path,
-        )
-    try:
-        said = until(
-            lambda: log.read_text(encoding="utf-8"),
-            lambda text: "Ctrl-C stops everything." in text or up.poll() is not None,
-            timeout_s=100,
-        )
-        assert re.search(r"ready in \d+ s", said), said
-        second = subprocess.run(
-            fleetbeat("up", "--state", state), capture_output=True, text=True, check=False, env=child_environment()
-        )
-        assert second.returncode == 1
-        assert f"another fleetbeat (pid {up.pid}) runs in {state}" in second.stderr
-        see_this_host_die(said)
-        assert up.poll() is None, "up goes on without the agent"
-        commands = re.findall(r"^  ((?:curl|kcat) .*)$", said, re.MULTILINE)
-        assert len(commands) == 3
-        for command in commands:
-            done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, (command, done.stdout, done.stderr)
-            assert "checkout" in done.stdout or "ProbeResult" in done.stdout or "node-" in done.stdout, command
-    finally:
-        up.send_signal(signal.SIGINT)
-        code = up.wait(60)
-    assert code == 0, log.read_text(encoding="utf-8")
-    assert processes_with(str(state)) == []
-    assert [port for port in ports if listens(port)] == []
 
 
 def test_a_check_agrees_and_says_so_in_one_line(tmp_path: Path) -> None:
@@ -192,21 +139,6 @@ def test_a_check_refuses_a_folder_that_has_something_in_it(tmp_path: Path) -> No
     assert f"--state {tmp_path}: not empty; expected an empty or new folder" in done.stderr
 
 
-def see_this_host_die(said: str) -> None:
-    """Kills the agent whose page and pid `up` shows: it is DOWN within three intervals of 5 s and 2 s."""
-    found = re.search(r"^  host    (http\S+) .*pid (\d+)", said, re.MULTILINE)
-    assert found is not None, said
-    page, pid = found[1], int(found[2])
-
-    def state() -> str:
-        with urllib.request.urlopen(page, timeout=5) as answer:  # noqa: S310 - http, from our own stack
-            return str(json.loads(answer.read())["state"])
-
-    until(state, lambda now: now == "UP")
-    os.kill(pid, signal.SIGKILL)
-    until(state, lambda now: now == "DOWN", timeout_s=3 * 5 + 2)
-
-
 async def double_one_record(brokers: str, topic: str, promises: tuple[Promise, ...]) -> None:
     """Sends again, byte for byte, a record that every value of some SLO's selection occurs in."""
     wanted = [[value.encode() for _, value in promise.where] for promise in promises]
@@ -225,31 +157,3 @@ async def double_one_record(brokers: str, topic: str, promises: tuple[Promise, .
     finally:
         await producer.stop()
         await consumer.stop()
-
-
-def until(look: Callable[[], Found], is_it: Callable[[Found], bool], timeout_s: float = AGREE_TIMEOUT_S) -> Found:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = look()
-        if is_it(found) or time.monotonic() > deadline:
-            assert is_it(found), found
-            return found
-        time.sleep(0.25)
-
-
-def cmdline(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:  # it has ended meanwhile
-        return b""
-
-
-def processes_with(word: str) -> list[int]:
-    """Processes with the word in their command line."""
-    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [pid for pid in pids if word.encode() in cmdline(pid)]
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

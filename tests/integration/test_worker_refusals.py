@@ -12,11 +12,13 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+import fleetbeat
 from infra.kafka import LocalKafka
-from infra.local.children import child_environment, fleetbeat
-from infra.state import pick_port
+from infra.local.children import child_environment
+from infra.local.children import fleetbeat as command_of
 from tests.conftest import drop_topics
 from tests.integration.worker_process import (
+    READY_S,
     SOURCE,
     Promise,
     Sender,
@@ -25,6 +27,7 @@ from tests.integration.worker_process import (
     probe_result,
     write_objectives,
 )
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -39,12 +42,21 @@ def objectives(tmp_path: Path) -> Path:
 
 def ended(folder: Path, *options: str | Path, brokers: str = "127.0.0.1:1") -> tuple[int, str]:
     """Exit status and stderr of a worker that ends by itself."""
-    command = fleetbeat("worker", "--brokers", brokers, "--state", folder / "state", *options)
+    command = command_of("worker", "--brokers", brokers, "--state", folder / "state", *options)
     done = subprocess.run(
-        command, env=child_environment(), cwd=folder, capture_output=True, text=True, check=False, timeout=60
+        command, env=child_environment(), cwd=folder, capture_output=True, text=True, check=False, timeout=READY_S
     )
     assert done.stdout == ""
     return done.returncode, done.stderr
+
+
+def refused(capsys: pytest.CaptureFixture[str], folder: Path, *options: str | Path) -> tuple[int, str]:
+    """The same of one that is told before anything is started, so that it may be called in this process."""
+    command = ("worker", "--brokers", "127.0.0.1:1", "--state", folder / "state", *options)
+    status = fleetbeat.main([str(word) for word in command])
+    out, said = capsys.readouterr()
+    assert out == ""
+    return status, said
 
 
 def administer(brokers: str, step: Callable[[AIOKafkaAdminClient], Awaitable[object]]) -> None:
@@ -61,16 +73,18 @@ def administer(brokers: str, step: Callable[[AIOKafkaAdminClient], Awaitable[obj
 
 async def delete(admin: AIOKafkaAdminClient, topic: str) -> None:
     await admin.delete_topics([topic])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while topic in await admin.list_topics():  # noqa: ASYNC110 - the broker tells nobody
             await asyncio.sleep(0.05)
 
 
-def test_a_bad_objectives_file_is_refused_with_every_place(tmp_path: Path, objectives: Path) -> None:
+def test_a_bad_objectives_file_is_refused_with_every_place(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, objectives: Path
+) -> None:
     text = objectives.read_text().replace("Occurrences", "Timeslices").replace("target: 0.99", "target: 99")
     objectives.write_text(text)
     lines = text.splitlines()
-    status, said = ended(tmp_path, "--objectives", objectives)
+    status, said = refused(capsys, tmp_path, "--objectives", objectives)
     assert status == 2
     places = re.findall(rf"{re.escape(str(objectives))}:(\d+):(\d+): (\S+): (.*expected.*)", said)
     assert [field for _, _, field, _ in places] == ["spec.budgetingMethod", "spec.objectives.0.target"], said
@@ -79,22 +93,24 @@ def test_a_bad_objectives_file_is_refused_with_every_place(tmp_path: Path, objec
     assert "Traceback" not in said
 
 
-def test_a_missing_objectives_file_is_refused(tmp_path: Path) -> None:
-    status, said = ended(tmp_path, "--objectives", tmp_path / "none.yaml")
+def test_a_missing_objectives_file_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, said = refused(capsys, tmp_path, "--objectives", tmp_path / "none.yaml")
     assert (status, said.count("\n")) == (2, 1)
     assert "none.yaml: no such file" in said
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "127.0.0.1"])
-def test_addresses_that_are_not_loopback_are_refused(tmp_path: Path, objectives: Path, listen: str) -> None:
-    status, said = ended(tmp_path, "--objectives", objectives, "--listen", listen)
+def test_addresses_that_are_not_loopback_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, objectives: Path, listen: str
+) -> None:
+    status, said = refused(capsys, tmp_path, "--objectives", objectives, "--listen", listen)
     assert (status, said.count("\n")) == (2, 1), said
     assert listen in said
     assert "expected" in said
 
 
 def test_brokers_that_do_not_answer_are_named(tmp_path: Path, objectives: Path) -> None:
-    nobody = f"127.0.0.1:{pick_port(None, None, 'a test')}"
+    nobody = f"127.0.0.1:{free_port()}"
     status, said = ended(tmp_path, "--objectives", objectives, "--listen", "127.0.0.1:0", brokers=nobody)
     assert status == 1
     assert nobody in said.splitlines()[-1]
@@ -168,5 +184,5 @@ def test_a_free_port_is_taken_for_port_0_and_told(
             lines = [json.loads(line) for line in worker.log.read_text().splitlines() if '"views"' in line]
             return lines[0]["address"] if lines else None
 
-        worker.port = int(eventually(told, "address", 20).rpartition(":")[2])
+        worker.port = int(eventually(told, "address").rpartition(":")[2])
         worker.await_ready()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import fleetbeat
-from infra.state import pick_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"aiohttp", "aiokafka", "fastavro", "faust", "numpy", "polars", "pyarrow", "pydantic"}
@@ -64,6 +64,6 @@ def test_a_missing_package_is_named_with_its_extra() -> None:
 
 
 def test_a_cluster_that_does_not_answer_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
-    address = f"127.0.0.1:{pick_port(None, None, 'nobody')}"
+    address = f"127.0.0.1:{free_port()}"
     assert fleetbeat.main(["dlq", "list", "--brokers", address]) == 2
     assert capsys.readouterr().err == f"fleetbeat: cannot reach Kafka at {address}; is a broker running there?\n"

@@ -14,7 +14,7 @@ import pytest
 
 from infra.leash import Leashed, leashed
 
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 # Says that it is ready, then ignores polite requests.
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
 PARENT = """

@@ -58,7 +58,7 @@ def views(server: Answers, answers: dict[str, Any]) -> Views:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -172,7 +172,7 @@ async def taken_of_an_endless_log(process: Any, topic: str) -> int:  # noqa: ANN
             yield poll
 
     waiting = asyncio.create_task(process(polls()))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while taken <= 3 * POLL:  # noqa: ASYNC110 - of a number
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
