@@ -5,7 +5,7 @@ A *cell* is one slice of one series as one source partition saw it. Its rows are
 in an objective's series when that objective judges it so.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,30 +13,15 @@ import numpy.typing as npt
 import polars as pl
 
 from schemas.event_time import clamp
+from streams.core.cells import CELL, CELL_ROWS, SOURCE_BITS, Cells, slot_keys
 from streams.core.histogram import buckets_of
 from streams.core.series import LABELS, Judge
 from streams.core.slices import ON_TIME, SLICE_MS, frontiers, lateness_of, seal_ms
 
 Longs = npt.NDArray[np.int64]
 
-CELL = ["source", "series", "slice", "late"]
-CELL_ROWS = pl.Schema(
-    {
-        "source": pl.Int32,
-        "series": pl.UInt32,
-        "slice": pl.Int64,
-        "late": pl.Int64,
-        "bucket": pl.Int16,
-        "good": pl.Boolean,
-        "n": pl.Int64,
-        "sum_us": pl.Int64,
-        "max_us": pl.Int64,
-    }
-)
 _NO_ROWS = pl.DataFrame(schema=CELL_ROWS)  # to make one takes longer than to fill it
-_BUCKET_BITS = 11
-_SOURCE_BITS = 20  # more than Kafka has partitions in a topic, and a slot key needs 32 of the other 43 bits
-_ROW = [*CELL, "bucket", "good"]
+_NO_CELLS = Cells.of(_NO_ROWS)
 _SUMS = (pl.col("n", "sum_us").sum(), pl.col("max_us").max())
 
 
@@ -78,8 +63,8 @@ class _Slot:
 
     seal_ms: int
     since: dict[int, tuple[int, int]] = field(default_factory=dict)
-    plain: pl.DataFrame = field(default_factory=lambda: _NO_ROWS)
-    objectives: pl.DataFrame = field(default_factory=lambda: _NO_ROWS)
+    plain: Cells = _NO_CELLS
+    objectives: Cells = _NO_CELLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +129,9 @@ class Rollup:
             if not slot.since:
                 del self._slots[key]
                 continue
-            kept = ~pl.col("source").is_in(done)
-            slot.plain, slot.objectives = slot.plain.filter(kept), slot.objectives.filter(kept)
+            slot.plain, slot.objectives = (
+                rows.where(np.isin(rows.source, done, invert=True)) for rows in (slot.plain, slot.objectives)
+            )
 
     def resume_point(self, partition: int, done: Progress) -> tuple[int, int]:
         """(offset, frontier before it) from where a restart rebuilds every open cell of a partition.
@@ -158,7 +144,7 @@ class Rollup:
 
     def open_rows(self) -> int:
         """Rows held for open cells: the size of the state."""
-        return sum(slot.plain.height + slot.objectives.height for slot in self._slots.values())
+        return sum(len(slot.plain) + len(slot.objectives) for slot in self._slots.values())
 
     def _told(self) -> dict[int, Progress]:
         return {p: progress for p, progress in self.progress.items() if progress.applied_offset >= 0}
@@ -210,7 +196,7 @@ class Rollup:
         keys = slot_keys(slices, late)
         sources = columns.source[rows]
         # The first row of each (slot, source) is its earliest record: batches are in offset order.
-        _, first = np.unique((keys << _SOURCE_BITS) | sources, return_index=True)
+        _, first = np.unique((keys << SOURCE_BITS) | sources, return_index=True)
         seals = seal_ms(slices[first], late[first])
         for position, seal in zip(first.tolist(), seals.tolist(), strict=True):
             slot = self._slots.setdefault(int(keys[position]), _Slot(seal))
@@ -219,60 +205,11 @@ class Rollup:
 
     def _merge(self, fresh: pl.DataFrame, family: str) -> pl.DataFrame:
         """Fold fresh rows into their slots; returns all rows of the cells that they touch."""
-        touched = []
-        for key, part in by_slot(fresh):
+        touched = list[Cells]()
+        for key, part in Cells.of(fresh).by_slot():
             slot = self._slots[key]
-            known: pl.DataFrame = getattr(slot, family)
-            fold = part.select(CELL_ROWS.names())
-            both = fold if known.is_empty() else pl.concat([known, fold])
-            merged = _summed(both)
-            touched.append(merged if known.is_empty() else _touched(merged, fold))
+            known: Cells = getattr(slot, family)
+            merged = (Cells.concat([known, part]) if len(known) else part).summed()
+            touched.append(merged.touched_by(part) if len(known) else merged)
             setattr(slot, family, merged)
-        return pl.concat(touched) if touched else _NO_ROWS
-
-
-def _summed(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows of one slot, those of equal key added up; in the order of series, source and bucket when it is on time.
-
-    Sorting numbers takes less than half as long as grouping by six columns, and ordered rows make smaller records.
-    """
-    if rows["late"][0] != ON_TIME:  # many slices: their keys would not fit
-        return rows.group_by(_ROW).agg(_SUMS).select(CELL_ROWS.names())
-    columns = {name: rows[name].to_numpy() for name in CELL_ROWS.names()}
-    source, series, bucket, good = (columns[name].astype(np.int64) for name in ("source", "series", "bucket", "good"))
-    bucket &= (1 << _BUCKET_BITS) - 1  # without one it is -1
-    keys = (((series << _SOURCE_BITS | source) << _BUCKET_BITS | bucket) << 1) | good
-    order = np.argsort(keys)
-    keys = keys[order]
-    first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
-    sums = {name: np.add.reduceat(columns[name][order], first) for name in ("n", "sum_us")}
-    sums["max_us"] = np.maximum.reduceat(columns["max_us"][order], first)
-    return pl.DataFrame({name: sums.get(name, columns[name][order[first]]) for name in columns}, schema=CELL_ROWS)
-
-
-def _touched(merged: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
-    """The rows of one slot whose cells have fresh rows too."""
-    if fresh["late"][0] != ON_TIME:  # the slot has cells of many slices
-        return merged.join(fresh.select(CELL).unique(), on=CELL, how="semi")
-    width = int(merged["series"].max() or 0) + 1  # type: ignore[arg-type]
-    marks = np.zeros((int(merged["source"].max() or 0) + 1) * width, np.bool_)  # type: ignore[arg-type]
-    marks[fresh["source"].to_numpy().astype(np.int64) * width + fresh["series"].to_numpy()] = True
-    cells = merged["source"].to_numpy().astype(np.int64) * width + merged["series"].to_numpy()
-    return merged.filter(pl.Series(marks[cells]))
-
-
-def slot_keys(slices: Longs, late: Longs) -> Longs:
-    """One number for the cells that are sealed together: the slice when on time, else −(append second) − 2."""
-    return np.where(late == ON_TIME, slices, -late - 2)
-
-
-def by_slot(rows: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Rows with `slice` and `late`, parted by slot key."""
-    if rows.is_empty():
-        return
-    keys = slot_keys(rows["slice"].to_numpy(), rows["late"].to_numpy())
-    if keys.min() == keys.max():
-        yield int(keys[0]), rows
-        return
-    for (key,), part in rows.with_columns(_slot=keys).partition_by("_slot", as_dict=True, include_key=False).items():
-        yield int(key), part
+        return Cells.concat(touched).frame() if touched else _NO_ROWS

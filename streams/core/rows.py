@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from streams.core.cells import CELL_ROWS
 from streams.core.histogram import NO_BUCKET
-from streams.core.rollup import CELL_ROWS
 from streams.core.series import SERIES_BITS
 
 Longs = npt.NDArray[np.int64]

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from streams.core.cells import CELL
 from streams.core.lineage import RETIRED_MS, Lineage
 from streams.core.objectives import is_kept_by_minute
-from streams.core.rollup import CELL
 from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, series_of, starts_of
 from streams.core.series import SeriesIndex
 from streams.core.slices import COUNTS, HOURS, TIERS, Tier, seal_ms

@@ -6,7 +6,7 @@ import polars as pl
 
 from schemas.codec import decode, encode
 from schemas.records import SloPartial, Source
-from streams.core.rollup import CELL, CELL_ROWS
+from streams.core.cells import CELL, CELL_ROWS
 from streams.core.series import SeriesIndex
 from streams.core.sources import lane
 from streams.core.table import Heading

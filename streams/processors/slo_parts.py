@@ -10,7 +10,7 @@ from aiokafka.structs import ConsumerRecord
 
 from schemas.blocks import Reject
 from schemas.codec import DecodeError
-from streams.core.rollup import CELL_ROWS
+from streams.core.cells import CELL_ROWS
 from streams.core.series import SeriesIndex
 from streams.core.summaries import Shown
 from streams.core.table import Heading, SloTable

@@ -7,8 +7,9 @@ from itertools import chain
 import numpy as np
 import polars as pl
 
+from streams.core.cells import CELL_ROWS
 from streams.core.objectives import Objective, Selector, TimeSlices
-from streams.core.rollup import CELL_ROWS, Flush, Rollup, SourceBatch
+from streams.core.rollup import Flush, Rollup, SourceBatch
 from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.core.slices import HOURS, TIERS
 from streams.core.table import Heading, SloTable

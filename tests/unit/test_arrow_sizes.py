@@ -10,7 +10,7 @@ import pytest
 
 from schemas.codec import MAX_VALUE_BYTES, encode
 from schemas.records import SloPartial, Source
-from streams.core.rollup import CELL_ROWS
+from streams.core.cells import CELL_ROWS
 from streams.core.series import SeriesIndex
 from streams.engine.arrow_sizes import unpacked_bytes
 from streams.engine.frames import FrameError, pack, unpack

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from aiokafka.structs import ConsumerRecord
 
+from streams.core.cells import CELL_ROWS
 from streams.core.histogram import BOUNDS, buckets_of
-from streams.core.rollup import CELL_ROWS
 from streams.core.series import SeriesIndex, series_name
 from streams.core.table import Heading, SloTable
 from streams.engine.page_heads import Origin

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from streams.core.cells import CELL_ROWS
 from streams.core.histogram import NO_BUCKET
 from streams.core.lineage import number
 from streams.core.liveness.columns import PAGE_SCHEMA
-from streams.core.rollup import CELL_ROWS
 from streams.core.series import SeriesIndex
 from streams.core.slices import COUNTS as MINUTE_COUNTS
 from streams.core.slices import HOURS, MINUTES, SECONDS

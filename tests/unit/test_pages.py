@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.core.rollup import CELL_ROWS
+from streams.core.cells import CELL_ROWS
 from streams.core.rows import OPEN_SCHEMA
 from streams.core.series import SeriesIndex
 from streams.core.slices import TIERS

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from schemas.codec import DecodeError, encode
 from schemas.records import Heartbeat, SloPartial, Source
-from streams.core.rollup import CELL, CELL_ROWS
+from streams.core.cells import CELL, CELL_ROWS
 from streams.core.series import SeriesIndex
 from streams.engine import partials
 from streams.engine.frames import FrameError, pack, unpack

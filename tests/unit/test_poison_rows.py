@@ -10,7 +10,7 @@ import pytest
 from schemas.blocks import BlockReader
 from schemas.codec import DecodeError, decode, encode, frame
 from schemas.records import Heartbeat, ProbeResult, SloPartial, SloStatus, SloWindow, Source
-from streams.core.rollup import CELL_ROWS
+from streams.core.cells import CELL_ROWS
 from streams.core.series import SeriesIndex
 from streams.engine.frames import FrameError, pack
 from streams.engine.partials import read_partial

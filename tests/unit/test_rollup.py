@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.core.rollup import CELL, CELL_ROWS, Flush, Rollup
+from streams.core.cells import CELL, CELL_ROWS
+from streams.core.rollup import Flush, Rollup
 from streams.core.series import Judge, SeriesIndex
 from tests.unit.exactness import START_MS, Event, Labels, Logged, bucket_of, draw_log, judge
 from tests.unit.exactness_parts import OBJECTIVES, Counter, events_frame, source_batch

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.core.rollup import CELL_ROWS
+from streams.core.cells import CELL_ROWS
 from streams.core.series import SeriesIndex
 from streams.core.slices import HOURS, MINUTES, ON_TIME, SECONDS, TIERS, Tier
 from streams.core.summaries import NotCaughtUpError

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 from aiokafka.structs import TopicPartition
 
+from streams.core.cells import CELL_ROWS
 from streams.core.liveness.columns import PAGE_SCHEMA
 from streams.core.liveness.pages import Position
-from streams.core.rollup import CELL_ROWS
 from streams.core.series import SeriesIndex
 from streams.core.table import Heading, SloTable
 from streams.engine.commit_notes import Note

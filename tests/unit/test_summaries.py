@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.core.rollup import CELL_ROWS
+from streams.core.cells import CELL_ROWS
 from streams.core.slices import HOURS, MINUTES, ON_TIME, SECONDS, Tier
 from streams.core.summaries import ShownRows
 from streams.core.table import Heading, SloTable
