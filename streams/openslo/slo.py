@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from schemas.rules import MAX_LATENCY_US
+from schemas.buckets import MAX_LATENCY_US
 from streams.openslo.alerts import Policy
 from streams.openslo.fields import (
     Description,
