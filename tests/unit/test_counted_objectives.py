@@ -60,8 +60,13 @@ def test_the_source_is_part_of_the_version_and_probes_keep_theirs() -> None:
                 "or region"
             ),
         ),
+        (
+            "source: request-counts\n              where: {service: checkout, endpoint: /pay}\n              latency",
+            "source: probe-results\n              where: {service: checkout, endpoint: /pay}\n              latency",
+            f":24:15: {PLACE}.source: value 'probe-results': expected the same as under total, 'request-counts'",
+        ),
     ],
-    ids=["a threshold inside a bucket", "a kind"],
+    ids=["a threshold inside a bucket", "a kind", "another source under good than under total"],
 )
 def test_what_cannot_be_asked_of_them_is_refused(tmp_path: Path, old: str, new: str, sentence: str) -> None:
     with pytest.raises(DocumentError) as caught:

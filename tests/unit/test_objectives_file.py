@@ -313,13 +313,6 @@ REFUSED = {
         f"{METRIC}.good.metricSource.spec.source",
         "value 'logs': expected 'probe-results' or 'request-counts'",
     ),
-    "another source under good than under total": (
-        ("source: probe-results\n              where: {service: checkout, endpoint: /pay}\n              l"),
-        ("source: request-counts\n              where: {service: checkout, endpoint: /pay}\n              l"),
-        "24:15",
-        f"{METRIC}.good.metricSource.spec.source",
-        "value 'request-counts': expected the same as under total, 'probe-results'",
-    ),
     "another system": (
         "        total:\n          metricSource:\n            type: fleetbeat",
         "        total:\n          metricSource:\n            type: Prometheus",
