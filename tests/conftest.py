@@ -14,7 +14,7 @@ from infra.topics import run_apply
 from infra.topics.plan import SCHEMAS_TOPIC
 from schemas.catalog import load_catalog
 from tests.ports import free_port, keep_apart
-from tests.schedule import pytest_xdist_auto_num_workers, pytest_xdist_make_scheduler
+from tests.schedule import pytest_xdist_auto_num_workers, pytest_xdist_make_scheduler, step_back
 
 __all__ = ["pytest_xdist_auto_num_workers", "pytest_xdist_make_scheduler"]
 
@@ -22,6 +22,7 @@ __all__ = ["pytest_xdist_auto_num_workers", "pytest_xdist_make_scheduler"]
 # that a broker computes.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 keep_apart()
+step_back()
 # How long an example takes says something about the machine. In CI hypothesis draws the same examples each time;
 # elsewhere, and in `make long`, new ones.
 settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,8 +1,8 @@
 """Which of xdist's workers runs which file of `make test`, and when: two cores are never idle, and all end together.
 
 Tests with real processes mostly wait, and the others mostly compute. So there is one worker more than cores: the first
-one begins with files that compute, each of the others with files that wait, the longest first. Who has no file of its
-own kind left helps with the others.
+one runs files that compute, at a low priority, in the time that the others leave; each of those begins with files that
+wait, the longest first, and helps to compute when there are no more.
 """
 
 import os
@@ -15,13 +15,16 @@ from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
 ROOT = Path(__file__).parents[1]
-COMPUTES_FIRST = "gw0"
+BACKGROUND = "gw0"
+BACKGROUND_NICE = 10
+# Tells xdist's workers that there is one in the background.
+WITH_BACKGROUND = "FLEETBEAT_TESTS_WITH_BACKGROUND"
 # About how many seconds files take that take long; it only has to be about right.
 SECONDS = {
     "tests/integration/test_up.py": 110,
-    "tests/integration/test_liveness_restart.py": 75,
+    "tests/integration/test_liveness_restart.py": 100,
     "tests/integration/test_agent_outage.py": 75,
-    "tests/faults/test_rows.py": 80,
+    "tests/faults/test_rows.py": 70,
     "tests/integration/test_kafka_launcher.py": 70,
     "tests/integration/test_recreated_topics.py": 70,
     "tests/integration/test_dlq_crashes.py": 60,
@@ -40,8 +43,12 @@ class ByKind(LoadFileScheduling):  # type: ignore[misc]
     """Files as they are chosen for a worker, instead of in the order of how many tests they have."""
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        computes = node.gateway.id == COMPUTES_FIRST
-        chosen = max(self.workqueue, key=lambda file: (waits(file) != computes, self._seconds(file)))
+        background = is_background(node.gateway.id)
+        mine = [file for file in self.workqueue if not (background and waits(file))]
+        if not mine:
+            node.shutdown()
+            return
+        chosen = max(mine, key=lambda file: (waits(file), self._seconds(file)))
         self.workqueue.move_to_end(chosen, last=False)
         super()._assign_work_unit(node)
 
@@ -54,6 +61,17 @@ class ByKind(LoadFileScheduling):  # type: ignore[misc]
     def _seconds(self, file: str) -> float:
         usual = WITH_PROCESSES_S if waits(file) else 0.0
         return SECONDS.get(file, usual + A_TEST_S * len(self.workqueue[file]))
+
+
+def is_background(worker: str | None) -> bool:
+    """Whether that one of xdist's workers computes in the background; None is no worker of xdist."""
+    return worker == BACKGROUND and WITH_BACKGROUND in os.environ
+
+
+def step_back() -> None:
+    """In the background, this process and all that it starts leave the cores to the others."""
+    if is_background(os.environ.get("PYTEST_XDIST_WORKER")):
+        os.nice(BACKGROUND_NICE)
 
 
 @cache
@@ -72,4 +90,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByKind 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """One more than cores for `-n auto --dist loadfile`."""
-    return len(os.sched_getaffinity(0)) + 1 if config.getoption("dist") == "loadfile" else None
+    if config.getoption("dist") != "loadfile":
+        return None
+    os.environ[WITH_BACKGROUND] = "1"
+    return len(os.sched_getaffinity(0)) + 1
