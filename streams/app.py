@@ -57,7 +57,7 @@ LOOK_AT_LOGS_EVERY_S = 0.25
 # A step over few heartbeats costs as much as one over many; a backlog does not wait for it.
 NODES_EVERY_S = 0.5
 FOLD_EVERY_S = 1.0
-# Threads that compute let the event loop have the interpreter this soon; the default of 5 ms comes twice in each answer.
+# Threads that compute let the event loop have the interpreter this soon; Python's 5 ms would come twice in each answer.
 SWITCH_S = 0.001
 SAVE_EVERY_S = 2.0
 SAVE_PAUSE_S = 8.0
