@@ -149,7 +149,10 @@ def test_check_says_what_good_files_hold(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("kind: SLA\n", ":1:1: kind: value 'SLA': not supported; expected SLO, Service, AlertPolicy or AlertCondition"),
+        (
+            "kind: SLA\n",
+            ":1:1: kind: value 'SLA': not supported; expected SLO, SLI, Service, AlertPolicy or AlertCondition",
+        ),
         ("faults:\n  - {at_s: 3, do: explode, count: 1}\n", ":2:15: faults.0.do: value 'explode': expected 'die'"),
         ("late: {share: 2, by_s: [0, 1]}\n", ":1:8: late.share: value 2: expected less than or equal to 1"),
         ("faults: []\nnodes: 3\n", ":2:1: nodes: unknown key (value 3)"),

@@ -116,7 +116,7 @@ def test_a_reload_that_is_asked_for_says_what_came_of_it(slos: Path) -> None:
             write(slos, text="kind: Nothing")
             status, said = await reload()
             assert (status, said["error"]) == (422, "the objectives file is refused, those of before stay")
-            kinds = "SLO, Service, AlertPolicy or AlertCondition"
+            kinds = "SLO, SLI, Service, AlertPolicy or AlertCondition"
             assert said["problems"] == [f"{slos}:1:1: kind: value 'Nothing': not supported; expected {kinds}"]
             write(slos, 4000)
             topic.broken = True
