@@ -86,6 +86,7 @@ def test_schemas_and_subjects_are_found_by_id_and_name(registry: str) -> None:
         "node-states-value",
         "objectives-value",
         SUBJECT,
+        "request-counts-value",
         "slo-partials-value",
         "slo-status-value",
     ]
