@@ -11,13 +11,13 @@ from faust.types import TP
 from schemas.buckets import bucket_of
 from schemas.codec import decode, encode
 from schemas.records import BucketCount, DeadLetter, RequestCount, SloPartial
+from streams import pieces
 from streams.core.series import Judge, SeriesIndex
 from streams.core.slices import SECONDS
 from streams.core.sources import COUNTS, lane
 from streams.core.table import SloTable
 from streams.engine.partials import heading, read_partial
 from streams.engine.transport import LOG_APPEND_TIME, Poll, RawPoll
-from streams.processors import source_reading
 from streams.processors.rollup import PARTIALS, RollupProcessor
 from tests.unit.exactness import START_MS
 from tests.unit.raw_batches import raw_batches
@@ -84,7 +84,7 @@ def test_what_was_counted_is_published_under_its_topic_and_committed(
     raw: bool,  # noqa: FBT001 - a case
     worth_it: int,
 ) -> None:
-    monkeypatch.setattr(source_reading, "WORTH_IT", worth_it)
+    monkeypatch.setattr(pieces, "WORTH_IT", worth_it)
     records = [record(0, GOOD), record(1, replace(GOOD, histogram=(), sum_us=0, max_us=0)), record(2, GOOD)]
     fake = Keeping()
     own, partials = counted(fake, RawPoll(raw_batches(records), 0) if raw else Poll(records, 0))
