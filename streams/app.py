@@ -108,10 +108,11 @@ class Worker:
             outputs=dict.fromkeys(SOURCES, PARTIALS),
         )
         self._partitions = partitions
-        judges = {source: Judge(versions.timeline, index, source) for source in SOURCES}
         self._rollups = {
-            source: RollupProcessor(self.app, judge, index, partitions, versions.known)
-            for source, judge in judges.items()
+            source: RollupProcessor(
+                self.app, Judge(versions.timeline, index, source), index, partitions, versions.known
+            )
+            for source in SOURCES
         }
         self._ahead = ReadAhead(partial(read_changelog, options.brokers))
         self._objectives = ObjectivesProcessor(self.app, self._ahead.read, index)

@@ -90,13 +90,13 @@ class ShownRows:
 
     def of_series(self, series: int) -> Steps:
         """The rows of a series."""
-        return self.rows.take(self._places(series))
+        return self.rows.where(self._places(series))
 
     def whole(self, series: int) -> Digest | None:
         """The sum of all rows of a series; None without any."""
         if series not in self._wholes:
             places = self._places(series)
-            self._wholes[series] = Digest.of(self.rows.take(places)) if len(places) else None
+            self._wholes[series] = Digest.of(self.rows.where(places)) if len(places) else None
         return self._wholes[series]
 
     def between(self, series: int, start_s: int, end_s: int) -> Digest | None:
@@ -111,7 +111,7 @@ class ShownRows:
         if part is None:
             if len(self._parts) >= _MAX_PARTS:
                 self._parts.clear()
-            part = self._parts[series, begin, end] = Digest.of(self.rows.take(places[begin:end]))
+            part = self._parts[series, begin, end] = Digest.of(self.rows.where(places[begin:end]))
         return part
 
     def _places(self, series: int) -> Longs:
