@@ -196,6 +196,7 @@ class RandomWorld(World):
         self.rng = rng
         self.ghosts: list[Counter] = []
         self.ghost_owners: list[tuple[int, Owner]] = []
+        self.frozen: list[tuple[int, Owner]] = []
         self.ghost_pages: list[tuple[int, list[Write]]] = []
         super().__init__(log, targets=3, junk=rng.randrange(4), counted=counted)
 
@@ -218,9 +219,11 @@ class RandomWorld(World):
             (3, self.owners[target].seal),
             (5, self._restart),
             (3, lambda: self.ghost_owners.append((target, self.replace_owner(target)))),
+            (2, lambda: self.frozen.append((target, self.replace_owner(target)))),
             (3, lambda: self.compact(target, self.rng.randrange(len(self.pages[target]) + 1))),
             (4 * bool(self.ghosts), lambda: self._count(self.rng.choice(self.ghosts))),
             (5 * bool(self.ghost_owners), self._ghost_owner),
+            (4 * bool(self.frozen), self._return),
             (5 * bool(self.ghost_pages), self._ghost_pages),
         ]
         (act,) = self.rng.choices([act for _, act in choices], [weight for weight, _ in choices])
@@ -243,6 +246,12 @@ class RandomWorld(World):
         target, owner = self.rng.choice(self.ghost_owners)
         self._fold(target, owner)
         self._save(target, owner)
+
+    def _return(self) -> None:
+        """One that has stood still since it was replaced."""
+        target, owner = self.frozen.pop(self.rng.randrange(len(self.frozen)))
+        self.story.append(f"{target} goes back to {owner.name}")
+        self.return_to(owner, target)
 
     def _ghost_pages(self) -> None:
         target, pages = self.ghost_pages.pop(self.rng.randrange(len(self.ghost_pages)))

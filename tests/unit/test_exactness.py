@@ -7,7 +7,6 @@ from collections.abc import Callable
 from random import Random
 from unittest import mock
 
-import numpy as np
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from streams.engine import partials
 from tests.unit.exactness import START_MS, Event, Labels, Logged, draw_log
 from tests.unit.exactness_controls import (
-    RULES,
+    FOUND_BY_CHANCE,
     Adds,
     BelievesOpenCells,
     CommitsTheNewestFrontier,
@@ -306,10 +305,7 @@ def test_whatever_happens_for_longer(seed: int, acts: int) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("without", [r for r in RULES if r is not SettlesUnheard], ids=lambda thing: thing.__name__)
+@pytest.mark.parametrize("without", FOUND_BY_CHANCE, ids=lambda thing: thing.__name__)
 def test_random_worlds_notice_a_missing_rule(without: type[World]) -> None:
-    """But that one: a quiet owner, a restart and a cell in between meet in one random world of a hundred."""
     kind = type(f"Random{without.__name__}", (without, RandomWorld), {})
-    first = int(np.random.default_rng().integers(1 << 32))
-    print(f"seeds from {first}")
-    assert any(run(seed, kind, 60)[0] for seed in range(first, first + 200))
+    assert any(run(seed, kind, 60)[0] for seed in range(200))

@@ -14,7 +14,7 @@ from streams.core.sources import place_of
 from streams.core.table import Heading, SloTable
 from streams.engine import partials
 from tests.unit.exactness import COUNTS, PROBES, REQUESTS, START_MS, Counted, Event, Logged, bucket_of, draw_log
-from tests.unit.exactness_controls import RULES, SettlesUnheard
+from tests.unit.exactness_controls import FOUND_BY_CHANCE
 from tests.unit.exactness_world import RandomWorld, World
 
 IDS: Mapping[str, str] = {PROBES: "id-of-probes", COUNTS: "id-of-counts"}
@@ -191,7 +191,7 @@ def test_random_worlds_notice_that_the_topic_is_left_out(without: type[World]) -
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("without", [r for r in RULES if r is not SettlesUnheard], ids=lambda thing: thing.__name__)
+@pytest.mark.parametrize("without", FOUND_BY_CHANCE, ids=lambda thing: thing.__name__)
 def test_random_worlds_of_two_sources_notice_a_missing_rule(without: type[World]) -> None:
     kind = type(f"Random{without.__name__}", (without, RandomWorld), {})
     assert any(run(seed, kind, 60)[0] for seed in range(200))
