@@ -123,6 +123,9 @@ def worker(  # noqa: PLR0913 - one argument an option
     stall_after: Annotated[
         float, _says("Seconds behind without any progress, after which the worker ends to be started again.")
     ] = 60.0,
+    live: Annotated[
+        tuple[str, ...], _says("An objective whose last minute is counted by the millisecond; may be repeated.")
+    ] = (),
 ) -> int:
     """Keep the SLO tables and the node table from the stream and answer them over HTTP.
 
@@ -140,6 +143,7 @@ def worker(  # noqa: PLR0913 - one argument an option
             nodes_new_per_minute=nodes_new_per_minute,
             advertise=advertise,
             stall_after_s=stall_after,
+            live=live,
         )
     )
 

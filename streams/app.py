@@ -35,6 +35,7 @@ from streams.engine.rounds import let_end, pause
 from streams.engine.transport import Consumer, topic_partitions
 from streams.logs import configure_logs
 from streams.processors.lags import Lags
+from streams.processors.live_queries import LiveQueries
 from streams.processors.liveness import LivenessProcessor
 from streams.processors.node_judging import show_states
 from streams.processors.node_queries import NodeQueries
@@ -84,6 +85,7 @@ class WorkerOptions:
     nodes_new_per_minute: int = 500_000
     advertise: str | None = None
     stall_after_s: float = 60.0
+    live: tuple[str, ...] = ()
 
 
 class OptionError(ValueError):
@@ -110,7 +112,7 @@ class Worker:
         self._partitions = partitions
         self._rollups = {
             source: RollupProcessor(
-                self.app, Judge(versions.timeline, index, source), index, partitions, versions.known
+                self.app, Judge(versions.timeline, index, source), index, partitions, versions.known, options.live
             )
             for source in SOURCES
         }
@@ -134,7 +136,8 @@ class Worker:
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._wire()
-        tables = Tables(self._queries, self._nodes, self._lags.own_tips, partitions)
+        rings = LiveQueries(self.app, self._rollups)
+        tables = Tables(self._queries, self._nodes, rings, self._lags.own_tips, partitions)
         self.views = create_views(tables, self._peers, self.health)
         self.views.add_routes(reload_routes(self._file))
 
@@ -323,6 +326,12 @@ def run_worker(options: WorkerOptions) -> int:
         raise OptionError(f"--advertise: value {options.advertise!r}: {cause}") from None
     if not options.stall_after_s > 0:
         raise OptionError(f"--stall-after: value {options.stall_after_s}; expected seconds, more than 0")
+    known = [objective.id for objective in file.objectives]
+    for name in options.live:
+        if name not in known:
+            raise OptionError(
+                f"--live: value {name!r}: no such objective in {options.objectives}; expected one of {known}"
+            )
     configure_logs()
     sys.setswitchinterval(SWITCH_S)
     try:

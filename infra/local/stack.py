@@ -56,6 +56,8 @@ class Stack:
             "--state",
             self.folder / "worker",
         ]
+        if self._options.objectives is None:
+            worker += ["--live", "checkout-latency"]
         archive: list[str | Path] = ["--store", self.folder / "store", "--listen", sql, "--metrics", metrics]
         # Both at once: each spends its first seconds on imports.
         begun = time.monotonic()

@@ -15,6 +15,7 @@ import polars as pl
 from schemas.event_time import clamp
 from streams.core.cells import CELL, CELL_ROWS, SOURCE_BITS, Cells, slot_keys
 from streams.core.histogram import buckets_of
+from streams.core.live import Live
 from streams.core.series import LABELS, Judge
 from streams.core.slices import ON_TIME, SLICE_MS, frontiers, lateness_of, seal_ms
 
@@ -82,12 +83,14 @@ class _Columns:
 class Rollup:
     """Open cells of the assigned source partitions. Not thread-safe; the caller runs one step at a time."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, live: Live | None = None) -> None:
+        """`live` counts along, event by event."""
         self.events = 0
         self.late = 0
         self.clamped = 0
         self.progress: dict[int, Progress] = {}
         self._judge = judge
+        self._live = live or Live()
         self._slots: dict[int, _Slot] = {}
 
     def open(self, partition: int, frontier: int) -> None:
@@ -172,23 +175,32 @@ class Rollup:
         self.events += int(first.sum())
         self.late += int((first & (late != ON_TIME)).sum())
         self.clamped += int((first & (clamped != ts)).sum())
-        return self._sums(events, columns.source[rows], slices, late)
+        numbered = self._numbered(events).with_columns(
+            pl.Series("source", columns.source[rows]), pl.Series("slice", slices), pl.Series("late", late)
+        )
+        if self._live.rings:
+            n = pl.col("n") if "n" in numbered.columns else pl.lit(1, pl.Int64).alias("n")
+            told = numbered.select("series", "slice", "bucket", "success", "rank", n, pl.Series("ts", clamped))
+            self._live.add(self._judge, told)
+        return self._sums(numbered)
 
-    def _sums(self, events: pl.DataFrame, source: npt.NDArray[np.int32], slices: Longs, late: Longs) -> pl.DataFrame:
-        """Rows by cell, bucket, success and rank."""
-        place = (pl.Series("source", source), pl.Series("slice", slices), pl.Series("late", late))
-        keys = [*CELL, "bucket", "success", "rank"]
+    def _numbered(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Rows with series, bucket and rank in place of labels."""
         if "n" in events.columns:
             weighted = self._judge.number(events.select(*LABELS, "success", "bucket", "n", "sum_us", "max_us"))
             ranks = self._judge.ranks_of_buckets(weighted["bucket"].to_numpy())
-            return weighted.with_columns(*place, pl.Series("rank", ranks)).group_by(keys).agg(_SUMS)
+            return weighted.with_columns(pl.Series("rank", ranks))
         latency = events["latency_us"].to_numpy()
-        frame = self._judge.number(events.select(*LABELS, "success", "latency_us")).with_columns(
-            *place,
-            pl.Series("bucket", buckets_of(latency)),
-            pl.Series("rank", self._judge.ranks_of(latency)),
+        return self._judge.number(events.select(*LABELS, "success", "latency_us")).with_columns(
+            pl.Series("bucket", buckets_of(latency)), pl.Series("rank", self._judge.ranks_of(latency))
         )
-        return frame.group_by(keys).agg(
+
+    def _sums(self, numbered: pl.DataFrame) -> pl.DataFrame:
+        """Rows by cell, bucket, success and rank."""
+        keys = [*CELL, "bucket", "success", "rank"]
+        if "n" in numbered.columns:
+            return numbered.group_by(keys).agg(_SUMS)
+        return numbered.group_by(keys).agg(
             n=pl.len().cast(pl.Int64), sum_us=pl.col("latency_us").sum(), max_us=pl.col("latency_us").max()
         )
 

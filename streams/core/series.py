@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
@@ -106,6 +106,11 @@ class Judge:
     def timeline(self) -> Timeline:
         """What is followed."""
         return self._timeline
+
+    def numbers(self, ids: Collection[str]) -> dict[int, str]:
+        """Numbers of the series of some objectives, of all their versions that judge here, with the ids."""
+        known = (o for era in self._eras for o in era.objectives if o.id in ids)
+        return {self._index.number(o.series): o.id for o in known}
 
     def ranks_of(self, latency_us: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
         """The rank of each latency, elementwise."""

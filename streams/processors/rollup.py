@@ -10,7 +10,7 @@ is said of one is said of the other.
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ from faust.types import TP
 
 from schemas.records import Source
 from streams import metrics
+from streams.core.live import Live, LiveCounts, complete_since_ms
 from streams.core.rollup import Flush, Rollup
 from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.core.sources import COUNTS, PROBES
@@ -82,7 +83,10 @@ class _Counted:
 class RollupProcessor:
     """Counts the assigned partitions of the topic that `judge` is for. All block work runs on one thread, in order."""
 
-    def __init__(self, app: App, judge: Judge, index: SeriesIndex, partitions: int, known: Known) -> None:
+    def __init__(  # noqa: PLR0913 - what it is made of
+        self, app: App, judge: Judge, index: SeriesIndex, partitions: int, known: Known, live: Collection[str] = ()
+    ) -> None:
+        """`live`: ids of objectives with a ring."""
         self._source = source = judge.source
         self._weigh, columns = _SHAPES[source]
         self._app = app
@@ -92,7 +96,9 @@ class RollupProcessor:
         self._partitions = partitions
         self._reader = SourceReader(source, columns)
         self._thread = ThreadPoolExecutor(1, "rollup")
-        self._rollup = Rollup(judge)
+        self._named = live
+        self._live = Live(live)
+        self._rollup = Rollup(judge, self._live)
         self._intake = Intake(app, source)
         self._epoch = 0
         self._pending: list[Poll | RawPoll] = []
@@ -108,7 +114,8 @@ class RollupProcessor:
         """A rebalance seeks every partition back to its commit: what was counted since would count twice."""
         self._epoch += 1
         self._intake.lose_all()
-        self._rollup = Rollup(self._judge)
+        self._live = Live(self._named)
+        self._rollup = Rollup(self._judge, self._live)
         self._published = {}
         self._untold = False
         self._clear_pending()
@@ -200,6 +207,12 @@ class RollupProcessor:
         for partition, point in points.items():
             self._published[partition] = outcome.flush.progress[partition].applied_offset
             self._consumer.resume_points[TP(self._source, partition)] = point
+
+    def live(self, objective_id: str, from_ms: int, to_ms: int, step_ms: int) -> LiveCounts:
+        """What this worker has counted of the last minute, in its own partitions. Raises KeyError without a ring."""
+        own = [at for tp, at in self._consumer.committed.items() if tp.topic == self._source]
+        since_ms = max((complete_since_ms(at.frontier) for at in own), default=0)
+        return self._live.rings[objective_id].counts(from_ms, to_ms, step_ms, since_ms)
 
     def read_to(self, partition: int) -> int | None:
         """The offset after the last one that is counted and published; None before the first."""

@@ -16,6 +16,8 @@ from streams.processors.node_queries import NodeQueries
 from streams.processors.queries import KeptElsewhereError, NotHereError, Queries
 from streams.processors.rollup import PARTIALS
 from streams.views.answers import bad_request, error, json_response, not_found
+from streams.views.live import PATH as LIVE_PATH
+from streams.views.live import LiveView, Rings
 from streams.views.nodes import PATHS as NODE_PATHS
 from streams.views.nodes import node_routes
 from streams.views.payloads import objective_payload, slices_payload, standing_payload
@@ -37,10 +39,11 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What the views ask: the SLOs, the nodes (both spread over `partitions`), and the logs that this worker reads."""
+    """What the views ask: SLOs, nodes, rings (each spread over `partitions`), and the logs that this worker reads."""
 
     slos: Queries
     nodes: NodeQueries
+    live: Rings
     tips: Callable[[], Mapping[int, Tip]]
     partitions: int
 
@@ -55,6 +58,7 @@ def create_views(tables: Tables, peers: Peers, health: Callable[[], Health]) -> 
             web.get("/api/v1/slos", views.slos),
             web.get("/api/v1/slos/{id}", views.slo),
             web.get("/api/v1/slos/{id}/slices", views.slices),
+            web.get("/api/v1/slos/{id}/live", views.live),
             *node_routes(tables.nodes, peers, tables.partitions),
             web.get(TIPS_PATH, views.tips),
             web.get("/-/healthy", views.healthy),
@@ -77,9 +81,11 @@ class _Views:
         self._tips = tables.tips
         self._peers = peers
         self._health = health
+        self._live = LiveView(tables.live, peers, tables.slos.completeness, tables.partitions)
 
     async def index(self, _: web.Request) -> web.Response:
-        paths = ["/api/v1/slos", "/api/v1/slos/{id}", "/api/v1/slos/{id}/slices?from_ms=&to_ms=", *NODE_PATHS]
+        slos = ("/api/v1/slos", "/api/v1/slos/{id}", "/api/v1/slos/{id}/slices?from_ms=&to_ms=", LIVE_PATH)
+        paths = [*slos, *NODE_PATHS]
         return json_response(
             {"service": "fleetbeat worker", "paths": [*paths, "/subjects", "/metrics", "/-/healthy", "/-/ready"]}
         )
@@ -114,6 +120,10 @@ class _Views:
             return await self._passed_on(Asked(address, f"/api/v1/slos/{objective.id}/slices", span))
         fresh = self._queries.completeness()
         return json_response(slices_payload(await self._queries.slices(objective.id, from_ms, to_ms), fresh))
+
+    async def live(self, request: web.Request) -> web.Response:
+        """The last minute in steps down to a millisecond, of an objective that has a ring."""
+        return await self._live.answer(request, self._known(request))
 
     async def tips(self, _: web.Request) -> web.Response:
         """For other workers: which logs this one has read to their end."""

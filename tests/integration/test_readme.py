@@ -6,9 +6,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +130,24 @@ def test_counts_of_the_view_are_plausible(live: Live) -> None:
             assert window["attainment"] == window["good"] / window["total"]
             assert 0 < window["p50_us"] <= window["p90_us"] <= window["p99_us"]
         assert 0 <= window["to_ms"] - window["from_ms"] - window["window_s"] * 1_000 <= 3_600_000
+
+
+def test_the_last_minute_adds_up_by_the_millisecond(live: Live) -> None:
+    view = f"curl -s {live.here('127.0.0.1:8080')}/api/v1/slos/checkout-latency/live"
+
+    def asked(query: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(live.run("bash", "-c", f"{view}'?{query}'"))
+        return answer
+
+    def both() -> tuple[dict[str, Any], ...]:
+        to_ms = int(time.time() * 1_000)
+        return tuple(asked(f"step_ms={step}&width_ms=30000&to_ms={to_ms}") for step in (30_000, 1))
+
+    # An event may come in between two questions.
+    _, fine = until(both, lambda said: 0 < said[0].get("total", 0) == said[1].get("total"))
+    assert len(fine["totals"]) == 30_000
+    assert (sum(fine["totals"]), sum(fine["goods"])) == (fine["total"], fine["good"])
+    assert max(fine["totals"]) < fine["total"]
 
 
 def test_counts_of_sql_are_plausible(live: Live) -> None:

@@ -118,7 +118,8 @@ class Worker:
         self.asked: list[tuple[str, str | None]] = []
         queries = NodeQueries(self.nodes, PARTITIONS, lambda: NOW_MS + 1_000)  # type: ignore[arg-type]
         self.peers = Peers(lambda: self.members, timeout_s=1.0)
-        tables = Tables(self.slos, queries, dict, PARTITIONS)
+        self.rings = SimpleNamespace()  # whoever asks of the last minute says what `counts` answers
+        tables = Tables(self.slos, queries, self.rings, dict, PARTITIONS)
         views = create_views(tables, self.peers, lambda: Health(ready=True, reason=""))
         views.middlewares.insert(0, self._note)
         self.server = TestServer(views)
@@ -154,7 +155,9 @@ class Group(AsyncExitStack):
         keepers = {p: worker.address for worker in self.workers for p in worker.slos.kept}
         keepers |= {int(name[1:]): address for name, address in elsewhere.items()}
         for worker in self.workers:
-            both = {(topic, p): a for p, a in keepers.items() for topic in ("slo-partials", "heartbeats")}
+            both = {
+                (topic, p): a for p, a in keepers.items() for topic in ("slo-partials", "heartbeats", "probe-results")
+            }
             worker.members = Members(worker.address, both)
 
     async def get(self, worker: Worker, path: str, *, alone: bool = False) -> tuple[int, Any]:
