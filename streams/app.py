@@ -20,7 +20,7 @@ from streams import metrics
 from streams.config import load_objectives
 from streams.core.liveness.admission import Limits
 from streams.core.routing import AddressError, parse_address
-from streams.core.series import Judge, SeriesIndex
+from streams.core.series import CELL_SERIES, Judge, SeriesIndex
 from streams.engine.ahead import ReadAhead
 from streams.engine.announcements import TOPIC as OBJECTIVES
 from streams.engine.announcements import AnnouncementLog
@@ -62,6 +62,8 @@ HEAR_EVERY_S = 1.0
 STOP_S = 10.0
 # Ready means that a question is answered from events this fresh at most.
 READY_LAG_RECORDS = 200_000
+# Of plain series with a name of their own: half of the numbers that rows of tables have room for.
+MOST_SERIES = 500_000
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("fleetbeat.worker")
 
@@ -76,6 +78,7 @@ class WorkerOptions:
     state: Path = Path(".fleetbeat/worker")
     nodes_max: int = 2_500_000
     nodes_new_per_minute: int = 500_000
+    series_max: int = 250_000
     advertise: str | None = None
     stall_after_s: float = 60.0
 
@@ -92,7 +95,7 @@ class Worker:
     """Everything of one worker process."""
 
     def __init__(self, options: WorkerOptions, file: LoadedFile, versions: Versions, partitions: int) -> None:
-        index = SeriesIndex()
+        index, cells_index = SeriesIndex(), SeriesIndex(CELL_SERIES)  # each is one thread's, which may forget names
         self._versions = versions
         self._file = ObjectivesFile(file, versions, load_objectives)
         self.app: App = create_app(
@@ -102,10 +105,11 @@ class Worker:
             outputs={SOURCE: PARTIALS},
         )
         self._partitions = partitions
-        judge = Judge(versions.timeline, index)
-        self._rollup = RollupProcessor(self.app, judge, index, partitions, versions.known)
+        judge = Judge(versions.timeline, cells_index)
+        self._rollup = RollupProcessor(self.app, judge, cells_index, partitions, versions.known)
         self._ahead = ReadAhead(partial(read_changelog, options.brokers))
-        self._objectives = ObjectivesProcessor(self.app, self._ahead.read, index)
+        series_most = partition_share(options.series_max, partitions)
+        self._objectives = ObjectivesProcessor(self.app, self._ahead.read, index, series_most)
         limits = Limits(
             max_nodes=partition_share(options.nodes_max, partitions),
             new_per_minute=partition_share(options.nodes_new_per_minute, partitions),
@@ -304,6 +308,8 @@ def run_worker(options: WorkerOptions) -> int:
         raise OptionError(f"--advertise: value {options.advertise!r}: {cause}") from None
     if not options.stall_after_s > 0:
         raise OptionError(f"--stall-after: value {options.stall_after_s}; expected seconds, more than 0")
+    if not 0 < options.series_max <= MOST_SERIES:
+        raise OptionError(f"--series-max: value {options.series_max}; expected 1 to {MOST_SERIES}")
     configure_logs()
     try:
         options.state.mkdir(parents=True, exist_ok=True)

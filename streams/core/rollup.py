@@ -14,7 +14,7 @@ import polars as pl
 
 from schemas.event_time import clamp
 from streams.core.histogram import buckets_of
-from streams.core.series import LABELS, Judge
+from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.core.slices import ON_TIME, SLICE_MS, frontiers, lateness_of, seal_ms
 
 Longs = npt.NDArray[np.int64]
@@ -159,6 +159,20 @@ class Rollup:
         """Rows held for open cells: the size of the state."""
         return sum(slot.plain.height + slot.objectives.height for slot in self._slots.values())
 
+    def forget_series(self, index: SeriesIndex) -> None:
+        """Only series with open cells stay in the index; others are learned again when they come again."""
+        used = np.zeros(len(index.names), np.bool_)
+        for slot in self._slots.values():
+            for rows in (slot.plain, slot.objectives):
+                used[rows["series"].to_numpy()] = True
+        numbers = index.forget(used)
+        for slot in self._slots.values():
+            slot.plain, slot.objectives = (
+                rows.with_columns(series=pl.Series(numbers[rows["series"].to_numpy()], dtype=pl.UInt32))
+                for rows in (slot.plain, slot.objectives)
+            )
+        self._judge.renumber(used, numbers)
+
     def _told(self) -> dict[int, Progress]:
         return {p: progress for p, progress in self.progress.items() if progress.applied_offset >= 0}
 
@@ -243,11 +257,13 @@ def _touched(merged: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
     """The rows of one slot whose cells have fresh rows too."""
     if fresh["late"][0] != ON_TIME:  # the slot has cells of many slices
         return merged.join(fresh.select(CELL).unique(), on=CELL, how="semi")
-    width = int(merged["series"].max() or 0) + 1  # type: ignore[arg-type]
-    marks = np.zeros((int(merged["source"].max() or 0) + 1) * width, np.bool_)  # type: ignore[arg-type]
-    marks[fresh["source"].to_numpy().astype(np.int64) * width + fresh["series"].to_numpy()] = True
-    cells = merged["source"].to_numpy().astype(np.int64) * width + merged["series"].to_numpy()
-    return merged.filter(pl.Series(marks[cells]))
+    cells, touched = (
+        (rows["series"].to_numpy().astype(np.int64) << _SOURCE_BITS) | rows["source"].to_numpy()
+        for rows in (merged, fresh)
+    )
+    touched = np.unique(touched)
+    places = np.minimum(np.searchsorted(touched, cells), len(touched) - 1)
+    return merged.filter(pl.Series(touched[places] == cells))
 
 
 def slot_keys(slices: Longs, late: Longs) -> Longs:

@@ -24,6 +24,7 @@ _NO_BUCKET_BITS = (1 << _BUCKET_BITS) - 1
 _LOW_BITS = SERIES_BITS + _BUCKET_BITS + 1
 CELL_SHIFT = np.uint64(_BUCKET_BITS + 1)
 _LOW_MASK = np.uint64((1 << _LOW_BITS) - 1)
+_CELL_LOW = np.uint64((1 << (_BUCKET_BITS + 1)) - 1)
 
 OPEN_SCHEMA = pl.Schema([*CELL_ROWS.items(), ("applied", pl.Int64()), ("offset", pl.Int64())])
 STEP_SCHEMA = pl.Schema(
@@ -67,6 +68,17 @@ def of_series(keys: Keys, series: int) -> Mask:
     """Which keys belong to a series."""
     mask: Mask = ((keys & _LOW_MASK) >> CELL_SHIFT) == np.uint64(series)
     return mask
+
+
+def series_in(keys: Keys) -> Longs:
+    """The series of each key."""
+    return ((keys & _LOW_MASK) >> CELL_SHIFT).astype(np.int64)
+
+
+def renumbered(keys: Keys, numbers: npt.NDArray[np.uint32]) -> Keys:
+    """The keys with `numbers[series]` as series; in the same order when the numbers are."""
+    low = (keys & _CELL_LOW) | (numbers[series_in(keys)].astype(np.uint64) << CELL_SHIFT)
+    return (keys & ~_LOW_MASK) | low
 
 
 def _unpack(keys: Keys, start: str) -> dict[str, npt.NDArray[np.generic]]:

@@ -7,15 +7,17 @@ written at different offsets fit together again.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from streams.core.lineage import RETIRED_MS, Lineage
+from streams.core.naming import Naming
 from streams.core.rollup import CELL
-from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, of_series, restarted, starts_of
+from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, of_series, renumbered, restarted, series_in, starts_of
+from streams.core.series import Mask, Numbers
 from streams.core.slices import HOURS, LATENESS_MS, ON_TIME, SLICE_MS, TIERS, Tier, seal_ms
 
 Longs = npt.NDArray[np.int64]
@@ -68,8 +70,9 @@ ChunkKey = tuple[str, int]
 class SloTable:
     """Open cells and tiers of the series of one partition. Not thread-safe; the caller runs one step at a time."""
 
-    def __init__(self, *, histograms_in_hours: bool) -> None:
-        """Without `histograms_in_hours` the hour tier keeps counts only."""
+    def __init__(self, *, histograms_in_hours: bool, naming: Naming | None = None) -> None:
+        """Without `histograms_in_hours` the hour tier keeps counts only; `naming` bounds how many series have names."""
+        self.naming = naming
         self.applied = NEVER
         self.frontiers: dict[int, int] = {}  # of the newest source of each partition
         # partition → applied offset of its newest source up to which all its cells of ours are here
@@ -99,6 +102,8 @@ class SloTable:
         self.lineage = lineage or Lineage()
         self.chunks = chunks
         self._open = OpenCells.from_frame(open_rows)
+        for chunk in chunks.values() if self.naming is not None else ():
+            self.naming.learn(chunk.rows.key)  # type: ignore[union-attr]
         self._ahead = max((chunk.applied for chunk in chunks.values() if chunk.applied > applied), default=NEVER)
 
     def fold(self, records: Sequence[Heading], rows: pl.DataFrame) -> None:
@@ -137,11 +142,27 @@ class SloTable:
             for place in np.flatnonzero(np.bincount(places)).tolist():
                 mine = places == place
                 sealed_at[mine] = self._sealing_offsets(int(known[place, 0]), limits[mine])
+            if self.naming is not None:
+                moved = self.naming.sealed(moved, sealed_at, self._now_s())
             for tier in TIERS:
                 self._add(tier, moved, sealed_at)
             self._open = rows.where(~sealed)
         self._steps.clear()
         self._expire()
+
+    def mark_series(self, used: Mask) -> None:
+        """Mark the numbers of all series that are in the table."""
+        used[series_in(self._settled().key)] = True
+        for chunk in self.chunks.values():
+            used[series_in(chunk.rows.key)] = True
+
+    def renumber(self, used: Mask, numbers: Numbers) -> None:
+        """The index has forgotten all series but those `used`, and the others have these numbers now."""
+        self._open = replace(self._open, key=renumbered(self._open.key, numbers))
+        for chunk in self.chunks.values():
+            chunk.rows = replace(chunk.rows, key=renumbered(chunk.rows.key, numbers))
+        if self.naming is not None:
+            self.naming.renumber(used)
 
     def open_rows(self) -> pl.DataFrame:
         """Every open cell, one row set each (OPEN_SCHEMA)."""
@@ -255,7 +276,10 @@ class SloTable:
             self.expired.add(key)
 
     def _is_expired(self, key: ChunkKey, tier: Tier) -> bool:
-        return key[1] + tier.chunk_s + tier.keep_s < max(self.frontiers.values(), default=0) // 1000
+        return key[1] + tier.chunk_s + tier.keep_s < self._now_s()
+
+    def _now_s(self) -> int:
+        return max(self.frontiers.values(), default=0) // 1000
 
 
 def _steps_of(rows: OpenCells, tier: Tier, *, histograms: bool) -> Steps:

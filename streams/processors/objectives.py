@@ -21,7 +21,8 @@ from streams.engine.intake import Intake
 from streams.engine.pages import OPEN, chunk_part, page_key, write_chunk, write_open
 from streams.engine.transport import Consumer, Poll, ResumePoint, topic_partitions
 from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
-from streams.processors.slo_parts import OBJECTIVES, Letters, Part, PartFolder
+from streams.processors.series_telling import SeriesTeller
+from streams.processors.slo_parts import OBJECTIVES, SERIES_MOST, Letters, Part, PartFolder
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS, ReadLog, SloRecovery
 
 ResultT = TypeVar("ResultT")
@@ -54,13 +55,14 @@ class Snapshot:
 class ObjectivesProcessor:
     """Owns a `Part` for each assigned partition of `slo-partials`. All block work runs on one thread, in order."""
 
-    def __init__(self, app: App, read: ReadLog, index: SeriesIndex) -> None:
-        """`read` gives all that a topic holds."""
+    def __init__(self, app: App, read: ReadLog, index: SeriesIndex, series_most: int = SERIES_MOST) -> None:
+        """`read` gives all that a topic holds; of a partition at most `series_most` plain series are kept apart."""
         self.parts: dict[int, Part] = {}
         self.recovered = False
         self.index = index
         self._app = app
-        self._folder = PartFolder(index)
+        self._folder = PartFolder(index, series_most)
+        self._series = SeriesTeller()
         self._recovery = SloRecovery(app, read, self._folder, self.in_thread)
         self._intake = Intake(app, PARTIALS)
         self._thread = ThreadPoolExecutor(1, "objectives")
@@ -168,13 +170,18 @@ class ObjectivesProcessor:
             poll = pending.popleft()
             by_partition.setdefault(poll[0].partition, []).extend(poll)
         for partition, records in by_partition.items():
+            if self.index.crowded:
+                self._folder.forget_series(self.parts.values())
             if partition in self.parts:  # else it was lost meanwhile, and its new owner reads these
                 with metrics.BATCH_SECONDS.labels("objectives").time():
                     self._letters += self._folder.fold(self.parts[partition], records)
 
     def _snapshots(self, owned: set[int]) -> list[Snapshot]:
         self._fold_pending()
-        return [self._snapshot(p, part) for p, part in self.parts.items() if p in owned and part.applied > part.saved]
+        parts = [(p, part) for p, part in self.parts.items() if p in owned and part.applied > part.saved]
+        snapshots = [self._snapshot(partition, part) for partition, part in parts]
+        self._series.tell(self.parts.values(), self.index)
+        return snapshots
 
     def _snapshot(self, partition: int, part: Part) -> Snapshot:
         snapshot = Snapshot(partition, part.applied)

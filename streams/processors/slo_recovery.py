@@ -9,12 +9,11 @@ from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
 from streams import metrics
-from streams.core.table import SloTable
 from streams.engine.app import APP_ID, App
 from streams.engine.page_heads import origin_now, require_partitions
 from streams.engine.pages import PartPages, load
 from streams.engine.transport import Consumer
-from streams.processors.slo_parts import OBJECTIVES, PLAIN, Part, PartFolder
+from streams.processors.slo_parts import Part, PartFolder
 
 PARTIALS = "slo-partials"
 PAGES_TOPIC = f"{APP_ID}-pages-changelog"
@@ -72,7 +71,7 @@ class SloRecovery:
         require_partitions(PARTIALS, partition, origin, origins)
         if any(known.generation < origin.generation for known in origins):
             log.warning("the tables go on from pages of a topic that was deleted since", partition=partition)
-        tables = {family: SloTable(histograms_in_hours=family == OBJECTIVES) for family in (OBJECTIVES, PLAIN)}
+        tables = self.folder.new_tables()
         unreadable: list[str] = []
         for family, table in tables.items():
             unreadable += load(table, pages, family, self.folder.index, origin)

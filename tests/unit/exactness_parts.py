@@ -7,6 +7,7 @@ from itertools import chain
 import numpy as np
 import polars as pl
 
+from streams.core.naming import Naming
 from streams.core.objectives import Objective, Selector
 from streams.core.rollup import CELL_ROWS, Flush, Rollup, SourceBatch
 from streams.core.series import LABELS, Judge, SeriesIndex
@@ -95,7 +96,15 @@ class Snapshot:
 class Owner:
     """A process that owns one partition of the partials."""
 
-    def __init__(self, name: str, table: type[SloTable], pages: PartPages, committed: int, junk: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        table: type[SloTable],
+        pages: PartPages,
+        committed: int,
+        junk: int,
+        series_most: int | None = None,
+    ) -> None:
         self.name = name
         self.origin = Origin()
         self.index = SeriesIndex()
@@ -103,6 +112,8 @@ class Owner:
             self.index.number(f"[{number}]")
         self.unusable: list[str] = []
         self.tables = {family: table(histograms_in_hours=family == "objectives") for family in FAMILIES}
+        if series_most is not None:
+            self.tables["series"].naming = Naming(series_most, self.index, TIERS[-1])
         for family, own in self.tables.items():
             self.unusable += load(own, pages, family, self.index)
         self.keys = {part: set(keys) for part, keys in pages.keys.items()}
