@@ -64,6 +64,8 @@ STOP_S = 10.0
 READY_LAG_RECORDS = 200_000
 # Of plain series with a name of their own: half of the numbers that rows of tables have room for.
 MOST_SERIES = 500_000
+# A page of minutes must fit into a record: ten of these, good and bad, ten bytes each.
+PARTITION_SERIES = 30_000
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("fleetbeat.worker")
 
@@ -108,7 +110,7 @@ class Worker:
         judge = Judge(versions.timeline, cells_index)
         self._rollup = RollupProcessor(self.app, judge, cells_index, partitions, versions.known)
         self._ahead = ReadAhead(partial(read_changelog, options.brokers))
-        series_most = partition_share(options.series_max, partitions)
+        series_most = min(partition_share(options.series_max, partitions), PARTITION_SERIES)
         self._objectives = ObjectivesProcessor(self.app, self._ahead.read, index, series_most)
         limits = Limits(
             max_nodes=partition_share(options.nodes_max, partitions),

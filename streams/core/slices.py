@@ -26,6 +26,7 @@ SECONDS = Tier("1s", 1, 600, 10)
 MINUTES = Tier("1m", 60, 23_400, 600)
 HOURS = Tier("1h", 3_600, 35 * 86_400, 86_400)
 TIERS = (SECONDS, MINUTES, HOURS)
+PLAIN_TIERS = (SECONDS, MINUTES)  # of series that are no objective's; their minutes have counts only
 
 
 def frontiers(before: int, append_ms: Longs) -> Longs:

@@ -7,7 +7,7 @@ written at different offsets fit together again.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,11 @@ import polars as pl
 
 from streams.core.lineage import RETIRED_MS, Lineage
 from streams.core.naming import Naming
+from streams.core.packed import Packed
 from streams.core.rollup import CELL
 from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, of_series, renumbered, restarted, series_in, starts_of
 from streams.core.series import Mask, Numbers
-from streams.core.slices import HOURS, LATENESS_MS, ON_TIME, SLICE_MS, TIERS, Tier, seal_ms
+from streams.core.slices import LATENESS_MS, ON_TIME, PLAIN_TIERS, SECONDS, SLICE_MS, TIERS, Tier, seal_ms
 
 Longs = npt.NDArray[np.int64]
 NEVER = -1
@@ -55,13 +56,49 @@ class _Heads:
     before: Longs
 
 
-@dataclass(slots=True)
 class Chunk:
     """Steps of one tier within one stretch of event time; `applied` is the input offset it stands for."""
 
-    rows: Steps = field(default_factory=Steps.empty)
-    applied: int = NEVER
-    dirty: bool = False
+    __slots__ = ("_packed", "_rows", "applied", "dirty")
+
+    def __init__(self, rows: Steps | None = None, applied: int = NEVER, *, dirty: bool = False) -> None:
+        self._rows = rows or Steps.empty()
+        self._packed: Packed | None = None
+        self.applied = applied
+        self.dirty = dirty
+
+    @property
+    def rows(self) -> Steps:
+        """All of them."""
+        return self._rows if self._packed is None else self._packed.steps()
+
+    @rows.setter
+    def rows(self, rows: Steps) -> None:
+        self._rows, self._packed = rows, None
+
+    def pack(self) -> None:
+        """Take little memory until there are other rows."""
+        if self._packed is None:
+            self._packed = Packed.of(self._rows)
+            self._rows = Steps.empty()
+
+    def of_series(self, series: int) -> Steps:
+        """The rows of one series."""
+        if self._packed is not None:
+            return self._packed.of_series(series)
+        return self._rows.where(of_series(self._rows.key, series))
+
+    def mark_series(self, used: Mask) -> None:
+        """Mark the numbers of all series in it."""
+        used[series_in(self._rows.key)] = True
+        if self._packed is not None:
+            used[self._packed.series] = True
+
+    def renumber(self, numbers: Numbers) -> None:
+        """Series have these numbers now."""
+        self._rows = replace(self._rows, key=renumbered(self._rows.key, numbers))
+        if self._packed is not None:
+            self._packed = replace(self._packed, series=numbers[self._packed.series])
 
 
 ChunkKey = tuple[str, int]
@@ -71,7 +108,10 @@ class SloTable:
     """Open cells and tiers of the series of one partition. Not thread-safe; the caller runs one step at a time."""
 
     def __init__(self, *, histograms_in_hours: bool, naming: Naming | None = None) -> None:
-        """Without `histograms_in_hours` the hour tier keeps counts only; `naming` bounds how many series have names."""
+        """Without `histograms_in_hours` it is a table of plain series: their minutes have counts only, and no hours.
+
+        `naming` bounds how many series have names.
+        """
         self.naming = naming
         self.applied = NEVER
         self.frontiers: dict[int, int] = {}  # of the newest source of each partition
@@ -80,7 +120,8 @@ class SloTable:
         self.lineage = Lineage()
         self.chunks: dict[ChunkKey, Chunk] = {}
         self.expired: set[ChunkKey] = set()
-        self._hour_histograms = histograms_in_hours
+        self._plain = not histograms_in_hours
+        self._tiers = PLAIN_TIERS if self._plain else TIERS
         self._open = OpenCells.from_frame(pl.DataFrame(schema=OPEN_SCHEMA))
         self._ahead = NEVER  # the greatest applied offset of restored chunks, until the open cells are there too
         self._pending: list[pl.DataFrame] = []
@@ -102,8 +143,11 @@ class SloTable:
         self.lineage = lineage or Lineage()
         self.chunks = chunks
         self._open = OpenCells.from_frame(open_rows)
-        for chunk in chunks.values() if self.naming is not None else ():
-            self.naming.learn(chunk.rows.key)  # type: ignore[union-attr]
+        if self.naming is not None:
+            for key, chunk in chunks.items():
+                if any(key[0] == tier.name for tier in self._tiers):
+                    self.naming.learn(chunk.rows.key)
+        self.pack()
         self._ahead = max((chunk.applied for chunk in chunks.values() if chunk.applied > applied), default=NEVER)
 
     def fold(self, records: Sequence[Heading], rows: pl.DataFrame) -> None:
@@ -144,7 +188,7 @@ class SloTable:
                 sealed_at[mine] = self._sealing_offsets(int(known[place, 0]), limits[mine])
             if self.naming is not None:
                 moved = self.naming.sealed(moved, sealed_at, self._now_s())
-            for tier in TIERS:
+            for tier in self._tiers:
                 self._add(tier, moved, sealed_at)
             self._open = rows.where(~sealed)
         self._steps.clear()
@@ -154,15 +198,25 @@ class SloTable:
         """Mark the numbers of all series that are in the table."""
         used[series_in(self._settled().key)] = True
         for chunk in self.chunks.values():
-            used[series_in(chunk.rows.key)] = True
+            chunk.mark_series(used)
 
     def renumber(self, used: Mask, numbers: Numbers) -> None:
         """The index has forgotten all series but those `used`, and the others have these numbers now."""
         self._open = replace(self._open, key=renumbered(self._open.key, numbers))
         for chunk in self.chunks.values():
-            chunk.rows = replace(chunk.rows, key=renumbered(chunk.rows.key, numbers))
+            chunk.renumber(numbers)
         if self.naming is not None:
             self.naming.renumber(used)
+
+    def pack(self) -> None:
+        """Plain series are many and hardly ever asked for: what is saved and over takes little memory from now on."""
+        if not self._plain:
+            return
+        lengths = {tier.name: tier.chunk_s for tier in self._tiers}
+        sealed_s = self.sealed_to_ms() // 1_000
+        for (tier, start), chunk in self.chunks.items():
+            if not chunk.dirty and start + lengths.get(tier, 0) <= sealed_s:
+                chunk.pack()
 
     def open_rows(self) -> pl.DataFrame:
         """Every open cell, one row set each (OPEN_SCHEMA)."""
@@ -186,7 +240,7 @@ class SloTable:
         parts = [_steps_of(rows.where(of_series(rows.key, series)), tier, histograms=True)]
         for (name, start), chunk in self.chunks.items():
             if name == tier.name and start < end_s and start + tier.chunk_s > start_s:
-                parts.append(chunk.rows.where(of_series(chunk.rows.key, series)))
+                parts.append(chunk.of_series(series))
         steps = Steps.concat(*parts).summed()
         starts = starts_of(steps.key)
         return steps.where((starts >= start_s) & (starts < end_s)).frame()
@@ -253,7 +307,7 @@ class SloTable:
         return offsets
 
     def _add(self, tier: Tier, rows: OpenCells, sealed_at: Longs) -> None:
-        steps = _steps_of(rows, tier, histograms=tier is not HOURS or self._hour_histograms)
+        steps = _steps_of(rows, tier, histograms=tier is SECONDS or not self._plain)
         chunk_numbers = starts_of(steps.key) // tier.chunk_s
         lowest = int(chunk_numbers.min())
         for number in (np.flatnonzero(np.bincount(chunk_numbers - lowest)) + lowest).tolist():
@@ -270,8 +324,8 @@ class SloTable:
                 self.chunks[key] = chunk
 
     def _expire(self) -> None:
-        tiers = {tier.name: tier for tier in TIERS}
-        for key in [key for key in self.chunks if self._is_expired(key, tiers[key[0]])]:
+        tiers = {tier.name: tier for tier in self._tiers}  # hours of plain series were kept once
+        for key in [key for key in self.chunks if key[0] not in tiers or self._is_expired(key, tiers[key[0]])]:
             del self.chunks[key]
             self.expired.add(key)
 

@@ -15,7 +15,7 @@ import polars as pl
 from streams.core.liveness.columns import PAGE_SCHEMA
 from streams.core.liveness.pages import NEVER
 from streams.engine.frames import FrameError, pack, unpack
-from streams.engine.page_heads import Origin, read_head, write_head
+from streams.engine.page_heads import OLDEST, Origin, read_head, write_head
 
 
 def page_key(number: int, owner: str) -> bytes:
@@ -25,7 +25,7 @@ def page_key(number: int, owner: str) -> bytes:
 
 def write_page(rows: pl.DataFrame, partition: int, origin: Origin) -> bytes:
     """The value of a page with nodes of a partition of heartbeats; `origin`: of the topic that offsets refer to."""
-    return write_head({"partition": partition, "rows": rows.height, **origin.header}) + pack(rows)
+    return write_head({"partition": partition, "rows": rows.height, **origin.header}, OLDEST) + pack(rows)
 
 
 def read_page(value: bytes, partition: int) -> tuple[Origin, pl.DataFrame]:

@@ -1,6 +1,7 @@
 """The first bytes of every state page: its format, and to which log the offsets in it refer.
 
-Format 1 began without `topic_id`, `generation` and `partitions`; a page that lacks them is of generation 0.
+Format 1 began without `topic_id`, `generation` and `partitions`; a page that lacks them is of generation 0. In format 2
+the names of series are compressed between head and rows; pages of nodes are still of format 1.
 """
 
 import json
@@ -11,7 +12,8 @@ from typing import Any
 
 from streams.engine.topic_ids import TopicIdentity
 
-FORMAT = 1
+FORMAT = 2
+OLDEST = 1
 _LENGTH = struct.Struct(">I")
 
 
@@ -75,9 +77,9 @@ def require_partitions(topic: str, partition: int, now: Origin, found: Iterable[
             raise PartitionsChangedError(topic, partition, origin.partitions, now.partitions)
 
 
-def write_head(header: dict[str, Any]) -> bytes:
-    """What stands before the rows."""
-    head = json.dumps({"format": FORMAT, **header}, separators=(",", ":")).encode()
+def write_head(header: dict[str, Any], written: int = FORMAT) -> bytes:
+    """What stands before the rows; `written` is the format."""
+    head = json.dumps({"format": written, **header}, separators=(",", ":")).encode()
     return _LENGTH.pack(len(head)) + head
 
 
@@ -94,6 +96,6 @@ def read_head(value: bytes, what: str) -> tuple[dict[str, Any], bytes]:
             f"{what}: page format {written}; expected {FORMAT}: it was written by a newer fleetbeat, "
             "upgrade this worker (`fleetbeat state reset` would give up what the page holds)"
         )
-    if written != FORMAT:
-        raise ValueError(f"page format {written}; expected {FORMAT}")
+    if not isinstance(written, int) or not OLDEST <= written <= FORMAT:
+        raise ValueError(f"page format {written}; expected {OLDEST} to {FORMAT}")
     return header, value[_LENGTH.size + length :]

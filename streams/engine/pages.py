@@ -6,7 +6,9 @@ pages. The epoch in the key keeps compaction from replacing a new owner's page b
 cells says how new each chunk was: what left the open cells is nowhere else.
 """
 
+import json
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -19,11 +21,13 @@ from streams.core.series import SeriesIndex
 from streams.core.slices import TIERS
 from streams.core.table import NEVER, Chunk, ChunkKey, SloTable
 from streams.engine.frames import FrameError, pack, unpack
-from streams.engine.page_heads import Origin, read_head, write_head
+from streams.engine.page_heads import OLDEST, Origin, read_head, write_head
 
 RowsT = TypeVar("RowsT")
 
 OPEN = "open"
+_NAMES_LEVEL = 1  # half a megabyte of names takes 5 ms, and a tenth of the room
+MAX_NAMES_BYTES = 64 << 20
 
 
 class NotWholeError(RuntimeError):
@@ -91,7 +95,7 @@ def read_page(key: bytes, value: bytes) -> Page:
     try:
         family, part, epoch = _split(key)
         header, body = read_head(value, f"page {key!r}")
-        _ = header["series"]
+        _ = header["series"] if header["format"] == OLDEST else body[int(header["names"])]
         if part == OPEN:
             _ = _frontiers(header), _lineage(header), header.get("chunks", {}).items()
         return Page(family, part, epoch, int(header["applied"]), Origin.of(header), header, body)
@@ -198,15 +202,32 @@ def _chunk_key(part: str) -> ChunkKey:
 
 def _rows(page: Page, schema: pl.Schema, index: SeriesIndex) -> pl.DataFrame:
     try:
-        return index.localize(unpack(page.body, schema), page.header["series"])
-    except (FrameError, pl.exceptions.OutOfBoundsError) as cause:
+        names, body = _names(page)
+        return index.localize(unpack(body, schema), names)
+    except (FrameError, pl.exceptions.OutOfBoundsError, ValueError, zlib.error) as cause:
         message = f"page {page.key!r} at offset {page.applied} cannot be read: {cause}"
         raise FrameError(message) from cause
 
 
 def _write(header: dict[str, Any], rows: pl.DataFrame, index: SeriesIndex) -> bytes:
     local, names = index.externalize(rows)
-    return write_head({**header, "series": names}) + pack(local)
+    packed = zlib.compress(json.dumps(names, separators=(",", ":")).encode(), _NAMES_LEVEL)
+    return write_head({**header, "names": len(packed)}) + packed + pack(local)
+
+
+def _names(page: Page) -> tuple[list[str], bytes]:
+    """The names of the page's series, and its rows' bytes. Raises ValueError, FrameError and zlib.error."""
+    if page.header["format"] == OLDEST:
+        return page.header["series"], page.body
+    size = int(page.header["names"])
+    unpacking = zlib.decompressobj()
+    text = unpacking.decompress(page.body[:size], MAX_NAMES_BYTES)
+    if not unpacking.eof:
+        raise FrameError(f"names of {size} bytes that do not end within {MAX_NAMES_BYTES}")
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise FrameError("names that are not a list of texts")
+    return names, page.body[size:]
 
 
 class PartPages:

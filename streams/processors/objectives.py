@@ -196,6 +196,7 @@ class ObjectivesProcessor:
             table.expired.clear()
             key = self._claim(part, family, OPEN, snapshot)
             snapshot.opens.append((key, write_open(table, part.origin, self.index)))
+            table.pack()
         part.saved = snapshot.applied
         return snapshot
 

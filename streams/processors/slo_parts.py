@@ -13,7 +13,7 @@ from schemas.codec import DecodeError
 from streams.core.naming import Naming
 from streams.core.rollup import CELL_ROWS
 from streams.core.series import OF_OBJECTIVES, SeriesIndex
-from streams.core.slices import TIERS
+from streams.core.slices import PLAIN_TIERS
 from streams.core.table import Heading, SloTable
 from streams.engine.frames import FrameError
 from streams.engine.page_heads import Origin
@@ -56,7 +56,7 @@ class PartFolder:
 
     def new_tables(self) -> dict[str, SloTable]:
         """Of a partition, empty."""
-        naming = Naming(self._series_most, self.index, TIERS[-1])
+        naming = Naming(self._series_most, self.index, PLAIN_TIERS[-1])
         return {
             OBJECTIVES: SloTable(histograms_in_hours=True),
             PLAIN: SloTable(histograms_in_hours=False, naming=naming),

@@ -55,7 +55,8 @@ class SloRecovery:
         async for records in self.read(PAGES_TOPIC, partitions):
             await self.in_thread(_apply, pages[records[0].partition], records)
         parts: dict[int, Part] = {}
-        for partition, found in pages.items():
+        for partition in list(pages):
+            found = pages.pop(partition)  # else all of them are in memory twice
             part, unreadable = await self.in_thread(self._part, partition, found)
             if unreadable:
                 await self._count_again(partition, part, unreadable)

@@ -125,11 +125,12 @@ def recompute(log: Log, promises: Sequence[Promise] | Callable[[int], Sequence[P
                 continue
             given = promises(judged.slice_s) if callable(promises) else promises
             for series, good in series_of(record.event, given):
+                plain = not series.startswith("slo:")
                 for tier, level in LEVELS.items():
                     start = judged.slice_s // level.step_s * level.step_s
-                    counts_only = tier == "1h" and not series.startswith("slo:")
+                    counts_only = plain and tier == "1m"
                     bucket = NO_BUCKET if counts_only else bucket_of(record.event.latency_us)
-                    if level.holds(start, frontier):
+                    if level.holds(start, frontier) and not (plain and tier == "1h"):
                         key = (tier, series, start, bucket, good)
                         rows[key] = _plus(rows.get(key), record.event.latency_us, late=judged.late)
     return rows

@@ -11,7 +11,7 @@ from streams.core.naming import Naming
 from streams.core.objectives import Objective, Selector
 from streams.core.rollup import CELL_ROWS, Flush, Rollup, SourceBatch
 from streams.core.series import LABELS, Judge, SeriesIndex
-from streams.core.slices import HOURS, TIERS
+from streams.core.slices import MINUTES, PLAIN_TIERS, TIERS
 from streams.core.table import Heading, SloTable
 from streams.engine.page_heads import Origin
 from streams.engine.pages import OPEN, PartPages, chunk_part, load, page_key, write_chunk, write_open
@@ -52,11 +52,11 @@ def rows_of(table: SloTable, index: SeriesIndex, frontier_ms: int) -> Rows:
     rows: Rows = {}
     for number, name in enumerate(list(index.names)):
         series = name.rpartition("@")[0] if name.startswith("slo:") else name
-        for tier in TIERS:
+        for tier in PLAIN_TIERS if series == name else TIERS:
             for start, _, bucket, good, *sums in table.read(number, tier, 0, FOREVER_S).rows():
                 if LEVELS[tier.name].holds(start, frontier_ms):
                     # Open cells still have buckets where sealed ones keep counts only.
-                    counted = NO_BUCKET if tier is HOURS and series == name else bucket
+                    counted = NO_BUCKET if tier is MINUTES and series == name else bucket
                     row = (tier.name, series, start, counted, good)
                     n, late, sum_us, max_us = rows.get(row, (0, 0, 0, 0))
                     rows[row] = (n + sums[0], late + sums[1], sum_us + sums[2], max(max_us, sums[3]))
@@ -113,7 +113,7 @@ class Owner:
         self.unusable: list[str] = []
         self.tables = {family: table(histograms_in_hours=family == "objectives") for family in FAMILIES}
         if series_most is not None:
-            self.tables["series"].naming = Naming(series_most, self.index, TIERS[-1])
+            self.tables["series"].naming = Naming(series_most, self.index, PLAIN_TIERS[-1])
         for family, own in self.tables.items():
             self.unusable += load(own, pages, family, self.index)
         self.keys = {part: set(keys) for part, keys in pages.keys.items()}
@@ -154,6 +154,7 @@ class Owner:
                 taken.tombstones += self.keys.pop((family, chunk_part(key)), ())
             table.expired.clear()
             opens.append((self._claim(family, OPEN, taken), write_open(table, self.origin, self.index)))
+            table.pack()
         taken.pages += opens
         return taken
 

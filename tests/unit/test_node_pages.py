@@ -39,10 +39,10 @@ def test_a_spoiled_page_is_refused(spoil: object) -> None:
 
 
 def test_a_page_of_another_format_stops_the_worker_instead_of_losing_nodes() -> None:
-    value = write_page(rows(1), 3, ORIGIN).replace(b'"format":1', b'"format":2')
+    value = write_page(rows(1), 3, ORIGIN).replace(b'"format":1', b'"format":3')
     pages = PartitionPages(3)
     pages.apply([(page_key(0, "a"), value)])
-    with pytest.raises(PageFormatError, match="format 2; expected 1"):
+    with pytest.raises(PageFormatError, match="format 3; expected 2"):
         list(pages.rows(ORIGIN))
 
 
