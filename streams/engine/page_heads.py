@@ -1,7 +1,7 @@
 """The first bytes of every state page: its format, and to which log the offsets in it refer.
 
-Format 1 began without `topic_id`, `generation` and `partitions`; a page that lacks them is of generation 0. Format 2 was
-written for tables that had heard of another topic than probe-results, and only for them: whoever does not know it
+Format 1 began without `topic_id`, `generation` and `partitions`; a page that lacks them is of generation 0. Format 2
+was written for tables that had heard of another topic than probe-results, and only for them: whoever does not know it
 would count that topic's partitions as partitions of probe-results. In format 3, which tables write now, the names of
 series are compressed between head and rows. Pages of nodes are of format 1.
 """

@@ -27,7 +27,7 @@ from tests.unit.test_exactness import at
 SEEDS = st.integers(0, (1 << 32) - 1)
 T = 1_763_000_000
 HELD_S = PLAIN_TIERS[-1].keep_s + 2 * PLAIN_TIERS[-1].chunk_s  # for longer no chunk holds a second
-SHOP, CART, PAY, _ = LABELS
+SHOP, CART, _, PAY, _ = LABELS
 
 
 def as_one(rows: Mapping[Row, Sums]) -> Rows:

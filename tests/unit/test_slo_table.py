@@ -13,7 +13,7 @@ from streams.core.histogram import buckets_of
 from streams.core.packed import Packed
 from streams.core.rows import STEP_SCHEMA, Steps, of_series
 from streams.core.series import SeriesIndex
-from streams.core.slices import HOURS, MINUTES, ON_TIME, SECONDS, TIERS, Tier
+from streams.core.slices import HOURS, MINUTES, ON_TIME, PLAIN_TIERS, SECONDS, TIERS, Tier
 from streams.core.summaries import NotCaughtUpError
 from streams.core.table import Heading, SloTable
 from streams.engine.page_heads import Origin
@@ -234,6 +234,19 @@ def test_minutes_of_plain_series_keep_the_counts() -> None:
     assert {tier for tier, _ in table.chunks} == {"1s", "1m"}
 
 
+def asked(packed: SloTable, usual: SloTable, rng: Random) -> None:
+    """Both answer the same, also over parts of chunks."""
+    states = packed.show(), usual.show()
+    for tier in PLAIN_TIERS:
+        start, end = T - rng.randrange(40), T + rng.randrange(1, 60)
+        for bounds in ((0, 1 << 32), (start, end)):
+            for numbers in ((0,), (1,), (0, 1, 7)):
+                one, other = (state.summarize(numbers, tier, *bounds) for state in states)
+                assert one == other
+            one, other = (state.read(0, tier, *bounds) for state in states)
+            assert one.rows() == other.rows()
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1 << 32))
 def test_a_packed_table_answers_and_grows_like_one_that_is_not(seed: int) -> None:
@@ -248,11 +261,15 @@ def test_a_packed_table_answers_and_grows_like_one_that_is_not(seed: int) -> Non
         for chunk in packed.chunks.values():
             chunk.dirty = False
         packed.pack()
+        asked(packed, usual, rng)
     assert packed.chunks.keys() == usual.chunks.keys()
     for key, chunk in usual.chunks.items():
         assert packed.chunks[key].rows.frame().rows() == chunk.rows.frame().rows()
-        assert packed.chunks[key].of_series(0).frame().rows() == chunk.rows.frame().rows()
-        assert not len(packed.chunks[key].of_series(7).key)
+    shown = packed.show()
+    kinds = {key: type(chunk.held) for key, chunk in shown.chunks.items()}
+    assert all(packed.show().chunks[key] is chunk for key, chunk in shown.chunks.items()), "shared with their sums"
+    asked(packed, usual, rng)
+    assert {key: type(chunk.held) for key, chunk in packed.show().chunks.items()} == kinds
 
 
 def test_packing_takes_a_fraction_of_the_memory_and_keeps_every_bit() -> None:
