@@ -7,7 +7,8 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from streams.core.rows import NO_BUCKET, STEP_SCHEMA, Keys, Steps, of_series, renumbered, series_in
+from streams.core.histogram import NO_BUCKET
+from streams.core.rows import STEP_SCHEMA, Keys, Steps, of_series, renumbered, series_in
 from streams.core.series import Mask, Numbers
 
 _COUNTS = ("n", "late_n", "sum_us", "max_us")

@@ -25,9 +25,9 @@ from infra.local.children import fleetbeat
 from infra.local.figures import total
 from infra.state import pick_port
 from infra.topics import run_apply
-from streams.core.histogram import buckets_of
+from streams.core.histogram import NO_BUCKET, buckets_of
 from streams.core.packed import Packed
-from streams.core.rows import NO_BUCKET, STEP_SCHEMA, Steps
+from streams.core.rows import STEP_SCHEMA, Steps
 from streams.core.slices import MINUTES, SECONDS, Tier
 from tests.bench.liveness import memory_mb, say
 from tests.bench.recovery import option

@@ -243,8 +243,8 @@ def asked(packed: SloTable, usual: SloTable, rng: Random) -> None:
             for numbers in ((0,), (1,), (0, 1, 7)):
                 one, other = (state.summarize(numbers, tier, *bounds) for state in states)
                 assert one == other
-            one, other = (state.read(0, tier, *bounds) for state in states)
-            assert one.rows() == other.rows()
+            rows, others = (state.read(0, tier, *bounds).rows() for state in states)
+            assert rows == others
 
 
 @settings(max_examples=25, deadline=None)
