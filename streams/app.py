@@ -54,13 +54,11 @@ from streams.views.reload import reload_routes
 from streams.views.routes import Health, Tables, create_views
 from streams.views.tips import ask_tips
 
-STEP_EVERY_S = 0.25
+LOOK_AT_LOGS_EVERY_S = 0.25
+# A step over few heartbeats costs as much as one over many; a backlog does not wait for it.
+NODES_EVERY_S = 0.5
 FOLD_EVERY_S = 1.0
-# After a fold it is not folded for this many times as long: what comes meanwhile is folded together, and in a backlog
-# that is most of it.
-FOLD_PAUSE = 2.0
-FOLD_PAUSE_S = 0.5
-# Threads that compute let the event loop have the interpreter this soon; the default of 5 ms comes twice an answer.
+# Threads that compute let the event loop have the interpreter this soon; Python's 5 ms would come twice in each answer.
 SWITCH_S = 0.001
 SAVE_EVERY_S = 2.0
 SAVE_PAUSE_S = 8.0
@@ -180,9 +178,9 @@ class Worker:
             asyncio.create_task(self._every(SAVE_EVERY_S, self._save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
             asyncio.create_task(self._fold_nodes()),
-            asyncio.create_task(self._every(STEP_EVERY_S, self._liveness.tend)),
+            asyncio.create_task(self._every(NODES_EVERY_S, self._liveness.tend)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._show_nodes)),
-            asyncio.create_task(self._every(STEP_EVERY_S, self._look)),
+            asyncio.create_task(self._every(LOOK_AT_LOGS_EVERY_S, self._look)),
             asyncio.create_task(self._every(LOOK_EVERY_S, self._watchdog.look)),
             asyncio.create_task(self._every(HEAR_EVERY_S, self._hear_others)),
         ]
@@ -274,14 +272,12 @@ class Worker:
     async def _fold_partials(self) -> None:
         while not self._stop.is_set():
             await self._objectives.due(FOLD_EVERY_S)
-            started = time.monotonic()
             if not self.app.rebalancing:
                 await self._guarded(self._objectives.fold)
-            await pause(self._stop, min(FOLD_PAUSE_S, FOLD_PAUSE * (time.monotonic() - started)))
 
     async def _fold_nodes(self) -> None:
         while not self._stop.is_set():
-            await self._liveness.due(STEP_EVERY_S)
+            await self._liveness.due(NODES_EVERY_S)
             if not self.app.rebalancing:
                 await self._guarded(self._liveness.fold)
 

@@ -34,6 +34,8 @@ ChunkKey = tuple[str, int]
 
 # Sums over parts of a stretch are kept until there are so many: each is a histogram.
 _MAX_PARTS = 64
+# Whole windows are kept until there are so many; a window slides on each second, and a quiet table is shown for long.
+_MAX_WINDOWS = 256
 
 
 class NotCaughtUpError(RuntimeError):
@@ -155,12 +157,20 @@ class Shown:
     by_minute: npt.NDArray[np.bool_]
     numbers: Mapping[str, int]
     _opened: dict[int, ShownRows] = field(default_factory=dict)
+    _windows: dict[tuple[frozenset[int], str, int, int], Summary] = field(default_factory=dict)
 
     def summarize(self, numbers: Collection[int], tier: Tier, start_s: int, end_s: int) -> Summary:
         """Of some series together, their steps of a tier with start_s ≤ start < end_s. Raises NotCaughtUpError."""
         self._require_caught_up()
-        found = [digest for number in numbers for digest in self._digests(number, tier, start_s, end_s)]
-        return _together(found, start_s, tier.step_s)
+        window = (frozenset(numbers), tier.name, start_s, end_s)
+        known = self._windows.get(window)
+        if known is None:
+            found = [digest for number in numbers for digest in self._digests(number, tier, start_s, end_s)]
+            known = _together(found, start_s, tier.step_s)
+            if len(self._windows) >= _MAX_WINDOWS:
+                self._windows.clear()
+            self._windows[window] = known
+        return known
 
     def read(self, series: int, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
         """Rows (STEP_SCHEMA) of one series with start_s ≤ start < end_s, steps of the tier, open cells included.

@@ -20,7 +20,7 @@ from tests.faults.world import Clock, Worker, clock
 __all__ = ["clock"]
 
 
-@pytest.fixture(params=["_snapshots", "_count"])
+@pytest.fixture(params=["_snapshot", "_count"])
 def cut(request: pytest.FixtureRequest) -> str:
     """The part of a step that runs in a thread: of a save, and of counting."""
     return str(request.param)
@@ -29,7 +29,7 @@ def cut(request: pytest.FixtureRequest) -> str:
 async def stop_within(worker: Worker, cut: str, *, cancels: bool) -> None:
     """The stop comes when the thread has its result, and the loop has not heard of it."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    processor: Any = worker.objectives if cut == "_snapshots" else worker.rollup
+    processor: Any = worker.objectives if cut == "_snapshot" else worker.rollup
     inner: Callable[..., Any] = getattr(processor, cut)
 
     def told(*args: Any) -> Any:  # noqa: ANN401 - passed on
@@ -43,7 +43,7 @@ async def stop_within(worker: Worker, cut: str, *, cancels: bool) -> None:
 
     async def steps() -> None:
         while not stop.is_set():
-            await (processor.save() if cut == "_snapshots" else processor.step())
+            await (processor.save() if cut == "_snapshot" else processor.step())
             await pause(stop, 0)
 
     setattr(processor, cut, told)
@@ -69,7 +69,7 @@ def test_a_stop_within_a_step_loses_nothing(clock: Clock, cut: str, cancels: boo
             await worker.fold()
         unreadable = metrics.UNREADABLE_PAGES._value.get()
         await read_all(scenario, worker)
-        if cut == "_snapshots":
+        if cut == "_snapshot":
             await worker.rollup.step()
             await worker.objectives.process(rest(worker, PARTIALS))
         await stop_within(worker, cut, cancels=cancels)

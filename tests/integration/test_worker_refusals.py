@@ -81,7 +81,7 @@ async def delete(admin: AIOKafkaAdminClient, topic: str) -> None:
 def test_a_bad_objectives_file_is_refused_with_every_place(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, objectives: Path
 ) -> None:
-    text = objectives.read_text().replace("Occurrences", "Timeslices").replace("target: 0.99", "target: 99")
+    text = objectives.read_text().replace("Occurrences", "RatioTimeslices").replace("target: 0.99", "target: 99")
     objectives.write_text(text)
     lines = text.splitlines()
     status, said = refused(capsys, tmp_path, "--objectives", objectives)

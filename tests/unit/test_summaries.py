@@ -70,6 +70,13 @@ def test_a_window_is_the_sum_of_its_rows(batches: list[list[Cell]], tier: Tier, 
             assert shown.summarize(numbers, tier, start_s, end_s) == wanted, "the second time"
 
 
+def test_a_quiet_table_keeps_no_more_windows_the_longer_it_is_asked() -> None:
+    shown = folded([[(0, 0, 1, True, 1, False)]]).show()
+    for second in range(1_000):
+        assert shown.summarize((0,), SECONDS, BEGIN_S - second, BEGIN_S + 1).total == 1
+    assert len(shown._windows) <= 256
+
+
 def test_nothing_is_the_sum_of_no_rows() -> None:
     assert SloTable(histograms_in_hours=True).show().summarize((5,), SECONDS, 3, 9) == Summary(3)
 

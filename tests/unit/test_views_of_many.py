@@ -193,7 +193,7 @@ async def _broken(_: web.Request) -> web.Response:
     ("handler", "says", "counted"),
     [
         (None, "cannot be asked: Cannot connect", "failed"),
-        (_silent, "has not answered within 0.3 s", "timeout"),
+        (_silent, "has not answered within 1 s", "timeout"),
         (_elsewhere, "cannot be asked: ", "failed"),
         (_no_json, "cannot be asked: ", "failed"),
         (_a_list, "cannot be asked: answered b'[1]'; expected a JSON object", "failed"),
