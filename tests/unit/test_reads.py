@@ -190,7 +190,7 @@ def test_a_state_stays_as_it_was_whatever_is_folded_and_sealed_afterwards(clock:
                 kept.append((stand.part.shown, stand.found(stand.part.shown)))
             assert [found[0] for _, found in kept] == list(range(1, 26))
             for shown, found in kept:
-                fresh = replace(shown, _opened={})
+                fresh = replace(shown, _opened={}, _windows={})
                 assert stand.found(fresh) == found
 
     asyncio.run(run())
@@ -236,15 +236,15 @@ def test_a_state_keeps_its_numbers_when_names_are_forgotten(clock: Clock) -> Non
             stand.objectives._folder.forget_series(stand.objectives.parts.values())
             number = own.number(PROMISE.series)
             assert number == before - 2
-            assert stand.found(replace(shown, _opened={})) == found
+            assert stand.found(replace(shown, _opened={}, _windows={})) == found
             assert stand.found(stand.part.shown) == found
             assert stand.part.shown.numbers[PROMISE.series] == number
             # The control: what a reader would see that took the new number for the old state.
-            assert stand.found(replace(shown, numbers=own.numbers, _opened={})) != found
+            assert stand.found(replace(shown, numbers=own.numbers, _opened={}, _windows={})) != found
             await stand.more()
             await stand.objectives.fold()
             assert stand.found(stand.part.shown)[0] == found[0] + 1
-            assert stand.found(replace(shown, _opened={})) == found
+            assert stand.found(replace(shown, _opened={}, _windows={})) == found
 
     asyncio.run(run())
 
