@@ -5,16 +5,17 @@ integers, so every machine puts every latency into the same bucket.
 """
 
 from bisect import bisect_left
+from fractions import Fraction
 
 MAX_LATENCY_US = 86_400_000_000
-_NUMERATOR, _DENOMINATOR = 51, 50  # γ as a fraction
+GAMMA = Fraction(51, 50)
 
 
 def _bounds() -> tuple[int, ...]:
     bounds, power, scale = [0], 1, 1
     while bounds[-1] < MAX_LATENCY_US:
         bounds.append(power // scale)
-        power, scale = power * _NUMERATOR, scale * _DENOMINATOR
+        power, scale = power * GAMMA.numerator, scale * GAMMA.denominator
     return tuple(bounds)
 
 

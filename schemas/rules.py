@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from schemas.buckets import BUCKETS, MAX_LATENCY_US
+from schemas.buckets import BUCKETS, GAMMA, MAX_LATENCY_US
 
 MAX_NAME_BYTES = 255
 MAX_WINDOW_MS = 10_000
@@ -45,7 +45,7 @@ def _each(holds: pl.Expr) -> pl.Expr:
 
 def _bucket_of(latency_us: pl.Expr) -> pl.Expr:
     """As `schemas.buckets` has it; for every bound and what is beside it that is tested."""
-    above_zero = latency_us.clip(lower_bound=1).log(1.02).ceil().cast(pl.Int64) + 1
+    above_zero = latency_us.clip(lower_bound=1).log(float(GAMMA)).ceil().cast(pl.Int64) + 1
     return pl.when(latency_us == 0).then(0).otherwise(above_zero)
 
 

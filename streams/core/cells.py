@@ -1,10 +1,10 @@
 """Open cells of a rollup as columns of numpy: what a step does once for each second must not wait for a thread pool.
 
 A backlog has hundreds of seconds in one step. Polars hands even a small frame to its threads and back; on a machine
-that is busy each of these waits for its turn, and a step of 0.4 s took 20.
+that is busy each of these waits for its turn: beside ten busy processes a step of 0.4 s took 5.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from streams.core.columns import Columns
 from streams.core.slices import ON_TIME
 
 Longs = npt.NDArray[np.int64]
@@ -32,11 +33,11 @@ CELL_ROWS = pl.Schema(
     }
 )
 SOURCE_BITS = 20  # more than Kafka has partitions in a topic, and a slot key needs 32 of the other 43 bits
-_BUCKET_BITS = 11
+BUCKET_BITS = 11
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class Cells(Columns):
     """Rows of CELL_ROWS, one array a column, which nobody changes."""
 
     source: npt.NDArray[np.int32]
@@ -57,25 +58,9 @@ class Cells:
         """Of a frame that has these columns among others."""
         return cls(*(frame[name].cast(dtype).to_numpy() for name, dtype in CELL_ROWS.items()))
 
-    @classmethod
-    def concat(cls, parts: Sequence[Self]) -> Self:
-        """All of them, of which there is at least one."""
-        if len(parts) == 1:
-            return parts[0]
-        columns = [[getattr(part, column.name) for part in parts] for column in fields(cls)]
-        return cls(*map(np.concatenate, columns))
-
     def frame(self) -> pl.DataFrame:
         """As polars has it."""
         return pl.DataFrame({column.name: getattr(self, column.name) for column in fields(self)}, schema=CELL_ROWS)
-
-    def where(self, rows: Mask | Longs) -> Self:
-        """The rows of a mask, or at some places."""
-        return type(self)(*(getattr(self, column.name)[rows] for column in fields(self)))
-
-    def part(self, begin: int, end: int) -> Self:
-        """Rows that follow each other, not copied."""
-        return type(self)(*(getattr(self, column.name)[begin:end] for column in fields(self)))
 
     def by_slot(self) -> Iterator[tuple[int, Self]]:
         """Parted by slot key."""
@@ -113,8 +98,8 @@ class Cells:
 
     def _grouped(self) -> tuple[Longs, Longs]:
         """The rows in the order of their keys, and where in it each key begins."""
-        bucket = self.bucket.astype(np.int64) & ((1 << _BUCKET_BITS) - 1)  # without one it is -1
-        keys = ((self.numbers() << _BUCKET_BITS | bucket) << 1) | self.good
+        bucket = self.bucket.astype(np.int64) & ((1 << BUCKET_BITS) - 1)  # without one it is -1
+        keys = ((self.numbers() << BUCKET_BITS | bucket) << 1) | self.good
         if self.late[0] == ON_TIME:
             order = np.argsort(keys)
             changes = keys[order][1:] != keys[order][:-1]

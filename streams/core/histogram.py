@@ -6,11 +6,10 @@ The buckets are the contract's (`schemas.buckets`), in which services count too.
 import numpy as np
 import numpy.typing as npt
 
-from schemas.buckets import BOUNDS_US
+from schemas.buckets import BOUNDS_US, GAMMA
 
 Longs = npt.NDArray[np.int64]
 
-_NUMERATOR, _DENOMINATOR = 51, 50  # γ as a fraction
 NO_BUCKET = -1  # counts without a histogram
 BOUNDS = np.array(BOUNDS_US, dtype=np.int64)
 
@@ -24,9 +23,8 @@ def value_of(bucket: int) -> float:
     """The value, in µs, that stands for a bucket: within 1 % of everything in it."""
     if bucket <= 0:
         return 0.0
-    upper = (_NUMERATOR / _DENOMINATOR) ** (bucket - 1)
-    gamma = _NUMERATOR / _DENOMINATOR
-    return 2.0 * upper / (gamma + 1.0)
+    gamma = float(GAMMA)
+    return 2.0 * gamma ** (bucket - 1) / (gamma + 1.0)
 
 
 def quantile(buckets: npt.NDArray[np.int16], counts: Longs, permille: int) -> float | None:

@@ -222,7 +222,7 @@ class Rollup:
         for key, part in Cells.of(fresh).by_slot():
             slot = self._slots[key]
             known: Cells = getattr(slot, family)
-            merged = (Cells.concat([known, part]) if len(known) else part).summed()
+            merged = (Cells.concat(known, part) if len(known) else part).summed()
             touched.append(merged.touched_by(part) if len(known) else merged)
             setattr(slot, family, merged)
-        return Cells.concat(touched).frame() if touched else _NO_ROWS
+        return Cells.concat(*touched).frame() if touched else _NO_ROWS

@@ -4,14 +4,15 @@ A row's *key* packs (start or slice: 32 bits | series: 20 | bucket: 11 | good: 1
 array, and `key >> 12` is the cell.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from streams.core.cells import CELL_ROWS
+from streams.core.cells import BUCKET_BITS, CELL_ROWS
+from streams.core.columns import Columns
 from streams.core.histogram import NO_BUCKET
 from streams.core.series import SERIES_BITS
 
@@ -19,13 +20,11 @@ Longs = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 
-_BUCKET_BITS = 11
-_NO_BUCKET_BITS = (1 << _BUCKET_BITS) - 1
-WITHOUT_BUCKET = _NO_BUCKET_BITS  # as keys have it
-_LOW_BITS = SERIES_BITS + _BUCKET_BITS + 1
-CELL_SHIFT = np.uint64(_BUCKET_BITS + 1)
+WITHOUT_BUCKET = (1 << BUCKET_BITS) - 1  # as keys have it
+_LOW_BITS = SERIES_BITS + BUCKET_BITS + 1
+CELL_SHIFT = np.uint64(BUCKET_BITS + 1)
 _LOW_MASK = np.uint64((1 << _LOW_BITS) - 1)
-_CELL_LOW = np.uint64((1 << (_BUCKET_BITS + 1)) - 1)
+_CELL_LOW = np.uint64((1 << (BUCKET_BITS + 1)) - 1)
 
 OPEN_SCHEMA = pl.Schema([*CELL_ROWS.items(), ("applied", pl.Int64()), ("offset", pl.Int64())])
 STEP_SCHEMA = pl.Schema(
@@ -45,7 +44,7 @@ STEP_SCHEMA = pl.Schema(
 def pack_keys(start: Longs, rows: pl.DataFrame) -> Keys:
     """The keys of rows with columns series, bucket, good."""
     series = rows["series"].to_numpy().astype(np.uint64)
-    bucket = rows["bucket"].to_numpy().astype(np.int64).astype(np.uint64) & np.uint64(_NO_BUCKET_BITS)
+    bucket = rows["bucket"].to_numpy().astype(np.int64).astype(np.uint64) & np.uint64(WITHOUT_BUCKET)
     good = rows["good"].to_numpy().astype(np.uint64)
     low = (series << CELL_SHIFT) | (bucket << np.uint64(1)) | good
     keys: Keys = (start.astype(np.uint64) << np.uint64(_LOW_BITS)) | low
@@ -61,7 +60,7 @@ def restarted(keys: Keys, start: Longs, *, histograms: bool) -> Keys:
     """The keys with another start and, without histograms, without a bucket."""
     low = keys & _LOW_MASK
     if not histograms:
-        low |= np.uint64(_NO_BUCKET_BITS << 1)
+        low |= np.uint64(WITHOUT_BUCKET << 1)
     return (start.astype(np.uint64) << np.uint64(_LOW_BITS)) | low
 
 
@@ -78,7 +77,7 @@ def of_series(keys: Keys, series: int) -> Mask:
 
 def buckets_of(keys: Keys) -> npt.NDArray[np.int64]:
     """The bucket of each key; WITHOUT_BUCKET when it has none."""
-    return ((keys >> np.uint64(1)) & np.uint64(_NO_BUCKET_BITS)).astype(np.int64)
+    return ((keys >> np.uint64(1)) & np.uint64(WITHOUT_BUCKET)).astype(np.int64)
 
 
 def are_good(keys: Keys) -> Mask:
@@ -102,34 +101,13 @@ def _unpack(keys: Keys, start: str) -> dict[str, npt.NDArray[np.generic]]:
     return {
         start: starts_of(keys),
         "series": series_of(keys).astype(np.uint32),
-        "bucket": np.where(bucket == _NO_BUCKET_BITS, np.int16(NO_BUCKET), bucket),
+        "bucket": np.where(bucket == WITHOUT_BUCKET, np.int16(NO_BUCKET), bucket),
         "good": are_good(keys),
     }
 
 
-class _Columns:
-    """A frozen dataclass of arrays of one length."""
-
-    def where(self, mask: Mask) -> Self:
-        """The rows that `mask` selects."""
-        return type(self)(*(getattr(self, column.name)[mask] for column in fields(self)))  # type: ignore[arg-type]
-
-    def part(self, low: int, high: int) -> Self:
-        """Rows from `low` to before `high`, not copied."""
-        return type(self)(*(getattr(self, column.name)[low:high] for column in fields(self)))  # type: ignore[arg-type]
-
-    def take(self, places: Longs) -> Self:
-        """The rows at these places."""
-        return type(self)(*(getattr(self, column.name)[places] for column in fields(self)))  # type: ignore[arg-type]
-
-    @classmethod
-    def concat(cls, *parts: Self) -> Self:
-        """All rows of all parts."""
-        return cls(*(np.concatenate([getattr(p, column.name) for p in parts]) for column in fields(cls)))  # type: ignore[arg-type]
-
-
 @dataclass(frozen=True, slots=True)
-class Steps(_Columns):
+class Steps(Columns):
     """Rows of a tier: unique ascending keys with sums; merging adds."""
 
     key: Keys
@@ -182,7 +160,7 @@ class Steps(_Columns):
 
 
 @dataclass(frozen=True, slots=True)
-class OpenCells(_Columns):
+class OpenCells(Columns):
     """Rows of cells by source partition; `applied` and `offset` are the version of the cell they belong to."""
 
     source: npt.NDArray[np.int32]

@@ -95,7 +95,7 @@ class ShownRows:
     def of_series(self, series: int) -> Steps:
         """The rows of a series."""
         rows, places = self._rows_of(series)
-        return rows.take(places)
+        return rows.where(places)
 
     def whole(self, series: int) -> Digest | None:
         """The sum of all rows of a series; None without any."""
@@ -116,7 +116,7 @@ class ShownRows:
         if part is None:
             if len(self._parts) >= _MAX_PARTS:
                 self._parts.clear()
-            part = self._parts[series, begin, end] = Digest.of(rows.take(places[begin:end]))
+            part = self._parts[series, begin, end] = Digest.of(rows.where(places[begin:end]))
         return part
 
     def _rows_of(self, series: int) -> tuple[Steps, Longs]:

@@ -14,7 +14,7 @@ from streams.openslo.fields import (
     duration,
     either,
     not_yet,
-    only,
+    one_of,
     required_true,
     seconds,
     single,
@@ -38,8 +38,8 @@ def _long_window(value: str) -> str:
 
 
 class _Burnrate(OpenSlo):
-    kind: Annotated[Literal["burnrate"], only("burnrate")] = "burnrate"
-    op: Annotated[Literal["gt"], only("gt")] = "gt"
+    kind: Annotated[Literal["burnrate"], one_of("burnrate")] = "burnrate"
+    op: Annotated[Literal["gt"], one_of("gt")] = "gt"
     threshold: Annotated[float, Field(gt=0, le=1e6)] | Annotated[int, Field(gt=0, le=10**6)]
     lookback_window: Annotated[str, AfterValidator(duration), AfterValidator(_long_window)]
     alert_after: str | None = None

@@ -30,17 +30,6 @@ def not_yet(instead: str) -> BeforeValidator:
     return refused(f"not supported yet; expected {instead}")
 
 
-def only(supported: str, later: str | None = None) -> BeforeValidator:
-    """The one value that is supported; `later` is one that will be."""
-
-    def check(value: object) -> object:
-        if value != supported:
-            raise ValueError(f"not supported{' yet' if value == later else ''}; expected {supported}")
-        return value
-
-    return BeforeValidator(check)
-
-
 def one_of(*supported: str) -> BeforeValidator:
     """The values that are supported, of those that OpenSLO knows."""
 

@@ -21,7 +21,6 @@ from streams.openslo.fields import (
     either,
     not_yet,
     one_of,
-    only,
     period,
     refused,
     required_true,
@@ -95,9 +94,7 @@ class _Total(Own):
     ] = None
 
 
-class Good(Own):
-    """Where the good events of a ratio are."""
-
+class _Good(Own):
     source: Source
     where: Where = Where()
     latency_us_le: Annotated[int, Field(ge=1, le=MAX_LATENCY_US)] | None = None
@@ -105,7 +102,7 @@ class Good(Own):
 
 class _MetricSource(OpenSlo):
     metric_source_ref: Annotated[None, not_yet("type: fleetbeat")] = None
-    type: Annotated[Literal["fleetbeat"], only("fleetbeat")]
+    type: Annotated[Literal["fleetbeat"], one_of("fleetbeat")]
 
 
 class _Bad(_Total):
@@ -115,7 +112,7 @@ class _Bad(_Total):
 
 
 class _GoodSource(_MetricSource):
-    spec: Good
+    spec: _Good
 
 
 class _BadSource(_MetricSource):

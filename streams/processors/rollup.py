@@ -44,7 +44,6 @@ _SHAPES: Mapping[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], Sequence[str
     COUNTS: (weigh, WANTED),
 }
 
-SOURCE = PROBES
 PARTIALS = "slo-partials"
 # This often a flush goes to every owner, with or without cells for it. Only then are cells that its frontiers seal done
 # with: an owner that has not heard of the frontier would take what a restart rebuilds of such a cell for newer.

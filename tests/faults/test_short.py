@@ -16,10 +16,11 @@ from schemas.dead_letters import MAX_KEPT_KEY_BYTES
 from schemas.records import ProbeResult, SloPartial, Source
 from streams import metrics
 from streams.core.series import SeriesIndex
+from streams.core.sources import PROBES as SOURCE
 from streams.engine.transport import Poll, ResumePoint
 from streams.processors.dead_letters import dead_letters
 from streams.processors.objectives import NotHeardError
-from streams.processors.rollup import MAX_PENDING, SOURCE, RollupProcessor
+from streams.processors.rollup import MAX_PENDING, RollupProcessor
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from tests.faults.world import Clock, CrashError, Worker, World, clock, expected, objective
 

@@ -10,9 +10,9 @@ import pytest
 from faust.types import TP
 
 from streams import metrics
+from streams.core.sources import PROBES as SOURCE
 from streams.engine.rounds import let_end, pause
 from streams.engine.transport import Poll
-from streams.processors.rollup import SOURCE
 from streams.processors.slo_recovery import PARTIALS
 from tests.faults.test_short import PARTITIONS, Scenario
 from tests.faults.world import Clock, Worker, clock

@@ -28,7 +28,7 @@ PARTITIONS = 3
 INTERVAL_S = 1.0
 _BY_WORKER = (SOURCE, "worker")
 DOWN_WITHIN_S = 3 * INTERVAL_S + 2
-# More than the promise: other tests run beside this one. That of 2 s is kept by the oracle of `up --check`.
+# More than the promise, as other tests run beside this one. By the log's time the oracle of `up --check` keeps it.
 BESIDE_OTHERS_S = 10
 IN_A = [f"a-{number}" for number in range(40)]
 IN_B = [f"b-{number}" for number in range(20)]

@@ -120,21 +120,26 @@ def test_counts_of_the_view_are_plausible(live: Live) -> None:
     assert [window["window_s"] for window in windows] == [10, 60, 300, 3_600, 21_600, 86_400, 604_800, 2_419_200]
     totals = [window["total"] for window in windows]
     assert totals == sorted(totals)
+    assert totals[-1] > 0
     for window in windows:
-        assert 0 < window["good"] <= window["total"]
+        assert 0 <= window["good"] <= window["total"]
         assert 0 <= window["late"] <= window["total"]
-        assert window["attainment"] == window["good"] / window["total"]
-        assert 0 < window["p50_us"] <= window["p90_us"] <= window["p99_us"]
+        if window["total"]:  # ten seconds may be empty on a busy machine
+            assert window["attainment"] == window["good"] / window["total"]
+            assert 0 < window["p50_us"] <= window["p90_us"] <= window["p99_us"]
         assert 0 <= window["to_ms"] - window["from_ms"] - window["window_s"] * 1_000 <= 3_600_000
 
 
 def test_counts_of_sql_are_plausible(live: Live) -> None:
     command = live.here(CURLS[2].command)
     table = until(lambda: live.run("bash", "-c", command), lambda said: like(CURLS[2].shown, said))
-    rows = [[int(number) for number in re.findall(r"│ +(\d+)", line)] for line in table.splitlines()[1:-1]]
-    for results, failed, p99_ms in rows:
-        assert 0 <= failed < results
-        assert p99_ms > 0
+    rows = re.findall(r"│ ([\w-]+) +│ +(\d+) │ +(\d+) │ +(\d+) │", table)
+    assert len(rows) == len(table.strip().splitlines()) - 2
+    for service, results, failed, p99_ms in rows:
+        assert 0 <= int(failed) <= int(results)
+        if not service.startswith("fleetbeat-"):  # of its own few: each may fail here, and reading a disk takes no millisecond
+            assert int(failed) < int(results)
+            assert int(p99_ms) > 0
 
 
 def test_the_python_client_answers_in_the_shape_that_is_shown(live: Live) -> None:
@@ -148,7 +153,7 @@ def test_the_examples_that_ask_get_answers(live: Live) -> None:
     views, sql = (f"http://{live.addresses[usual]}" for usual in ("127.0.0.1:8080", "127.0.0.1:8123"))
     told = live.run(sys.executable, "examples/query.py", views, sql)
     assert re.search(r"^checkout-latency +97\.00% +[\d.]+% +\d+ +-?[\d.]+% +\d+$", told, re.MULTILINE), told
-    assert re.search(r"^  /\w+ +\w\w-1 +P99 +\d+(\.\d+)? ms, \d+ of \d+ failed$", told, re.MULTILINE), told
+    assert re.search(r"^  \S+ +\w\w-1 +P99 +\d+(\.\d+)? ms, \d+ of \d+ failed$", told, re.MULTILINE), told
     told = live.run("env", f"VIEWS={views}", f"SQL={sql}", "bash", "examples/curl.sh")
     assert '{"ready": true, "reason": ""}' in told
     assert "window_start\tfinal\ttotal\tgood\tlate" in told

@@ -201,6 +201,15 @@ class RandomWorld(World):
         self.ghost_pages: list[tuple[int, list[Write]]] = []
         super().__init__(log, targets=3, junk=rng.randrange(4), counted=counted)
 
+    def lived(self, acts: int) -> str:
+        """What differs after so many acts."""
+        try:
+            for _ in range(acts):
+                self.act()
+            return self.finish()
+        except StateLostError as lost:
+            return str(lost)
+
     def act(self) -> None:
         """One thing."""
         target = self.rng.randrange(len(self.owners))

@@ -282,12 +282,7 @@ def run(seed: int, kind: type[RandomWorld], acts: int) -> tuple[str, str]:
     rng = Random(seed)
     with mock.patch.object(partials, "MAX_RECORD_BYTES", 3_000):
         world = kind(draw_log(rng, 3, 30), rng)
-        try:
-            for _ in range(acts):
-                world.act()
-            differs = world.finish()
-        except StateLostError as lost:
-            differs = str(lost)
+        differs = world.lived(acts)
     return differs, "\n".join(world.story)
 
 

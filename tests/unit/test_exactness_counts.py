@@ -15,7 +15,6 @@ from streams.core.table import Heading, SloTable
 from streams.engine import partials
 from tests.unit.exactness import COUNTS, PROBES, REQUESTS, START_MS, Counted, Event, Logged, bucket_of, draw_log
 from tests.unit.exactness_controls import RULES, SettlesUnheard
-from tests.unit.exactness_parts import StateLostError
 from tests.unit.exactness_world import RandomWorld, World
 
 IDS: Mapping[str, str] = {PROBES: "id-of-probes", COUNTS: "id-of-counts"}
@@ -158,12 +157,7 @@ def run(seed: int, kind: type[RandomWorld], acts: int) -> tuple[str, str]:
     counted_of, probed_of = rng.choice(((1, 1), (2, 1), (1, 2), (2, 0)))
     with mock.patch.object(partials, "MAX_RECORD_BYTES", rng.choice((3_000, 900_000))):
         world = kind(draw_log(rng, probed_of, 120, counted_of), rng, counted_of)
-        try:
-            for _ in range(acts):
-                world.act()
-            differs = world.finish()
-        except StateLostError as lost:
-            differs = str(lost)
+        differs = world.lived(acts)
     return differs, "\n".join(world.story)
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from schemas.documents import DocumentError
-from streams.config import load_objectives
 from streams.core.burn import BurnRule
-from streams.core.objectives import Objective
+from tests.unit.objectives_text import load, problems, slos
+
+__all__ = ["slos"]
 
 AT = "8:19: spec.alertPolicies.0"
 SLO = """\
@@ -51,23 +51,6 @@ spec:
 REFERRING = SLO.replace(
     "  service: checkout\n", "  service: checkout\n  alertPolicies: [{alertPolicyRef: fast-burn}]\n", 1
 )
-
-
-@pytest.fixture
-def slos(tmp_path: Path) -> Path:
-    return tmp_path / "slos.yaml"
-
-
-def load(slos: Path, text: str) -> tuple[Objective, ...]:
-    slos.write_text(text, encoding="utf-8")
-    return load_objectives(slos)
-
-
-def problems(slos: Path, text: str) -> list[str]:
-    """What is wrong with the text, without the file's folder."""
-    with pytest.raises(DocumentError) as caught:
-        load(slos, text)
-    return [problem.removeprefix(f"{slos.parent}/") for problem in caught.value.problems]
 
 
 def test_an_slo_without_policies_has_the_recommended_rules(slos: Path) -> None:

@@ -8,6 +8,9 @@ from schemas.documents import DocumentError
 from streams.config import load_objectives
 from streams.core.burn import recommended_rules
 from streams.core.objectives import Objective, Selector
+from tests.unit.objectives_text import load, problems, slos
+
+__all__ = ["slos"]
 
 SLO = """\
 apiVersion: openslo/v1
@@ -54,23 +57,6 @@ OBJECTIVE = Objective(
     rules=recommended_rules(30 * 86_400, 0.999),
 )
 METRIC = "spec.indicator.spec.ratioMetric"
-
-
-@pytest.fixture
-def slos(tmp_path: Path) -> Path:
-    return tmp_path / "slos.yaml"
-
-
-def load(slos: Path, text: str) -> tuple[Objective, ...]:
-    slos.write_text(text, encoding="utf-8")
-    return load_objectives(slos)
-
-
-def problems(slos: Path, text: str) -> list[str]:
-    """What is wrong with the text, without the file's folder."""
-    with pytest.raises(DocumentError) as caught:
-        load(slos, text)
-    return [problem.removeprefix(f"{slos.parent}/") for problem in caught.value.problems]
 
 
 def test_an_slo_becomes_an_objective(slos: Path) -> None:

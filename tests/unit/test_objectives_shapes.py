@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from schemas.documents import DocumentError
-from streams.config import load_objectives
 from streams.core.burn import recommended_rules
 from streams.core.calendars import Calendar
-from streams.core.objectives import Objective, Selector, TimeSlices
+from streams.core.objectives import Selector, TimeSlices
+from tests.unit.objectives_text import load, problems, slos
+
+__all__ = ["slos"]
 
 SLO = """\
 apiVersion: openslo/v1
@@ -34,23 +35,6 @@ ROLLING = "[{duration: 28d, isRolling: true}]"
 SLICED = SLO.replace("Occurrences", "Timeslices").replace(
     "- target: 0.99\n", "- {target: 0.99, timeSliceTarget: 0.95, timeSliceWindow: 5m}\n"
 )
-
-
-@pytest.fixture
-def slos(tmp_path: Path) -> Path:
-    return tmp_path / "slos.yaml"
-
-
-def load(slos: Path, text: str) -> tuple[Objective, ...]:
-    slos.write_text(text, encoding="utf-8")
-    return load_objectives(slos)
-
-
-def problems(slos: Path, text: str) -> list[str]:
-    """What is wrong with the text, without the file's folder."""
-    with pytest.raises(DocumentError) as caught:
-        load(slos, text)
-    return [problem.removeprefix(f"{slos.parent}/") for problem in caught.value.problems]
 
 
 def with_objectives(*lines: str) -> str:

@@ -12,6 +12,7 @@ from streams.core.liveness.admission import Limits
 from streams.core.liveness.table import NodeTable
 from streams.core.rollup import Rollup
 from streams.core.series import Judge, SeriesIndex
+from streams.core.sources import PROBES
 from streams.engine.fetched import Heard
 from streams.engine.transport import LOG_APPEND_TIME, Poll
 from streams.processors import liveness, rollup
@@ -185,7 +186,7 @@ def test_results_that_nobody_counts_are_not_taken_without_end() -> None:
     index = SeriesIndex()
     judge = Judge((), index)
     own = RollupProcessor(app_of(), judge, index, 1, lambda: judge.timeline)
-    taken = asyncio.run(taken_of_an_endless_log(own.process, rollup.SOURCE))
+    taken = asyncio.run(taken_of_an_endless_log(own.process, PROBES))
     assert rollup.MAX_PENDING < taken <= rollup.MAX_PENDING + POLL
     assert own._pending_count == taken
 

@@ -12,9 +12,10 @@ from faust.types import TP
 from schemas.records import SloPartial
 from streams.core.rollup import Flush, Rollup
 from streams.core.series import Judge, SeriesIndex
+from streams.core.sources import PROBES as SOURCE
 from streams.engine.transport import LOG_APPEND_TIME, Poll
 from streams.processors import rollup as processor
-from streams.processors.rollup import PARTIALS, SOURCE, RollupProcessor
+from streams.processors.rollup import PARTIALS, RollupProcessor
 from tests.unit.exactness import START_MS
 from tests.unit.test_rollup_processor import LOUD, PARTITIONS, Fake, record
 

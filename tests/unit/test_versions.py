@@ -26,7 +26,6 @@ from streams.core.versions import (
 from streams.engine import partials
 from streams.slo_command import describe
 from tests.unit.exactness import START_MS, Event, Labels, Logged, Promise, draw_log
-from tests.unit.exactness_parts import StateLostError
 from tests.unit.versions_world import (
     KNOWN_BEFORE_MS,
     LEAD_MS,
@@ -203,12 +202,7 @@ def run(seed: int, kind: type[RandomVersionedWorld], acts: int) -> tuple[str, st
     rng = Random(seed)
     with mock.patch.object(partials, "MAX_RECORD_BYTES", 3_000):
         world = kind(draw_log(rng, 3, 30), rng)
-        try:
-            for _ in range(acts):
-                world.act()
-            differs = world.finish()
-        except StateLostError as lost:
-            differs = str(lost)
+        differs = world.lived(acts)
     return differs, "\n".join([*map(str, world.said), *world.story])
 
 
