@@ -120,6 +120,10 @@ def worker(  # noqa: PLR0913 - one argument an option
     nodes_new_per_minute: Annotated[
         int, _says("New nodes taken in a minute; the others come with a later heartbeat.")
     ] = 500_000,
+    series_max: Annotated[
+        int,
+        _says("Combinations of service, endpoint, region and kind kept apart; the events of more are summed as one."),
+    ] = 250_000,
     stall_after: Annotated[
         float, _says("Seconds behind without any progress, after which the worker ends to be started again.")
     ] = 60.0,
@@ -141,6 +145,7 @@ def worker(  # noqa: PLR0913 - one argument an option
             state=state,
             nodes_max=nodes_max,
             nodes_new_per_minute=nodes_new_per_minute,
+            series_max=series_max,
             advertise=advertise,
             stall_after_s=stall_after,
             live=live,

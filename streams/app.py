@@ -21,7 +21,7 @@ from streams import metrics
 from streams.config import load_objectives
 from streams.core.liveness.admission import Limits
 from streams.core.routing import AddressError, parse_address
-from streams.core.series import Judge, SeriesIndex
+from streams.core.series import CELL_SERIES, Judge, SeriesIndex
 from streams.core.sources import SOURCES
 from streams.engine.ahead import ReadAhead
 from streams.engine.announcements import TOPIC as OBJECTIVES
@@ -69,6 +69,10 @@ HEAR_EVERY_S = 1.0
 STOP_S = 10.0
 # Ready means that a question is answered from events this fresh at most.
 READY_LAG_RECORDS = 200_000
+# Of plain series with a name of their own: half of the numbers that rows of tables have room for.
+MOST_SERIES = 500_000
+# A page of minutes must fit into a record: ten of these, good and bad, ten bytes each.
+PARTITION_SERIES = 30_000
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("fleetbeat.worker")
 
@@ -83,6 +87,7 @@ class WorkerOptions:
     state: Path = Path(".fleetbeat/worker")
     nodes_max: int = 2_500_000
     nodes_new_per_minute: int = 500_000
+    series_max: int = 250_000
     advertise: str | None = None
     stall_after_s: float = 60.0
     live: tuple[str, ...] = ()
@@ -110,14 +115,17 @@ class Worker:
             outputs=dict.fromkeys(SOURCES, PARTIALS),
         )
         self._partitions = partitions
+        # Each rollup has numbers of its own, so that its thread may forget names.
+        indexes = {source: SeriesIndex(CELL_SERIES) for source in SOURCES}
         self._rollups = {
             source: RollupProcessor(
-                self.app, Judge(versions.timeline, index, source), index, partitions, versions.known, options.live
+                self.app, Judge(versions.timeline, own, source), own, partitions, versions.known, options.live
             )
-            for source in SOURCES
+            for source, own in indexes.items()
         }
         self._ahead = ReadAhead(partial(read_changelog, options.brokers))
-        self._objectives = ObjectivesProcessor(self.app, self._ahead.read, index)
+        series_most = min(partition_share(options.series_max, partitions), PARTITION_SERIES)
+        self._objectives = ObjectivesProcessor(self.app, self._ahead.read, index, series_most)
         limits = Limits(
             max_nodes=partition_share(options.nodes_max, partitions),
             new_per_minute=partition_share(options.nodes_new_per_minute, partitions),
@@ -332,6 +340,8 @@ def run_worker(options: WorkerOptions) -> int:
             raise OptionError(
                 f"--live: value {name!r}: no such objective in {options.objectives}; expected one of {known}"
             )
+    if not 0 < options.series_max <= MOST_SERIES:
+        raise OptionError(f"--series-max: value {options.series_max}; expected 1 to {MOST_SERIES}")
     configure_logs()
     sys.setswitchinterval(SWITCH_S)
     try:

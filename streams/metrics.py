@@ -14,6 +14,15 @@ RECREATED = Counter(
 )
 PENDING = Gauge("fleetbeat_rollup_pending_records", "Records read and not yet counted", ["topic"])
 OPEN_ROWS = Gauge("fleetbeat_rollup_open_rows", "Rows held for open cells", ["topic"])
+SERIES = Gauge("fleetbeat_series", "Series of service, endpoint, region and kind that are kept apart")
+SERIES_MAX = Gauge("fleetbeat_series_max", "So many are kept apart at most, of the partitions that this worker keeps")
+SERIES_OVERFLOW = Counter(
+    "fleetbeat_series_overflow_events_total", "Events of further series: summed as one, and judged like all others"
+)
+SERIES_LEFT_OUT = Counter(
+    "fleetbeat_series_left_out_events_total",
+    "Events in no series, in a flood of more than a million within seconds; judged like all others",
+)
 BATCH_SECONDS = Histogram("fleetbeat_batch_seconds", "Block work of one batch", ["processor"])
 FLUSH_SECONDS = Histogram("fleetbeat_flush_seconds", "From taking cells to the broker's acknowledgement")
 PARTIAL_BYTES = Counter("fleetbeat_partial_bytes_total", "Bytes written to slo-partials")

@@ -6,7 +6,7 @@ in an objective's series when that objective judges it so.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from schemas.event_time import clamp
 from streams.core.cells import CELL, CELL_ROWS, SOURCE_BITS, Cells, slot_keys
 from streams.core.histogram import buckets_of
 from streams.core.live import Live
-from streams.core.series import LABELS, Judge
+from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.core.slices import ON_TIME, SLICE_MS, frontiers, lateness_of, seal_ms
 
 Longs = npt.NDArray[np.int64]
@@ -148,6 +148,19 @@ class Rollup:
     def open_rows(self) -> int:
         """Rows held for open cells: the size of the state."""
         return sum(len(slot.plain) + len(slot.objectives) for slot in self._slots.values())
+
+    def forget_series(self, index: SeriesIndex) -> None:
+        """Only series with open cells stay in the index; others are learned again when they come again."""
+        used = np.zeros(len(index.names), np.bool_)
+        for slot in self._slots.values():
+            for rows in (slot.plain, slot.objectives):
+                used[rows.series] = True
+        numbers = index.forget(used)
+        for slot in self._slots.values():
+            slot.plain, slot.objectives = (
+                replace(rows, series=numbers[rows.series]) for rows in (slot.plain, slot.objectives)
+            )
+        self._judge.renumber(used, numbers)
 
     def _told(self) -> dict[int, Progress]:
         return {p: progress for p, progress in self.progress.items() if progress.applied_offset >= 0}

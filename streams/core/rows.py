@@ -24,6 +24,7 @@ WITHOUT_BUCKET = (1 << BUCKET_BITS) - 1  # as keys have it
 _LOW_BITS = SERIES_BITS + BUCKET_BITS + 1
 CELL_SHIFT = np.uint64(BUCKET_BITS + 1)
 _LOW_MASK = np.uint64((1 << _LOW_BITS) - 1)
+_CELL_LOW = np.uint64((1 << (BUCKET_BITS + 1)) - 1)
 
 OPEN_SCHEMA = pl.Schema([*CELL_ROWS.items(), ("applied", pl.Int64()), ("offset", pl.Int64())])
 STEP_SCHEMA = pl.Schema(
@@ -82,6 +83,17 @@ def buckets_of(keys: Keys) -> npt.NDArray[np.int64]:
 def are_good(keys: Keys) -> Mask:
     """Which keys count good events."""
     return (keys & np.uint64(1)).astype(np.bool_)
+
+
+def series_in(keys: Keys) -> Longs:
+    """The series number of each key, as an index."""
+    return series_of(keys).astype(np.int64)
+
+
+def renumbered(keys: Keys, numbers: npt.NDArray[np.uint32]) -> Keys:
+    """The keys with `numbers[series]` as series; in the same order when the numbers are."""
+    low = (keys & _CELL_LOW) | (numbers[series_in(keys)].astype(np.uint64) << CELL_SHIFT)
+    return (keys & ~_LOW_MASK) | low
 
 
 def _unpack(keys: Keys, start: str) -> dict[str, npt.NDArray[np.generic]]:

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
@@ -15,17 +15,40 @@ from streams.core.objectives import Objective
 from streams.core.sources import PROBES
 from streams.core.versions import Timeline, meaning
 
-SERIES_BITS = 20
+SERIES_BITS = 20  # in the tables' rows
+CELL_SERIES = 1 << 30  # in open cells, before they are parted by owner
 LABELS = ("service", "endpoint", "region", "kind")
+# Those beyond the bound, summed. Nobody can send it: names of plain series begin with "[", of objectives with "slo:".
+OVERFLOW = "overflow"
+OF_OBJECTIVES = "slo:"
+# Numbers that plain series do not get, so that there is always one for an objective.
+_RESERVED = 1 << 16
+_WORTH_FORGETTING = 1 << 16
+_MOST_PIECES = 16
+
+Numbers = npt.NDArray[np.uint32]
+Mask = npt.NDArray[np.bool_]
 
 
 class SeriesIndex:
-    """Numbers series names for the life of a process; numbers mean nothing outside of it. Safe to share by threads."""
+    """Numbers series names until they are forgotten; numbers mean nothing outside of it. Safe to share by threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 1 << SERIES_BITS) -> None:
         self.names: list[str] = []
+        self.left_out = 0  # events of series for which there was no number
+        self._most = most
+        self._crowded_at = _WORTH_FORGETTING
         self._numbers: dict[str, int] = {}
+        self._masks: dict[Callable[[str], bool], Mask] = {}
         self._adding = threading.Lock()
+
+    @property
+    def numbers(self) -> Mapping[str, int]:
+        """The number of each name. It gets more; when names are forgotten it stays as it is, and there is another one.
+
+        `names` likewise: whoever has taken both together with rows can read these at any time.
+        """
+        return self._numbers
 
     def number(self, name: str) -> int:
         """The number of a name, new or known."""
@@ -37,22 +60,72 @@ class SeriesIndex:
             if name in self._numbers:  # another thread was first
                 return self._numbers[name]
             found = len(self.names)
-            if found >> SERIES_BITS:
-                message = f"more than {1 << SERIES_BITS} series in one process; the last was {name[:200]!r}"
+            if found >= self._most:
+                message = f"more than {self._most} series in one process; the last was {name[:200]!r}"
                 raise OverflowError(message)
             self.names.append(name)
             self._numbers[name] = found
             return found
 
+    @property
+    def crowded(self) -> bool:
+        """Whether there are so many names that it is worth while to forget some."""
+        return len(self.names) > self._crowded_at
+
+    def forget(self, used: Mask) -> Numbers:
+        """Forget the names whose numbers are not in `used`; returns new numbers by old ones, in the same order.
+
+        Whoever holds numbers must know: none of before means the same afterwards.
+        """
+        with self._adding:
+            self.names = [self.names[number] for number in np.flatnonzero(used)]
+            self._numbers = {name: number for number, name in enumerate(self.names)}
+            self._masks = {test: mask[used[: len(mask)]] for test, mask in self._masks.items()}
+            # Twice as many as are left, so that forgetting costs little for each name that came since.
+            self._crowded_at = min(max(_WORTH_FORGETTING, 2 * len(self.names)), self._most // 8 * 7)
+        return (np.cumsum(used) - 1).astype(np.uint32)
+
+    def mask(self, test: Callable[[str], bool]) -> Mask:
+        """For each number what `test` says of its name. For the one thread that forgets."""
+        known = self._masks.get(test, np.zeros(0, np.bool_))
+        new = [test(name) for name in self.names[len(known) :]]
+        if new:
+            known = self._masks[test] = np.concatenate((known, np.array(new, dtype=np.bool_)))
+        return known
+
     def localize(self, rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-        """`rows` whose `series` are indices into `names`, with our numbers instead."""
-        numbers = pl.Series([self.number(name) for name in names], dtype=pl.UInt32)
-        return rows.with_columns(series=numbers.gather(rows["series"]) if rows.height else rows["series"])
+        """`rows` whose `series` are indices into `names`, with our numbers instead.
+
+        When a flood of names has taken all numbers, rows of new plain series are left out and counted in `left_out`.
+        """
+        full = len(self.names) + len(names) > self._most - _RESERVED
+        numbers = pl.Series([self._place(n) if full else self.number(n) for n in names], dtype=pl.UInt32)
+        rows = rows.with_columns(series=numbers.gather(rows["series"]) if rows.height else rows["series"])
+        if not numbers.null_count():
+            return rows
+        kept = rows.filter(pl.col("series").is_not_null())
+        self.left_out += int(rows["n"].sum()) - int(kept["n"].sum())
+        return kept
+
+    def _place(self, name: str) -> int | None:
+        """The number of a name; None when there is none left for it."""
+        wanted = len(self.names) < self._most - _RESERVED or name.startswith(OF_OBJECTIVES) or name == OVERFLOW
+        return self.number(name) if wanted else self._numbers.get(name)
 
     def externalize(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-        """`rows` with `series` as indices into the returned names: how they travel between processes."""
-        used, local = np.unique(rows["series"].to_numpy(), return_inverse=True)
-        return rows.with_columns(series=local.astype(np.uint32)), [self.names[number] for number in used]
+        """`externalize` with the numbers of now."""
+        return externalize(rows, self.names)
+
+
+def externalize(rows: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
+    """`rows` with `series` as indices into the returned names: how they travel between processes."""
+    used, local = np.unique(rows["series"].to_numpy(), return_inverse=True)
+    return rows.with_columns(series=local.astype(np.uint32)), [names[number] for number in used]
+
+
+def is_of_objective(name: str) -> bool:
+    """Whether a series sums what an objective selects."""
+    return name.startswith(OF_OBJECTIVES)
 
 
 def series_name(service: str, endpoint: str, region: str, kind: str, source: str = PROBES) -> str:
@@ -112,6 +185,14 @@ class Judge:
         known = (o for era in self._eras for o in era.objectives if o.id in ids)
         return {self._index.number(o.series): o.id for o in known}
 
+    def renumber(self, used: Mask, numbers: Numbers) -> None:
+        """The index has forgotten all series but those `used`, and the others have these numbers now."""
+        known = self._known["series"].to_numpy()
+        kept = self._known.filter(pl.Series(used[known], dtype=pl.Boolean))
+        self._known = kept.with_columns(series=pl.Series(numbers[kept["series"].to_numpy()], dtype=pl.UInt32))
+        for era in self._eras:
+            era.table = None
+
     def ranks_of(self, latency_us: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
         """The rank of each latency, elementwise."""
         return np.searchsorted(self._thresholds, latency_us, side="left").astype(np.uint16)
@@ -152,10 +233,10 @@ class Judge:
     def _learn(self, labels: Sequence[tuple[str, str, str, str]]) -> None:
         known = [(*four, self._index.number(series_name(*four, self.source))) for four in labels]
         new = pl.DataFrame(known, schema=self._known.schema, orient="row")
-        self._known = self._known.vstack(new)
+        self._known = _stacked(self._known, new)
         for era in self._eras:
             if era.table is not None:
-                era.table = era.table.vstack(self._judged(era.objectives, new))
+                era.table = _stacked(era.table, self._judged(era.objectives, new))
 
     def _judged(self, objectives: Sequence[Objective], known: pl.DataFrame) -> pl.DataFrame:
         """The pairs of (series, objective that selects it) among `known`."""
@@ -171,3 +252,9 @@ class Judge:
         if objective.latency_us_le is None:
             return len(self._thresholds)
         return int(np.searchsorted(self._thresholds, objective.latency_us_le))
+
+
+def _stacked(known: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """Both; names that come by and by would else make a frame of as many pieces, each of which costs every join."""
+    both = known.vstack(new)
+    return both.rechunk() if both.n_chunks() > _MOST_PIECES else both

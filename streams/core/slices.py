@@ -28,6 +28,7 @@ MINUTES = Tier("1m", 60, 23_400, 600)
 COUNTS = Tier("1m-counts", 60, 35 * 86_400, 21_600)
 HOURS = Tier("1h", 3_600, 35 * 86_400, 86_400)
 TIERS = (SECONDS, MINUTES, COUNTS, HOURS)
+PLAIN_TIERS = (SECONDS, MINUTES)  # of series that are no objective's; their minutes have counts only
 
 
 def is_slice(length_s: int) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from streams.core.packed import Packed
 from streams.core.rows import (
     WITHOUT_BUCKET,
     OpenCells,
@@ -76,12 +77,15 @@ class Digest:
 
 
 class ShownRows:
-    """Rows of a stretch of time in key order, found by their series, whose sums are kept once they were asked for."""
+    """Rows of a stretch of time in key order, found by their series, whose sums are kept once they were asked for.
 
-    __slots__ = ("_found", "_order", "_parts", "_wholes", "known", "rows")
+    What is packed stays so: only the rows of a series that somebody asks for are unpacked, each time anew.
+    """
 
-    def __init__(self, rows: Steps) -> None:
-        self.rows = rows
+    __slots__ = ("_found", "_order", "_parts", "_wholes", "held", "known")
+
+    def __init__(self, held: Steps | Packed) -> None:
+        self.held = held
         self.known: dict[Any, Any] = {}  # what else was made of them
         self._order: npt.NDArray[np.int64] | None = None
         self._found: dict[int, tuple[int, int]] = {}  # series → its places in `_order`
@@ -90,19 +94,20 @@ class ShownRows:
 
     def of_series(self, series: int) -> Steps:
         """The rows of a series."""
-        return self.rows.where(self._places(series))
+        rows, places = self._rows_of(series)
+        return rows.where(places)
 
     def whole(self, series: int) -> Digest | None:
         """The sum of all rows of a series; None without any."""
         if series not in self._wholes:
-            places = self._places(series)
-            self._wholes[series] = Digest.of(self.rows.where(places)) if len(places) else None
+            rows = self.of_series(series)
+            self._wholes[series] = Digest.of(rows) if len(rows.key) else None
         return self._wholes[series]
 
     def between(self, series: int, start_s: int, end_s: int) -> Digest | None:
         """The sum of those rows of a series that begin in [start_s, end_s); None without any."""
-        places = self._places(series)
-        begin, end = np.searchsorted(starts_of(self.rows.key[places]), (start_s, end_s)).tolist()
+        rows, places = self._rows_of(series)
+        begin, end = np.searchsorted(starts_of(rows.key[places]), (start_s, end_s)).tolist()
         if begin >= end:
             return None
         if end - begin == len(places):
@@ -111,13 +116,19 @@ class ShownRows:
         if part is None:
             if len(self._parts) >= _MAX_PARTS:
                 self._parts.clear()
-            part = self._parts[series, begin, end] = Digest.of(self.rows.where(places[begin:end]))
+            part = self._parts[series, begin, end] = Digest.of(rows.where(places[begin:end]))
         return part
 
-    def _places(self, series: int) -> Longs:
-        """Where the rows of a series are, in their order."""
+    def _rows_of(self, series: int) -> tuple[Steps, Longs]:
+        """Rows, and where among them those of a series are, in their order."""
+        if isinstance(self.held, Packed):
+            rows = self.held.of_series(series)
+            return rows, np.arange(len(rows.key))
+        return self.held, self._places(self.held, series)
+
+    def _places(self, rows: Steps, series: int) -> Longs:
         if self._order is None:
-            numbers = series_of(self.rows.key)
+            numbers = series_of(rows.key)
             order = np.argsort(numbers, kind="stable")
             present, first = np.unique(numbers[order], return_index=True)
             ends = [*first.tolist(), len(order)][1:]
@@ -132,7 +143,8 @@ class Shown:
     """A table after some fold: what it answers, and what these answers rest on.
 
     `applied`, `frontiers`, `told`: as the table's own. `ahead`: the offset that some chunks are at when that is more.
-    `by_minute`: for each series number whether COUNTS keep it.
+    `by_minute`: for each series number whether COUNTS keep it. `numbers`: of names, as they are in these rows; the
+    table's own may be others meanwhile.
     May be read by one thread while another one folds; sums that were made are kept for the next reader.
     """
 
@@ -143,6 +155,7 @@ class Shown:
     open: OpenCells
     chunks: Mapping[ChunkKey, ShownRows]
     by_minute: npt.NDArray[np.bool_]
+    numbers: Mapping[str, int]
     _opened: dict[int, ShownRows] = field(default_factory=dict)
     _windows: dict[tuple[frozenset[int], str, int, int], Summary] = field(default_factory=dict)
 

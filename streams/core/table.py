@@ -6,8 +6,8 @@ cells and each chunk are functions of the input up to their own applied offset, 
 written at different offsets fit together again.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,13 @@ import polars as pl
 
 from streams.core.cells import CELL
 from streams.core.lineage import RETIRED_MS, Lineage
+from streams.core.naming import Naming
 from streams.core.objectives import is_kept_by_minute
-from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, series_of, starts_of
-from streams.core.series import SeriesIndex
-from streams.core.slices import COUNTS, HOURS, TIERS, Tier, seal_ms
-from streams.core.sources import PROBES, lane
+from streams.core.packed import Packed
+from streams.core.rows import OPEN_SCHEMA, OpenCells, Steps, renumbered, series_in, series_of, starts_of
+from streams.core.series import Mask, Numbers, SeriesIndex
+from streams.core.slices import COUNTS, PLAIN_TIERS, SECONDS, TIERS, Tier, seal_ms
+from streams.core.sources import PROBES, lane, place_of
 from streams.core.summaries import ChunkKey, Shown, ShownRows, sealed_to_ms, steps_of
 
 Longs = npt.NDArray[np.int64]
@@ -51,20 +53,76 @@ class _Heads:
     before: Longs
 
 
-@dataclass(slots=True)
 class Chunk:
     """Steps of one tier within one stretch of event time; `applied` is the input offset it stands for."""
 
-    rows: Steps = field(default_factory=Steps.empty)
-    applied: int = NEVER
-    dirty: bool = False
+    __slots__ = ("_packed", "_rows", "applied", "dirty")
+
+    def __init__(self, rows: Steps | None = None, applied: int = NEVER, *, dirty: bool = False) -> None:
+        self._rows = rows or Steps.empty()
+        self._packed: Packed | None = None
+        self.applied = applied
+        self.dirty = dirty
+
+    @property
+    def held(self) -> Steps | Packed:
+        """The rows as they are in memory, which nothing changes any more."""
+        return self._rows if self._packed is None else self._packed
+
+    @property
+    def rows(self) -> Steps:
+        """All of them."""
+        return self._rows if self._packed is None else self._packed.steps()
+
+    @rows.setter
+    def rows(self, rows: Steps) -> None:
+        self._rows, self._packed = rows, None
+
+    def pack(self) -> None:
+        """Take little memory until there are other rows."""
+        if self._packed is None:
+            self._packed = Packed.of(self._rows)
+            self._rows = Steps.empty()
+
+    def mark_series(self, used: Mask) -> None:
+        """Mark the numbers of all series in it."""
+        used[series_in(self._rows.key)] = True
+        if self._packed is not None:
+            used[self._packed.series] = True
+
+    def renumber(self, numbers: Numbers) -> None:
+        """Series have these numbers now; rows that have them already stay what they are, with sums over them."""
+        if self._packed is not None:
+            series = numbers[self._packed.series]
+            if not np.array_equal(series, self._packed.series):
+                self._packed = replace(self._packed, series=series)
+            return
+        key = renumbered(self._rows.key, numbers)
+        if not np.array_equal(key, self._rows.key):
+            self._rows = replace(self._rows, key=key)
+
+
+def forget_series(index: SeriesIndex, tables: Collection["SloTable"]) -> None:
+    """Only series that are in some of the tables, which are all that use the index, stay in it."""
+    used = np.zeros(len(index.names), np.bool_)
+    for table in tables:
+        table.mark_series(used)
+    numbers = index.forget(used)
+    for table in tables:
+        table.renumber(used, numbers)
 
 
 class SloTable:
     """Open cells and tiers of the series of one partition. Not thread-safe; the caller runs one step at a time."""
 
-    def __init__(self, *, histograms_in_hours: bool, index: SeriesIndex | None = None) -> None:
-        """Without `histograms_in_hours` the hour tier keeps counts only; `index` says which are kept by the minute."""
+    def __init__(
+        self, *, histograms_in_hours: bool, index: SeriesIndex | None = None, naming: Naming | None = None
+    ) -> None:
+        """Without `histograms_in_hours` it is a table of plain series: their minutes have counts only, and no hours.
+
+        `index` says which are kept by the minute, and what their names are; `naming` bounds how many series have names.
+        """
+        self.naming = naming
         self.applied = NEVER
         self.frontiers: dict[int, int] = {}  # of the newest source of each lane
         # lane → applied offset of its newest source up to which all its cells of ours are here
@@ -72,9 +130,9 @@ class SloTable:
         self.lineage = Lineage()
         self.chunks: dict[ChunkKey, Chunk] = {}
         self.expired: set[ChunkKey] = set()
-        self._hour_histograms = histograms_in_hours
+        self._plain = not histograms_in_hours
+        self._tiers = PLAIN_TIERS if self._plain else TIERS
         self._index = index or SeriesIndex()
-        self._by_minute: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)  # by series number
         self._open = OpenCells.from_frame(pl.DataFrame(schema=OPEN_SCHEMA))
         self._ahead = NEVER  # the greatest applied offset of restored chunks, until the open cells are there too
         self._shown: dict[ChunkKey, ShownRows] = {}
@@ -97,6 +155,11 @@ class SloTable:
         self.lineage = lineage or Lineage()
         self.chunks = chunks
         self._open = OpenCells.from_frame(open_rows)
+        if self.naming is not None:
+            for key, chunk in chunks.items():
+                if any(key[0] == tier.name for tier in self._tiers):
+                    self.naming.learn(chunk.rows.key)
+        self.pack()
         self._ahead = max((chunk.applied for chunk in chunks.values() if chunk.applied > applied), default=NEVER)
 
     def fold(self, records: Sequence[Heading], rows: pl.DataFrame) -> None:
@@ -135,11 +198,39 @@ class SloTable:
             for place in np.flatnonzero(np.bincount(places)).tolist():
                 mine = places == place
                 sealed_at[mine] = self._sealing_offsets(int(known[place, 0]), limits[mine])
-            for tier in TIERS:
+            if self.naming is not None:
+                moved = self.naming.sealed(moved, sealed_at, self._now_s())
+            for tier in self._tiers:
                 self._add(tier, moved, sealed_at)
             self._open = rows.where(~sealed)
         self._steps.clear()
         self._expire()
+
+    def mark_series(self, used: Mask) -> None:
+        """Mark the numbers of all series that are in the table."""
+        used[series_in(self._settled().key)] = True
+        for chunk in self.chunks.values():
+            chunk.mark_series(used)
+
+    def renumber(self, used: Mask, numbers: Numbers) -> None:
+        """The index has forgotten all series but those `used`, and the others have these numbers now."""
+        self._open = replace(self._open, key=renumbered(self._open.key, numbers))
+        for chunk in self.chunks.values():
+            chunk.renumber(numbers)
+        if self.naming is not None:
+            self.naming.renumber(used)
+
+    def pack(self) -> None:
+        """Plain series are many and hardly ever asked for: what is saved and over takes little memory from now on."""
+        if not self._plain:
+            return
+        lengths = {tier.name: tier.chunk_s for tier in self._tiers}
+        # A topic that nobody writes to any more must not keep them all; late cells only cost packing once more.
+        heard = {place_of(own)[0] for own in self.frontiers}
+        sealed_s = max((self.sealed_to_ms(source) for source in heard), default=0) // 1_000
+        for (tier, start), chunk in self.chunks.items():
+            if not chunk.dirty and start + lengths.get(tier, 0) <= sealed_s:
+                chunk.pack()
 
     def open_rows(self) -> pl.DataFrame:
         """Every open cell, one row set each (OPEN_SCHEMA)."""
@@ -160,12 +251,19 @@ class SloTable:
             self._ahead = NEVER
         known = self._shown
         self._shown = {
-            key: seen if (seen := known.get(key)) is not None and seen.rows is chunk.rows else ShownRows(chunk.rows)
+            key: seen if (seen := known.get(key)) is not None and seen.held is chunk.held else ShownRows(chunk.held)
             for key, chunk in self.chunks.items()
         }
-        frontiers, told = self.frontiers.copy(), self.told.copy()
-        by_minute = self._kept_by_minute()
-        return Shown(self.applied, self._ahead, frontiers, told, self._settled(), self._shown, by_minute)
+        return Shown(
+            self.applied,
+            self._ahead,
+            self.frontiers.copy(),
+            self.told.copy(),
+            self._settled(),
+            self._shown,
+            self._index.mask(is_kept_by_minute),
+            self._index.numbers,
+        )
 
     def read(self, series: int, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
         """What `show` answers."""
@@ -233,17 +331,10 @@ class SloTable:
         offsets: Longs = steps[np.searchsorted(steps[:, 0], limits, side="left"), 1]
         return offsets
 
-    def _kept_by_minute(self) -> npt.NDArray[np.bool_]:
-        """For each series number whether COUNTS keep it."""
-        new = [is_kept_by_minute(name) for name in self._index.names[len(self._by_minute) :]]
-        if new:
-            self._by_minute = np.concatenate((self._by_minute, np.array(new, dtype=np.bool_)))
-        return self._by_minute
-
     def _add(self, tier: Tier, rows: OpenCells, sealed_at: Longs) -> None:
-        histograms = tier is not HOURS or self._hour_histograms
+        histograms = tier is SECONDS or not self._plain
         if tier is COUNTS:
-            histograms, kept = False, self._kept_by_minute()
+            histograms, kept = False, self._index.mask(is_kept_by_minute)
             wanted = kept[series_of(rows.key)] if kept.any() else np.zeros(len(rows.key), np.bool_)
             if not wanted.any():
                 return
@@ -265,10 +356,13 @@ class SloTable:
                 self.chunks[key] = chunk
 
     def _expire(self) -> None:
-        tiers = {tier.name: tier for tier in TIERS}
-        for key in [key for key in self.chunks if self._is_expired(key, tiers[key[0]])]:
+        tiers = {tier.name: tier for tier in self._tiers}  # hours of plain series were kept once
+        for key in [key for key in self.chunks if key[0] not in tiers or self._is_expired(key, tiers[key[0]])]:
             del self.chunks[key]
             self.expired.add(key)
 
     def _is_expired(self, key: ChunkKey, tier: Tier) -> bool:
-        return key[1] + tier.chunk_s + tier.keep_s < max(self.frontiers.values(), default=0) // 1000
+        return key[1] + tier.chunk_s + tier.keep_s < self._now_s()
+
+    def _now_s(self) -> int:
+        return max(self.frontiers.values(), default=0) // 1000

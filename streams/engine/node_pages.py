@@ -15,7 +15,7 @@ import polars as pl
 from streams.core.liveness.columns import PAGE_SCHEMA
 from streams.core.liveness.pages import NEVER
 from streams.engine.frames import FrameError, pack, unpack
-from streams.engine.page_heads import Origin, read_head, write_head
+from streams.engine.page_heads import NODES_FORMAT, Origin, read_head, write_head
 
 
 def page_key(number: int, owner: str) -> bytes:
@@ -25,13 +25,13 @@ def page_key(number: int, owner: str) -> bytes:
 
 def write_page(rows: pl.DataFrame, partition: int, origin: Origin) -> bytes:
     """The value of a page with nodes of a partition of heartbeats; `origin`: of the topic that offsets refer to."""
-    return write_head({"partition": partition, "rows": rows.height, **origin.header}) + pack(rows)
+    return write_head({"partition": partition, "rows": rows.height, **origin.header}, NODES_FORMAT) + pack(rows)
 
 
 def read_page(value: bytes, partition: int) -> tuple[Origin, pl.DataFrame]:
     """The rows of a page. Raises PageFormatError for a newer format, FrameError for no page of this partition."""
     try:
-        head, body = read_head(value, "a node page")
+        head, body = read_head(value, "a node page", NODES_FORMAT)
         if head["partition"] != partition:
             raise FrameError(f"of partition {head['partition']}; expected {partition}")
         rows = unpack(body, PAGE_SCHEMA)
@@ -49,7 +49,7 @@ def read_origin(value: bytes) -> Origin:
     Raises PageFormatError.
     """
     try:
-        return Origin.of(read_head(value, "a node page")[0])
+        return Origin.of(read_head(value, "a node page", NODES_FORMAT)[0])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error):
         return Origin()
 

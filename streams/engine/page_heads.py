@@ -1,8 +1,9 @@
 """The first bytes of every state page: its format, and to which log the offsets in it refer.
 
-Format 1 began without `topic_id`, `generation` and `partitions`; a page that lacks them is of generation 0. Format 2 is
-written for tables that have heard of another topic than probe-results, and only for them: whoever does not know it
-would count that topic's partitions as partitions of probe-results.
+Format 1 began without `topic_id`, `generation` and `partitions`; a page that lacks them is of generation 0. Format 2
+was written for tables that had heard of another topic than probe-results, and only for them: whoever does not know it
+would count that topic's partitions as partitions of probe-results. In format 3, which tables write now, the names of
+series are compressed between head and rows. Pages of nodes are of format 1.
 """
 
 import json
@@ -13,8 +14,9 @@ from typing import Any
 
 from streams.engine.topic_ids import TopicIdentity
 
-FORMAT = 1
-FORMAT_OF_SEVERAL_SOURCES = 2
+NODES_FORMAT = OLDEST = 1
+SLO_FORMAT = 3
+NAMES_COMPRESSED = 3
 _LENGTH = struct.Struct(">I")
 
 
@@ -78,13 +80,13 @@ def require_partitions(topic: str, partition: int, now: Origin, found: Iterable[
             raise PartitionsChangedError(topic, partition, origin.partitions, now.partitions)
 
 
-def write_head(header: dict[str, Any], written: int = FORMAT) -> bytes:
-    """What stands before the rows."""
+def write_head(header: dict[str, Any], written: int) -> bytes:
+    """What stands before the rows; `written` is the format."""
     head = json.dumps({"format": written, **header}, separators=(",", ":")).encode()
     return _LENGTH.pack(len(head)) + head
 
 
-def read_head(value: bytes, what: str, newest: int = FORMAT) -> tuple[dict[str, Any], bytes]:
+def read_head(value: bytes, what: str, newest: int) -> tuple[dict[str, Any], bytes]:
     """The header and the rows' bytes; `newest` is the last format of such pages.
 
     Raises PageFormatError; and ValueError, LookupError, TypeError, RecursionError or struct.error for what is no page.
@@ -97,6 +99,6 @@ def read_head(value: bytes, what: str, newest: int = FORMAT) -> tuple[dict[str, 
             f"{what}: page format {written}; expected {newest}: it was written by a newer fleetbeat, "
             "upgrade this worker (`fleetbeat state reset` would give up what the page holds)"
         )
-    if written not in range(FORMAT, newest + 1):
-        raise ValueError(f"page format {written}; expected {newest}")
+    if not isinstance(written, int) or written < OLDEST:
+        raise ValueError(f"page format {written}; expected {OLDEST} to {newest}")
     return header, value[_LENGTH.size + length :]

@@ -6,27 +6,30 @@ pages. The epoch in the key keeps compaction from replacing a new owner's page b
 cells says how new each chunk was: what left the open cells is nowhere else.
 """
 
+import json
 import struct
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import numpy as np
 import polars as pl
 
-from streams.core.lineage import Lineage, lane_of
+from streams.core.lineage import Lineage
 from streams.core.rows import OPEN_SCHEMA, STEP_SCHEMA, Steps
-from streams.core.series import SeriesIndex
+from streams.core.series import SeriesIndex, externalize
 from streams.core.slices import TIERS
-from streams.core.sources import MAX_PARTITIONS, PROBES, place_of
+from streams.core.sources import PROBES, place_of
 from streams.core.summaries import ChunkKey
 from streams.core.table import NEVER, Chunk, SloTable
 from streams.engine.frames import FrameError, pack, unpack
-from streams.engine.page_heads import FORMAT, FORMAT_OF_SEVERAL_SOURCES, Origin, read_head, write_head
+from streams.engine.page_heads import NAMES_COMPRESSED, SLO_FORMAT, Origin, read_head, write_head
 
 RowsT = TypeVar("RowsT")
 
 OPEN = "open"
+_NAMES_LEVEL = 1  # half a megabyte of names takes 5 ms, and a tenth of the room
+MAX_NAMES_BYTES = 64 << 20
 
 
 class NotWholeError(RuntimeError):
@@ -85,20 +88,16 @@ def take_open(table: SloTable, origin: Origin, index: SeriesIndex) -> Write:
     chunks = {chunk_part(key): chunk.applied for key, chunk in table.chunks.items()}
     topics = {source: list(ids) for source, ids in table.lineage.topics.items()}
     cells = table.open_cells()
-    sources = {"topics": topics.pop(PROBES, []), "newest": dict(table.lineage.newest)}
-    written = FORMAT
-    if topics or any(
-        lane >= MAX_PARTITIONS for lane in (*table.frontiers, *map(lane_of, np.unique(cells.source).tolist()))
-    ):
-        sources, written = {**sources, "others": topics}, FORMAT_OF_SEVERAL_SOURCES
+    sources = {"topics": topics.pop(PROBES, []), "newest": dict(table.lineage.newest), "others": topics}
     header = {"applied": table.applied, "frontiers": dict(table.frontiers), "sources": sources, "chunks": chunks}
-    return lambda: _write({**header, **origin.header}, cells.frame(), index, written)
+    names = index.names  # by which these cells are numbered: the index may forget names before they are written
+    return lambda: _write({**header, **origin.header}, cells.frame(), names)
 
 
 def take_chunk(chunk: Chunk, origin: Origin, index: SeriesIndex) -> Write:
     """The page of one chunk."""
-    header, rows = {"applied": chunk.applied, **origin.header}, chunk.rows
-    return lambda: _write(header, rows.frame(), index)
+    header, rows, names = {"applied": chunk.applied, **origin.header}, chunk.rows, index.names
+    return lambda: _write(header, rows.frame(), names)
 
 
 def write_open(table: SloTable, origin: Origin, index: SeriesIndex) -> bytes:
@@ -115,8 +114,8 @@ def read_page(key: bytes, value: bytes) -> Page:
     """Raises PageFormatError for a page of a newer format, FrameError for what is no page."""
     try:
         family, part, epoch = _split(key)
-        header, body = read_head(value, f"page {key!r}", FORMAT_OF_SEVERAL_SOURCES)
-        _ = header["series"]
+        header, body = read_head(value, f"page {key!r}", SLO_FORMAT)
+        _ = body[int(header["names"])] if header["format"] >= NAMES_COMPRESSED else header["series"]
         if part == OPEN:
             _ = _frontiers(header), _lineage(header), header.get("chunks", {}).items()
         return Page(family, part, epoch, int(header["applied"]), Origin.of(header), header, body)
@@ -227,15 +226,32 @@ def _chunk_key(part: str) -> ChunkKey:
 
 def _rows(page: Page, schema: pl.Schema, index: SeriesIndex) -> pl.DataFrame:
     try:
-        return index.localize(unpack(page.body, schema), page.header["series"])
-    except (FrameError, pl.exceptions.OutOfBoundsError) as cause:
+        names, body = _names(page)
+        return index.localize(unpack(body, schema), names)
+    except (FrameError, pl.exceptions.OutOfBoundsError, ValueError, zlib.error) as cause:
         message = f"page {page.key!r} at offset {page.applied} cannot be read: {cause}"
         raise FrameError(message) from cause
 
 
-def _write(header: dict[str, Any], rows: pl.DataFrame, index: SeriesIndex, written: int = FORMAT) -> bytes:
-    local, names = index.externalize(rows)
-    return write_head({**header, "series": names}, written) + pack(local)
+def _write(header: dict[str, Any], rows: pl.DataFrame, names: Sequence[str]) -> bytes:
+    local, used = externalize(rows, names)
+    packed = zlib.compress(json.dumps(used, separators=(",", ":")).encode(), _NAMES_LEVEL)
+    return write_head({**header, "names": len(packed)}, SLO_FORMAT) + packed + pack(local)
+
+
+def _names(page: Page) -> tuple[list[str], bytes]:
+    """The names of the page's series, and its rows' bytes. Raises ValueError, FrameError and zlib.error."""
+    if page.header["format"] < NAMES_COMPRESSED:
+        return page.header["series"], page.body
+    size = int(page.header["names"])
+    unpacking = zlib.decompressobj()
+    text = unpacking.decompress(page.body[:size], MAX_NAMES_BYTES)
+    if not unpacking.eof:
+        raise FrameError(f"names of {size} bytes that do not end within {MAX_NAMES_BYTES}")
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise FrameError("names that are not a list of texts")
+    return names, page.body[size:]
 
 
 class PartPages:

@@ -27,7 +27,8 @@ from streams.engine.intake import Intake
 from streams.engine.pages import OPEN, Write, chunk_part, page_key, take_chunk, take_open
 from streams.engine.transport import Consumer, Poll, ResumePoint, topic_partitions
 from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
-from streams.processors.slo_parts import Part, PartFolder
+from streams.processors.series_telling import SeriesTeller
+from streams.processors.slo_parts import SERIES_MOST, Part, PartFolder
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS, ReadLog, SloRecovery
 
 ResultT = TypeVar("ResultT")
@@ -75,13 +76,14 @@ class Pages:
 class ObjectivesProcessor:
     """Owns a `Part` for each assigned partition of `slo-partials`. Only one thread touches its tables, in order."""
 
-    def __init__(self, app: App, read: ReadLog, index: SeriesIndex) -> None:
-        """`read` gives all that a topic holds."""
+    def __init__(self, app: App, read: ReadLog, index: SeriesIndex, series_most: int = SERIES_MOST) -> None:
+        """`read` gives all that a topic holds; of a partition at most `series_most` plain series are kept apart."""
         self.parts: dict[int, Part] = {}
         self.recovered = False
         self.index = index
         self._app = app
-        self._folder = PartFolder(index)
+        self._folder = PartFolder(index, series_most)
+        self._series = SeriesTeller()
         self._recovery = SloRecovery(app, read, self._folder, self.in_thread)
         self._intake = Intake(app, PARTIALS)
         self._thread = ThreadPoolExecutor(1, "objectives")
@@ -185,6 +187,7 @@ class ObjectivesProcessor:
                 snapshot = await self.in_thread(self._snapshot, partition, part)
                 snapshots.append(snapshot)
                 written.append(await self._on(self._page_thread, snapshot.pages))
+        await self.in_thread(self._series.tell, [*self.parts.values()], self.index)
         return snapshots, written
 
     def read(self, partition: int, step: Callable[[Shown], ResultT]) -> ResultT:
@@ -229,6 +232,8 @@ class ObjectivesProcessor:
             poll = pending.popleft()
             by_partition.setdefault(poll[0].partition, []).extend(poll)
         for partition, records in by_partition.items():
+            if self.index.crowded:
+                self._folder.forget_series(self.parts.values())
             part = self.parts.get(partition)
             if part is not None:  # else it was lost meanwhile, and its new owner reads these
                 with metrics.BATCH_SECONDS.labels("objectives").time():
@@ -248,6 +253,7 @@ class ObjectivesProcessor:
             table.expired.clear()
             key = self._claim(part, family, OPEN, snapshot)
             snapshot.opens.append((key, take_open(table, part.origin, self.index)))
+            table.pack()
         part.saved = snapshot.applied
         part.show()
         return snapshot

@@ -1,6 +1,6 @@
 """The reading side of the tables: what the views and the status publisher ask."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -155,12 +155,9 @@ class TableQueries:
             made[objective.id] = timeline.stretches(objective.id)
         return made[objective.id]
 
-    def _numbers(self, objective: Objective, stretches: tuple[Stretch, ...]) -> set[int]:
-        return {self._processor.index.number(series_of(objective.id, stretch.version)) for stretch in stretches}
-
     def _rows(self, objective: Objective, table: Shown, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
         """Of all versions that judged in [start_s, end_s): each has counted its own stretches only, so they add up."""
-        numbers = self._numbers(objective, in_force(self._stretches(objective), start_s, end_s))
+        numbers = _numbers(table, objective, in_force(self._stretches(objective), start_s, end_s))
         parts = [table.read(number, tier, start_s, end_s) for number in numbers]
         if len(parts) == 1:
             return parts[0]
@@ -172,10 +169,16 @@ class TableQueries:
         stretches = self._stretches(objective)
         versions = in_force(stretches, since_s, now_ms // 1000 + 1)
         # What is usual may be of before the calendar's period; older versions have nothing that is not theirs.
-        numbers = self._numbers(objective, stretches)
+        numbers = _numbers(table, objective, stretches)
         found = figures(objective, table, numbers, now_ms, judged_to_ms)
         partition, sealed_to_ms = self.partition(objective), table.sealed_to_ms(objective.source)
         return Standing(objective, versions, found, judged_to_ms, partition, table.applied, sealed_to_ms)
+
+
+def _numbers(table: Shown, objective: Objective, stretches: Iterable[Stretch]) -> set[int]:
+    """Of the versions' series, as this state has them; it holds nothing of a series that it has no number of."""
+    found = (table.numbers.get(series_of(objective.id, stretch.version)) for stretch in stretches)
+    return {number for number in found if number is not None}
 
 
 @contextmanager

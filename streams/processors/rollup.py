@@ -249,6 +249,9 @@ class RollupProcessor:
         if tell_all:
             self._told_all_s = time.monotonic()
         silent, telling = self._partials(flush, topic_id, tell_all=tell_all)
+        if self._index.crowded:
+            rollup.forget_series(self._index)
+            self._owners = self._owners[:0]
         return _Outcome(flush, silent, telling, tell_all, fresh_letters(self._source, reading, begins))
 
     def _partials(

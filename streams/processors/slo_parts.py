@@ -1,19 +1,20 @@
 """The tables of one owned partition of `slo-partials`, and how its records are folded into them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 from aiokafka.structs import ConsumerRecord
 
 from schemas.blocks import Reject
 from schemas.codec import DecodeError
 from streams.core.cells import CELL_ROWS
-from streams.core.series import SeriesIndex
+from streams.core.naming import Naming
+from streams.core.series import SeriesIndex, is_of_objective
+from streams.core.slices import PLAIN_TIERS
 from streams.core.summaries import Shown
-from streams.core.table import Heading, SloTable
+from streams.core.table import Heading, SloTable, forget_series
 from streams.engine.frames import FrameError
 from streams.engine.page_heads import Origin
 from streams.engine.partials import heading, read_partial
@@ -24,6 +25,8 @@ Records = Sequence[ConsumerRecord[bytes, bytes]]
 Letters = list[tuple[bytes | None, bytes]]
 
 OBJECTIVES, PLAIN = "objectives", "series"
+# Plain series of a partition: a twelfth of 250,000, and what chance may put there more.
+SERIES_MOST = 21_412
 
 
 @dataclass(slots=True)
@@ -56,9 +59,31 @@ class Part:
 class PartFolder:
     """Folds records into parts; touched by one thread only."""
 
-    def __init__(self, index: SeriesIndex) -> None:
+    def __init__(self, index: SeriesIndex, series_most: int = SERIES_MOST) -> None:
+        """`series_most`: plain series that a partition keeps apart from each other."""
         self.index = index
-        self._judged: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
+        self._series_most = series_most
+        self._tables = WeakSet[SloTable]()
+
+    def new_tables(self) -> dict[str, SloTable]:
+        """Of a partition, empty."""
+        naming = Naming(self._series_most, self.index, PLAIN_TIERS[-1])
+        tables = {
+            OBJECTIVES: SloTable(histograms_in_hours=True, index=self.index),
+            PLAIN: SloTable(histograms_in_hours=False, index=self.index, naming=naming),
+        }
+        self._tables.update(tables.values())
+        return tables
+
+    def forget_series(self, parts: Collection[Part]) -> None:
+        """Only series that are in some table stay in the index; `parts`, which everybody may read, are shown anew.
+
+        Tables of parts that are being built count too, and of lost ones of which pages are still to be taken. What was
+        shown before has the numbers of before, and goes on to be right.
+        """
+        forget_series(self.index, list(self._tables))
+        for part in parts:
+            part.show()
 
     def fold(self, part: Part, records: Records) -> Letters:
         """In log order; records that were folded before change nothing. Returns letters for what cannot be read."""
@@ -76,16 +101,10 @@ class PartFolder:
                 frames.append(rows.with_columns(offset=pl.lit(record.offset, pl.Int64)))
                 heads.append(heading(record.offset, partial))
         rows = pl.concat(frames)
-        judged = pl.Series(self._judged_by_number()[rows["series"].to_numpy()], dtype=pl.Boolean)
+        judged = pl.Series(self.index.mask(is_of_objective)[rows["series"].to_numpy()], dtype=pl.Boolean)
         part.tables[OBJECTIVES].fold(heads, rows.filter(judged))
         part.tables[PLAIN].fold(heads, rows.filter(~judged))
         return letters
-
-    def _judged_by_number(self) -> npt.NDArray[np.bool_]:
-        """For each series number, whether it is an objective's."""
-        new = [name.startswith("slo:") for name in self.index.names[len(self._judged) :]]
-        self._judged = np.concatenate((self._judged, np.array(new, dtype=np.bool_)))
-        return self._judged
 
 
 def _reject(row: int, error: DecodeError | FrameError) -> Reject:

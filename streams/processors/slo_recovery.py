@@ -9,12 +9,11 @@ from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
 from streams import metrics
-from streams.core.table import SloTable
 from streams.engine.app import APP_ID, App
 from streams.engine.page_heads import origin_now, require_partitions
 from streams.engine.pages import PartPages, load
 from streams.engine.transport import Consumer
-from streams.processors.slo_parts import OBJECTIVES, PLAIN, Part, PartFolder
+from streams.processors.slo_parts import Part, PartFolder
 
 PARTIALS = "slo-partials"
 PAGES_TOPIC = f"{APP_ID}-pages-changelog"
@@ -56,7 +55,8 @@ class SloRecovery:
         async for records in self.read(PAGES_TOPIC, partitions):
             await self.in_thread(_apply, pages[records[0].partition], records)
         parts: dict[int, Part] = {}
-        for partition, found in pages.items():
+        for partition in list(pages):
+            found = pages.pop(partition)  # else all of them are in memory twice
             part, unreadable = await self.in_thread(self._part, partition, found)
             if unreadable:
                 await self._count_again(partition, part, unreadable)
@@ -72,8 +72,7 @@ class SloRecovery:
         require_partitions(PARTIALS, partition, origin, origins)
         if any(known.generation < origin.generation for known in origins):
             log.warning("the tables go on from pages of a topic that was deleted since", partition=partition)
-        index = self.folder.index
-        tables = {f: SloTable(histograms_in_hours=f == OBJECTIVES, index=index) for f in (OBJECTIVES, PLAIN)}
+        index, tables = self.folder.index, self.folder.new_tables()
         unreadable: list[str] = []
         for family, table in tables.items():
             unreadable += load(table, pages, family, index, origin)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Coroutine
 from enum import IntEnum
 from typing import TypeVar
 
-from streams.engine.page_heads import FORMAT
+from streams.engine.page_heads import SLO_FORMAT
 from streams.state.changes import Plan, carry_out, plan_rebuild, plan_reset, utc
 from streams.state.cluster import StateError, connected
 from streams.state.survey import FAMILIES, SLO, PartitionState, Survey, as_json, survey
@@ -119,7 +119,9 @@ def table(found: Survey) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append("")
-    lines.append(f"{found.partitions} partitions, pages of format {FORMAT}, {len(found.members)} members in the group")
+    lines.append(
+        f"{found.partitions} partitions, pages of format {SLO_FORMAT}, {len(found.members)} members in the group"
+    )
     lines += [f"{topic}: id {topic_id or _NONE}" for topic, topic_id in sorted(found.topic_ids.items())]
     for state in found.states:
         where = f"{state.family} partition {state.partition}"

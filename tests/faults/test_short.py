@@ -15,6 +15,7 @@ from schemas.codec import decode, encode
 from schemas.dead_letters import MAX_KEPT_KEY_BYTES
 from schemas.records import ProbeResult, SloPartial, Source
 from streams import metrics
+from streams.core.series import SeriesIndex
 from streams.core.sources import PROBES as SOURCE
 from streams.engine.transport import Poll, ResumePoint
 from streams.processors.dead_letters import dead_letters
@@ -35,6 +36,8 @@ ACTS = 120
 
 class Scenario:
     """A log that grows and workers that come and go, all drawn from one seed."""
+
+    kind: type[Worker] = Worker
 
     def __init__(self, seed: int, clock: Clock) -> None:
         self.rng = random.Random(seed)
@@ -57,7 +60,7 @@ class Scenario:
         self._verify(await self._settled())
 
     async def _born(self) -> Worker:
-        worker = Worker(self.world, self.rng)
+        worker = self.kind(self.world, self.rng)
         await worker.recover()
         if self.rng.random() < 0.7:
             worker.producer.lives = self.rng.randrange(1, 200)
@@ -111,6 +114,25 @@ def test_every_slice_is_exact(clock: Clock, number: int) -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"scenario {number}: seed {seed}")
     asyncio.run(Scenario(seed, clock).run())
+
+
+class Forgetful(Worker):
+    """Names come that nothing is kept of, and all that can be forgotten is, so that numbers change all the time."""
+
+    async def fold(self) -> None:
+        self.objectives.index.number(f"[{self._rng.random()}]")
+        await super().fold()
+
+
+class ForgetfulScenario(Scenario):
+    kind = Forgetful
+
+
+def test_every_slice_is_exact_when_numbers_change_all_the_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SeriesIndex, "crowded", True)
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    asyncio.run(ForgetfulScenario(seed, clock).run())
 
 
 def test_a_rebalance_does_not_wait_for_records_that_nobody_counts_meanwhile(clock: Clock) -> None:

@@ -19,7 +19,7 @@ from faust.types import TP
 from schemas.codec import encode
 from schemas.records import ProbeResult
 from streams.core.objectives import Objective, Selector
-from streams.core.series import Judge, SeriesIndex
+from streams.core.series import CELL_SERIES, Judge, SeriesIndex
 from streams.core.slices import SECONDS
 from streams.core.sources import PROBES as SOURCE
 from streams.core.versions import Timeline
@@ -141,8 +141,8 @@ class Worker:
             consumer=self.consumer, producer=self.producer, rebalancing=False, consumer_generation_id=1
         )
         app: Any = self.app
-        index = SeriesIndex()
-        self.rollup = rollup(app, Judge(world.objectives, index), index, world.partitions, world.known)
+        index, cells = SeriesIndex(), SeriesIndex(CELL_SERIES)
+        self.rollup = rollup(app, Judge(world.objectives, cells), cells, world.partitions, world.known)
         self.rollup._in_thread = _in_turn  # type: ignore[method-assign]  # else a seed would not tell what happens
         self.objectives = ObjectivesProcessor(app, self._read, index)
         self.position = {tp: point.offset for tp, point in world.commits.items()}

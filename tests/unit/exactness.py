@@ -201,13 +201,14 @@ def recompute(log: Log, promises: Sequence[Promise] | Callable[[int], Sequence[P
                 continue
             given = promises(judged.slice_s) if callable(promises) else promises
             for series, good, part in series_of(record.event, given):
+                plain = not series.startswith("slo:")
                 by_minute = any(series == f"slo:{promise.id}" and promise.by_minute for promise in given)
                 for tier, level in LEVELS.items():
                     if tier == "1m-counts" and not by_minute:
                         continue
                     start = judged.slice_s // level.step_s * level.step_s
-                    counts_only = tier == "1m-counts" or (tier == "1h" and not series.startswith("slo:"))
-                    if level.holds(start, frontier):
+                    counts_only = tier == "1m-counts" or (plain and tier == "1m")
+                    if level.holds(start, frontier) and not (plain and tier == "1h"):
                         key = (tier, series, start, NO_BUCKET if counts_only else part[0], good)
                         rows[key] = _plus(rows.get(key), part, late=judged.late)
     return rows

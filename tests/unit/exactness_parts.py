@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 
 from streams.core.cells import CELL_ROWS
+from streams.core.naming import Naming
 from streams.core.objectives import Objective, Selector, TimeSlices
 from streams.core.rollup import Flush, Rollup, SourceBatch
 from streams.core.series import LABELS, Judge, SeriesIndex
-from streams.core.slices import HOURS, TIERS
+from streams.core.slices import MINUTES, PLAIN_TIERS, TIERS
 from streams.core.table import Heading, SloTable
 from streams.core.weights import WANTED, weigh
 from streams.engine.page_heads import Origin
@@ -91,11 +92,11 @@ def rows_of(table: SloTable, index: SeriesIndex, frontier_ms: int) -> Rows:
     rows: Rows = {}
     for number, name in enumerate(list(index.names)):
         series = name.rpartition("@")[0] if name.startswith("slo:") else name
-        for tier in TIERS:
+        for tier in PLAIN_TIERS if series == name else TIERS:
             for start, _, bucket, good, *sums in table.read(number, tier, 0, FOREVER_S).rows():
                 if LEVELS[tier.name].holds(start, frontier_ms):
                     # Open cells still have buckets where sealed ones keep counts only.
-                    counted = NO_BUCKET if tier is HOURS and series == name else bucket
+                    counted = NO_BUCKET if tier is MINUTES and series == name else bucket
                     row = (tier.name, series, start, counted, good)
                     n, late, sum_us, max_us = rows.get(row, (0, 0, 0, 0))
                     rows[row] = (n + sums[0], late + sums[1], sum_us + sums[2], max(max_us, sums[3]))
@@ -145,7 +146,15 @@ class Snapshot:
 class Owner:
     """A process that owns one partition of the partials."""
 
-    def __init__(self, name: str, table: type[SloTable], pages: PartPages, committed: int, junk: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        table: type[SloTable],
+        pages: PartPages,
+        committed: int,
+        junk: int,
+        series_most: int | None = None,
+    ) -> None:
         self.name = name
         self.origin = Origin()
         self.index = SeriesIndex()
@@ -155,6 +164,8 @@ class Owner:
         self.tables = {
             family: table(histograms_in_hours=family == "objectives", index=self.index) for family in FAMILIES
         }
+        if series_most is not None:
+            self.tables["series"].naming = Naming(series_most, self.index, PLAIN_TIERS[-1])
         for family, own in self.tables.items():
             self.unusable += load(own, pages, family, self.index)
         self.keys = {part: set(keys) for part, keys in pages.keys.items()}
@@ -195,6 +206,7 @@ class Owner:
                 taken.tombstones += self.keys.pop((family, chunk_part(key)), ())
             table.expired.clear()
             opens.append((self._claim(family, OPEN, taken), write_open(table, self.origin, self.index)))
+            table.pack()
         taken.pages += opens
         return taken
 

@@ -26,6 +26,7 @@ class World:
     table: type[SloTable] = SloTable
     part_pages: type[PartPages] = PartPages
     topic_ids: Mapping[str, str] = MappingProxyType({})
+    series_most: int | None = None  # of a target; None is no bound
 
     def __init__(self, log: Log, targets: int = 1, junk: int = 0, counted: int = 0) -> None:
         """The last `counted` partitions of the log are those of request-counts."""
@@ -119,7 +120,8 @@ class World:
         pages = self.part_pages()
         for key, value in self.pages[target]:
             pages.apply(key, value)
-        owner = Owner(self.name_owner(), self.table, pages, self.page_commits[target], self._junk)
+        committed = self.page_commits[target]
+        owner = Owner(self.name_owner(), self.table, pages, committed, self._junk, self.series_most)
         if owner.unusable:
             self.story.append(f"all is counted again: {owner.unusable}")
             owner.fold(self.partials[target], (0, len(self.partials[target])))

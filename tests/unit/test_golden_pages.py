@@ -1,7 +1,7 @@
-"""Pages of format 1 as the first versions wrote them, without topic ids: `pages_format_1.json` stays readable.
+"""Pages as earlier versions wrote them stay readable: of format 1 without topic ids, of format 3 with packed names.
 
-`pages_format_2.json`: the same of a table that has heard of request-counts, which had been created anew. Whoever
-changes what pages hold keeps these tests, and adds another one with pages of his format.
+`pages_format_2.json`: of a table that has heard of request-counts, which had been created anew; in format 3 it is there
+too. Whoever changes what pages hold keeps these tests, and adds another one with pages of his format.
 """
 
 import base64
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
-from streams.core.cells import CELL_ROWS
 from streams.core.histogram import NO_BUCKET
 from streams.core.lineage import number
 from streams.core.liveness.columns import PAGE_SCHEMA
@@ -19,38 +19,31 @@ from streams.core.series import SeriesIndex
 from streams.core.slices import COUNTS as MINUTE_COUNTS
 from streams.core.slices import HOURS, MINUTES, SECONDS
 from streams.core.sources import COUNTS, PROBES, lane
-from streams.core.table import Heading, SloTable
+from streams.core.table import SloTable
 from streams.engine.node_pages import read_page
-from streams.engine.page_heads import FORMAT, FORMAT_OF_SEVERAL_SOURCES, Origin, origin_now
+from streams.engine.page_heads import NODES_FORMAT, SLO_FORMAT, Origin, origin_now
 from streams.engine.pages import PartPages, load, write_open
 from streams.engine.topic_ids import TopicIdentity
 
-PAGES, OF_TWO = (
-    json.loads(Path(__file__).with_name(f"pages_format_{number}.json").read_text(encoding="utf-8")) for number in (1, 2)
+PAGES, OF_TWO, PAGES_3 = (
+    json.loads(Path(__file__).with_name(f"pages_format_{number}.json").read_text(encoding="utf-8"))
+    for number in (1, 2, 3)
 )
 COUNTS_PAGES = json.loads(Path(__file__).with_name("pages_counts_format_1.json").read_text(encoding="utf-8"))
 SECOND = 1_763_000_000
 SERIES = '["s","/","eu","requests","request-counts"]'
 
 
-def test_formats_1_and_2_are_those_that_are_written() -> None:
+def test_formats_1_and_3_are_those_that_are_written() -> None:
     """A new format needs golden pages of its own."""
-    assert (FORMAT, FORMAT_OF_SEVERAL_SOURCES) == (1, 2)
+    assert (NODES_FORMAT, SLO_FORMAT) == (1, 3)
+    assert write_open(SloTable(histograms_in_hours=True), Origin(), SeriesIndex())[4:].startswith(b'{"format":3,')
 
 
-def test_a_table_that_has_heard_of_one_topic_only_writes_format_1() -> None:
-    """So that workers of before can read it."""
-    table, index = SloTable(histograms_in_hours=True), SeriesIndex()
-    assert write_open(table, Origin(), index)[4:].startswith(b'{"format":1,')
-    table.fold([Heading(0, ((0, 5, None),), "id")], pl.DataFrame(schema={**CELL_ROWS, "offset": pl.Int64}))
-    assert write_open(table, Origin(), index)[4:].startswith(b'{"format":1,')
-    table.fold([Heading(1, ((0, 5, 9),), "", COUNTS)], pl.DataFrame(schema={**CELL_ROWS, "offset": pl.Int64}))
-    assert write_open(table, Origin(), index)[4:].startswith(b'{"format":2,')
-
-
-def test_a_table_of_two_topics_comes_back() -> None:
+@pytest.mark.parametrize("golden", [OF_TWO["slo"], PAGES_3["two topics"]])
+def test_a_table_of_two_topics_comes_back(golden: dict[str, str]) -> None:
     pages, index = PartPages(), SeriesIndex()
-    for key, value in OF_TWO["slo"].items():
+    for key, value in golden.items():
         pages.apply(key.encode(), base64.b64decode(value))
     table = SloTable(histograms_in_hours=True)
     assert load(table, pages, "series", index, Origin("id", 0, 4)) == []
@@ -68,14 +61,15 @@ def test_a_table_of_two_topics_comes_back() -> None:
     assert set(table.open_rows()["source"]) == {3, number(counts, 1)}
 
 
-def test_tables_of_the_first_version_come_back() -> None:
+@pytest.mark.parametrize(("golden", "written"), [(PAGES, Origin()), (PAGES_3, Origin("id", 0, 4))])
+def test_tables_of_earlier_versions_come_back(golden: dict[str, dict[str, str]], written: Origin) -> None:
     pages, index = PartPages(), SeriesIndex()
     index.number("another one")
-    for key, value in PAGES["slo"].items():
+    for key, value in golden["slo"].items():
         pages.apply(key.encode(), base64.b64decode(value))
     origins = [page.origin for page in pages.all()]
     origin = origin_now(TopicIdentity("id", 4), origins)
-    assert (set(origins), origin) == ({Origin()}, Origin("id", 0, 4))
+    assert (set(origins), origin) == ({written}, Origin("id", 0, 4))
     table = SloTable(histograms_in_hours=True)
     assert load(table, pages, "series", index, origin) == []
     assert (table.applied, table.frontiers, table.lineage.newest) == (2, {0: (SECOND + 20) * 1_000}, {})
@@ -114,3 +108,15 @@ def test_nodes_of_the_first_version_come_back() -> None:
     origin, rows = read_page(base64.b64decode(PAGES["nodes"]), 3)
     assert origin == Origin()
     assert rows.equals(pl.DataFrame(columns, schema=PAGE_SCHEMA))
+
+
+def test_hours_of_plain_series_are_given_up() -> None:
+    """Earlier versions kept them; nobody asked for them."""
+    pages, index = PartPages(), SeriesIndex()
+    for key, value in PAGES["slo"].items():
+        pages.apply(key.encode(), base64.b64decode(value))
+    table = SloTable(histograms_in_hours=False)
+    assert load(table, pages, "series", index) == []
+    table.seal()
+    assert {tier for tier, _ in table.chunks} == {"1s", "1m"}
+    assert {tier for tier, _ in table.expired} == {"1h"}

@@ -169,8 +169,8 @@ def test_foreign_keys_are_no_pages(key: bytes) -> None:
 
 def test_a_page_of_a_newer_version_is_not_taken_for_junk() -> None:
     """Counted again from the log, it would be overwritten, and with it what the log no longer holds."""
-    with pytest.raises(PageFormatError, match=r"page b'series/open/e': page format 3; expected 2.*upgrade this worker"):
-        collected(*pages_of(TABLE), (KEY, page({**WHOLE, "format": 3})))
+    with pytest.raises(PageFormatError, match=r"page b'series/open/e': page format 4; expected 3.*upgrade this worker"):
+        collected(*pages_of(TABLE), (KEY, page({**WHOLE, "format": 4})))
 
 
 @pytest.mark.parametrize(

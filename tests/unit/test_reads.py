@@ -64,14 +64,17 @@ class Stand(Worker):
 
     def found(self, shown: Shown) -> tuple[int, int, dict[int, int], dict[int, int], int]:
         """What one state says: how many events, and what that rests on."""
-        number = self.objectives.index.number(PROMISE.series)
+        number = shown.numbers[PROMISE.series]
         total = shown.summarize((number,), SECONDS, 0, 1 << 31).total
         return total, shown.applied, dict(shown.frontiers), dict(shown.told), shown.sealed_to_ms()
 
 
 @asynccontextmanager
-async def standing(clock: Clock) -> AsyncIterator[Stand]:
+async def standing(clock: Clock, *junk: str) -> AsyncIterator[Stand]:
+    """`junk`: names that have the first numbers, and no rows."""
     stand = Stand(World(PARTITIONS, (PROMISE,), clock), random.Random(0))
+    for name in junk:
+        stand.objectives.index.number(name)
     stand.producer.between = lambda: None
     await stand.begin()
     yield stand
@@ -187,7 +190,7 @@ def test_a_state_stays_as_it_was_whatever_is_folded_and_sealed_afterwards(clock:
                 kept.append((stand.part.shown, stand.found(stand.part.shown)))
             assert [found[0] for _, found in kept] == list(range(1, 26))
             for shown, found in kept:
-                fresh = replace(shown, _opened={})
+                fresh = replace(shown, _opened={}, _windows={})
                 assert stand.found(fresh) == found
 
     asyncio.run(run())
@@ -217,6 +220,56 @@ def test_a_page_is_of_the_moment_at_which_it_was_taken(clock: Clock) -> None:
             table.seal()
             assert [write() for write in taken] == at_once
             assert take_open(table, part.origin, index)() != at_once[0]
+
+    asyncio.run(run())
+
+
+def test_a_state_keeps_its_numbers_when_names_are_forgotten(clock: Clock) -> None:
+    async def run() -> None:
+        async with standing(clock, "[junk]", "[more]") as stand:
+            for _ in range(13):
+                await stand.more()
+            await stand.objectives.fold()
+            await stand.objectives.save()
+            shown, found = stand.part.shown, stand.found(stand.part.shown)
+            before, own = shown.numbers[PROMISE.series], stand.objectives.index
+            stand.objectives._folder.forget_series(stand.objectives.parts.values())
+            number = own.number(PROMISE.series)
+            assert number == before - 2
+            assert stand.found(replace(shown, _opened={}, _windows={})) == found
+            assert stand.found(stand.part.shown) == found
+            assert stand.part.shown.numbers[PROMISE.series] == number
+            # The control: what a reader would see that took the new number for the old state.
+            assert stand.found(replace(shown, numbers=own.numbers, _opened={}, _windows={})) != found
+            await stand.more()
+            await stand.objectives.fold()
+            assert stand.found(stand.part.shown)[0] == found[0] + 1
+            assert stand.found(replace(shown, _opened={}, _windows={})) == found
+
+    asyncio.run(run())
+
+
+def test_pages_keep_their_names_when_names_are_forgotten_before_they_are_written(clock: Clock) -> None:
+    """Also those of a partition that is lost by then: its chunks do not count as changed any more."""
+
+    async def run() -> None:
+        async with standing(clock, "[junk]") as stand:
+            for _ in range(13):
+                await stand.more()
+            await stand.objectives.fold()
+            part, objectives = stand.part, stand.objectives
+            whole = objectives._snapshot(0, part).pages()
+            for table in part.tables.values():
+                for chunk in table.chunks.values():
+                    chunk.dirty = True
+            late = objectives._snapshot(0, part)
+            objectives._folder.forget_series(())
+            assert "[junk]" not in objectives.index.names
+            assert late.pages() == whole
+            for table in part.tables.values():
+                for chunk in table.chunks.values():
+                    chunk.dirty = True
+            assert objectives._snapshot(0, part).pages() == whole
 
     asyncio.run(run())
 

@@ -133,6 +133,6 @@ def test_tables_that_were_laid_out_over_other_partitions_are_refused() -> None:
 
 
 def test_pages_of_a_newer_version_stop_the_worker() -> None:
-    newer = [(key, value.replace(b'"format":1', b'"format":3')) for key, value in open_pages(Origin("now", 0, 2))]
-    with pytest.raises(PageFormatError, match="page format 3; expected 2"):
+    newer = [(key, value.replace(b'"format":3', b'"format":4')) for key, value in open_pages(Origin("now", 0, 2))]
+    with pytest.raises(PageFormatError, match="page format 4; expected 3"):
         slo_part(newer, 41)

@@ -2,14 +2,18 @@
 
 from random import Random
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.core.cells import CELL_ROWS
+from streams.core.histogram import buckets_of
+from streams.core.packed import Packed
+from streams.core.rows import STEP_SCHEMA, Steps, of_series
 from streams.core.series import SeriesIndex
-from streams.core.slices import HOURS, MINUTES, ON_TIME, SECONDS, TIERS, Tier
+from streams.core.slices import HOURS, MINUTES, ON_TIME, PLAIN_TIERS, SECONDS, TIERS, Tier
 from streams.core.summaries import NotCaughtUpError
 from streams.core.table import Heading, SloTable
 from streams.engine.page_heads import Origin
@@ -220,13 +224,74 @@ def test_a_chunk_expires_when_its_end_is_past_keeping(tier: Tier, held_s: int) -
         assert ((tier.name, start) in table.expired) is not there
 
 
-def test_hours_without_histograms_keep_the_counts() -> None:
+def test_minutes_of_plain_series_keep_the_counts() -> None:
     table = new_table(histograms_in_hours=False)
     fold(table, [([(0, T, ON_TIME, 2)], [(0, 5, T + 20)])])
     table.seal()
     columns = ("bucket", "good", "n", "sum_us", "max_us")
-    assert table.read(0, HOURS, 0, 1 << 32).select(columns).rows() == [(-1, True, 2, 4, 2)]
-    assert table.read(0, MINUTES, 0, 1 << 32).select(columns).rows() == [(3, True, 2, 4, 2)]
+    assert table.read(0, MINUTES, 0, 1 << 32).select(columns).rows() == [(-1, True, 2, 4, 2)]
+    assert table.read(0, SECONDS, 0, 1 << 32).select(columns).rows() == [(3, True, 2, 4, 2)]
+    assert {tier for tier, _ in table.chunks} == {"1s", "1m"}
+
+
+def asked(packed: SloTable, usual: SloTable, rng: Random) -> None:
+    """Both answer the same, also over parts of chunks."""
+    states = packed.show(), usual.show()
+    for tier in PLAIN_TIERS:
+        start, end = T - rng.randrange(40), T + rng.randrange(1, 60)
+        for bounds in ((0, 1 << 32), (start, end)):
+            for numbers in ((0,), (1,), (0, 1, 7)):
+                one, other = (state.summarize(numbers, tier, *bounds) for state in states)
+                assert one == other
+            rows, others = (state.read(0, tier, *bounds).rows() for state in states)
+            assert rows == others
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1 << 32))
+def test_a_packed_table_answers_and_grows_like_one_that_is_not(seed: int) -> None:
+    rng = Random(seed)
+    records = draw_records(rng)
+    packed, usual = (new_table(histograms_in_hours=False) for _ in range(2))
+    while usual.applied + 1 < len(records):
+        first, end = usual.applied + 1, usual.applied + 1 + rng.randint(1, 9)
+        for table in (packed, usual):
+            fold(table, records, first, end)
+            table.seal()
+        for chunk in packed.chunks.values():
+            chunk.dirty = False
+        packed.pack()
+        asked(packed, usual, rng)
+    assert packed.chunks.keys() == usual.chunks.keys()
+    for key, chunk in usual.chunks.items():
+        assert packed.chunks[key].rows.frame().rows() == chunk.rows.frame().rows()
+    shown = packed.show()
+    kinds = {key: type(chunk.held) for key, chunk in shown.chunks.items()}
+    assert all(packed.show().chunks[key] is chunk for key, chunk in shown.chunks.items()), "shared with their sums"
+    asked(packed, usual, rng)
+    assert {key: type(chunk.held) for key, chunk in packed.show().chunks.items()} == kinds
+
+
+def test_packing_takes_a_fraction_of_the_memory_and_keeps_every_bit() -> None:
+    rng = np.random.default_rng(1)
+    n = 20_000
+    series, latency = rng.integers(0, 900, n) * 7, rng.lognormal(11, 1, n).astype(np.int64)
+    counts_of = {"n": np.ones(n, np.int64), "late_n": np.zeros(n, np.int64), "sum_us": latency, "max_us": latency}
+    frame = pl.DataFrame(
+        {
+            "start": T + rng.integers(0, 10, n),
+            "series": series.astype(np.uint32),
+            "bucket": buckets_of(latency),
+            "good": rng.random(n) < 0.9,
+            **counts_of,
+        }
+    )
+    steps = Steps.from_frame(frame.select(STEP_SCHEMA.names()).cast(STEP_SCHEMA))
+    packed = Packed.of(steps)
+    assert packed.steps().frame().equals(steps.frame())
+    assert len(packed.data) * 5 < 40 * len(steps.key)
+    assert packed.of_series(14).frame().equals(steps.where(of_series(steps.key, 14)).frame())
+    assert Packed.of(Steps.empty()).steps().frame().is_empty()
 
 
 def test_sealed_is_what_every_source_has_sealed() -> None:

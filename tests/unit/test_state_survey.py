@@ -143,12 +143,12 @@ def test_what_cannot_be_read_is_newer_or_of_a_deleted_topic_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     key = page_key("series", OPEN, "next")
-    newer = slo_pages()[-1][2].replace(b'"format":1', b'"format":3')  # type: ignore[union-attr]
+    newer = slo_pages()[-1][2].replace(b'"format":3', b'"format":4')  # type: ignore[union-attr]
     use(FakeCluster({TOPICS[3]: [*slo_pages(Origin("old")), (1, key, newer), (0, key, b"junk")]}))
     assert run_show("nowhere:1", [SLO], (), as_lines=True) == 1
     said = capsys.readouterr().out
     assert "slo partition 0: unreadable: page b'series/open/next' of 4 bytes cannot be read" in said
-    assert "slo partition 1: page b'series/open/next': page format 3; expected 2" in said
+    assert "slo partition 1: page b'series/open/next': page format 4; expected 3" in said
     assert "slo partition 1: all pages are of a topic that was deleted since" in said
 
 

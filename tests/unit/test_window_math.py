@@ -22,6 +22,7 @@ from streams.core.burn import recommended_rules
 from streams.core.calendars import Calendar
 from streams.core.objectives import Objective, Selector, TimeSlices
 from streams.core.rollup import Rollup, SourceBatch
+from streams.core.rows import Steps
 from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.core.standing import STANDARD_WINDOWS_S, figures
 from streams.core.summaries import Shown, ShownRows
@@ -300,13 +301,13 @@ def test_hours_and_slices_of_the_past_are_not_looked_at_again(monkeypatch: pytes
     tables.table.seal()
     made: list[int] = []
 
-    places = ShownRows._places
+    rows_of = ShownRows._rows_of
 
-    def noted(self: ShownRows, number: int) -> npt.NDArray[np.int64]:
+    def noted(self: ShownRows, number: int) -> tuple[Steps, npt.NDArray[np.int64]]:
         made.append(number)
-        return places(self, number)
+        return rows_of(self, number)
 
-    monkeypatch.setattr(ShownRows, "_places", noted)
+    monkeypatch.setattr(ShownRows, "_rows_of", noted)
     looked: list[int] = []
     for _ in range(2):
         for objective in (PLAIN, OBJECTIVES[2]):

@@ -15,6 +15,8 @@ from tests.integration.worker_process import Promise, write_objectives
         ({"advertise": "http://host:8080"}, "--advertise: value 'http://host:8080': expected HOST:PORT"),
         ({"stall_after_s": 0.0}, "--stall-after: value 0.0; expected seconds, more than 0"),
         ({"stall_after_s": float("nan")}, "--stall-after: value nan; expected seconds"),
+        ({"series_max": 0}, "--series-max: value 0; expected 1 to 500000"),
+        ({"series_max": 500_001}, "--series-max: value 500001; expected 1 to 500000"),
     ],
 )
 def test_an_option_that_cannot_be_meant_is_refused(tmp_path: Path, option: dict[str, object], says: str) -> None:
