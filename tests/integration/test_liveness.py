@@ -86,7 +86,11 @@ def world(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def test_a_node_is_up_with_all_that_it_said(world: World) -> None:
-    node = eventually(lambda: n if (n := world.node("a-0"))["state"] == "UP" else None, "a node that is UP")
+    def fresh() -> dict[str, Any] | None:
+        found = world.node("a-0")
+        return found if (found["state"], found["staleness_ms"] < STALE_MS) == ("UP", True) else None
+
+    node = eventually(fresh, "node that is UP in a fresh answer")
     sent = world.fleet.nodes["a-0"]
     wanted = {"state": "UP", "reported": "UP", "region": "eu-1", "zone": "a", "agent_version": "test", "cause": None}
     facts = {"interval_ms": 1_000, "health": 97, "cpu_permille": 312, "memory_permille": None, "boot_ts": sent.boot_ts}
@@ -95,7 +99,7 @@ def test_a_node_is_up_with_all_that_it_said(world: World) -> None:
     assert node["heartbeats"] >= 1
     assert node["first_seen_ms"] <= node["last_seen_ms"] <= now_ms() + 50
     assert abs(node["skew_ms"]) < STALE_MS
-    assert 0 <= node["staleness_ms"] < STALE_MS
+    assert node["staleness_ms"] >= 0
     (applied,) = node["offsets"]["heartbeats"].values()
     assert applied >= node["last_offset"]
 
@@ -136,7 +140,9 @@ def test_a_goodbye_makes_a_node_gone_and_not_down(world: World) -> None:
     time.sleep(DOWN_WITHIN_S)
     assert world.node("a-2")["state"] == "GONE"
     told, left = [(s.state, s.reason) for s in world.of("a-2")], ("GONE", "goodbye")
-    assert (told[0], told[-1], told.count(left)) == (("UP", "new-node"), left, 1)
+    # Of a node whose second heartbeat comes before the first look that one is told, as any other.
+    assert told[0] in {("UP", "new-node"), ("UP", "heartbeat")}
+    assert (told[-1], told.count(left)) == (left, 1)
     assert "a-2" not in wrongly_silent(world.brokers)
     world.fleet.restart("a-2")
     eventually(lambda: world.node("a-2")["state"] == "UP", "return")
