@@ -18,6 +18,8 @@ from infra.state import LOOPBACK, pick_port
 
 WORKER_PORT = 8080
 SQL_PORT = 8123
+# A broker that ends is noticed at once; so much is for a machine that does much else.
+BROKER_TIMEOUT_S = 200.0
 TOPICS_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 120.0
 
@@ -167,6 +169,7 @@ class Stack:
             self.folder,
             port=self._options.kafka_port,
             progress=lambda line: self._board.mark("broker", "starting", line),
+            start_timeout_s=BROKER_TIMEOUT_S,
         )
         with self._marked("broker") as ready:
             self._broker.start()

@@ -30,7 +30,13 @@ class Installed:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         program = self.environment / "bin" / command[0]
         return subprocess.run(
-            [program, *command[1:]], cwd=self.folder, env=clean, capture_output=True, text=True, timeout=60, check=False
+            [program, *command[1:]],
+            cwd=self.folder,
+            env=clean,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
         )
 
 
@@ -38,7 +44,7 @@ class Installed:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=200)
     (built,) = folder.glob("*.whl")
     return built
 
@@ -60,7 +66,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
         str(python),
         str(wheel),
     ]
-    subprocess.run(install, check=True, capture_output=True, timeout=60)
+    subprocess.run(install, check=True, capture_output=True, timeout=200)
     # The dependencies of this environment come after the new one's own packages. A .pth file inside the added folder
     # is not read, so the editable install of this checkout stays out of sight.
     packages = next(environment.glob("lib/python*/site-packages"))

@@ -149,6 +149,7 @@ class Known:
     heartbeats: int = 1
     lost: int = 0
     restarts: int = 0
+    longest_pause_ms: int = 0
 
 
 def known_from_log(brokers: str) -> dict[str, Known]:
@@ -173,6 +174,7 @@ def known_from_log(brokers: str) -> dict[str, Known]:
         known.lost += (beat.heartbeat_seq or 0) - expected
         known.restarts += booted
         known.heartbeats += 1
+        known.longest_pause_ms = max(known.longest_pause_ms, record.append_ms - known.last_seen_ms)
         known.newest, known.last_seen_ms = beat, record.append_ms
     return found
 
@@ -181,3 +183,24 @@ def announced(brokers: str) -> list[NodeState]:
     """Everything in `node-states` but tombstones, each partition in order."""
     states = [decode(record.value) for record in read_log(brokers, STATES) if record.value is not None]
     return [state for state in states if isinstance(state, NodeState)]
+
+
+def wrongly_silent(brokers: str) -> list[str]:
+    """Nodes and zones of which it was said that they no longer speak, and whose heartbeats in the log never paused so.
+
+    On a machine that stalls there are such pauses of nodes that nobody has silenced.
+    """
+    said = [state for state in announced(brokers) if state.state in {"DOWN", "OUTAGE"}]
+    if not said:
+        return []
+    known, read_ms = known_from_log(brokers), now_ms()
+    paused_ms = {name: max(node.longest_pause_ms, read_ms - node.last_seen_ms) for name, node in known.items()}
+
+    def paused(state: NodeState) -> bool:
+        if state.kind == "NODE":
+            return paused_ms[state.subject] >= 3 * state.interval_ms + 1_000
+        zone = {name: n for name, n in known.items() if (n.newest.region, n.newest.zone) == (state.region, state.zone)}
+        missing = [name for name, node in zone.items() if paused_ms[name] >= 3 * node.newest.interval_ms]
+        return 5 * len(missing) > len(zone)
+
+    return [state.subject for state in said if not paused(state)]

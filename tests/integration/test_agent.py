@@ -31,7 +31,7 @@ def test_heartbeats_and_results_arrive_framed_keyed_and_numbered_and_a_stop_says
         agent.await_metric("fleetbeat_agent_records_acknowledged_total", 8, topic="probe-results")
         agent.await_metric("fleetbeat_agent_records_acknowledged_total", 4, topic="heartbeats")
         assert agent.get("/-/healthy") == (200, "healthy\n")
-        assert agent.metric("probe_success", probe="self") == 1
+        eventually(lambda: agent.metric("probe_success", probe="self") == 1, "success")
         assert agent.metric("probe_success", probe="nobody") == 0
         assert agent.stop() == 0
     beats, results = beats_of(brokers), records(brokers, "probe-results", ProbeResult)
@@ -52,8 +52,10 @@ def test_heartbeats_and_results_arrive_framed_keyed_and_numbered_and_a_stop_says
     assert sorted([beat.seq for beat in beats] + [result.seq for result in results]) == list(
         range(len(beats) + len(results))
     )
-    ups = [result for result in results if result.probe == "self"]
-    downs = [result for result in results if result.probe == "nobody"]
+    # A busy machine holds some up for longer than their half second.
+    in_time = [result for result in results if result.error != "timeout"]
+    ups = [result for result in in_time if result.probe == "self"]
+    downs = [result for result in in_time if result.probe == "nobody"]
     assert {(up.kind, up.service, up.endpoint, up.region, up.impact, up.labels) for up in ups} == {
         ("tcp", "agent", "tcp", "eu-1", "P2", (Label("team", "test"),))
     }

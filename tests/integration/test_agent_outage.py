@@ -45,7 +45,7 @@ def check_complete(brokers: str, last_dropped: float) -> None:
 
 def test_kafka_away_at_the_start_loses_nothing_that_fits(broker: LocalKafka, tmp_path: Path) -> None:
     broker.stop()
-    with AgentProcess(tmp_path, broker.bootstrap) as agent:
+    with AgentProcess(tmp_path, broker.bootstrap, SELF + "kafka: {give_up_after_s: 3600}\n") as agent:
         agent.start()
         agent.await_metric(RUNS, 8)
         status, why = agent.get("/-/ready")
@@ -63,8 +63,8 @@ def test_a_broker_that_dies_under_load_costs_what_does_not_fit_and_the_next_hear
     small = SELF.replace("0.5", "0.2") + "kafka: {buffer_records: 40, give_up_after_s: 3600}\n"
     with AgentProcess(tmp_path, broker.bootstrap, small) as agent:
         agent.start().await_ready()
-        broker.kill()
         runs = agent.metric(RUNS)
+        broker.kill()
         agent.await_metric(DROPPED, 20, topic="probe-results", reason="buffer-full")
         assert agent.metric(RUNS) >= runs + 40
         broker.start()

@@ -25,7 +25,7 @@ AGAIN_WITHIN_S = 200.0
 UP = """
 import pathlib, sys, time
 from infra.kafka import LocalKafka
-broker = LocalKafka(pathlib.Path(sys.argv[1]), port=int(sys.argv[2]), heap_mb=256)
+broker = LocalKafka(pathlib.Path(sys.argv[1]), port=int(sys.argv[2]), heap_mb=256, start_timeout_s=200)
 broker.start()
 print(broker.pid, flush=True)
 time.sleep(600)

@@ -28,7 +28,7 @@ from tests.integration.probe_servers import (
 
 # A machine that does much else is given more time to get as far as to where it hangs, and none to be late.
 DEADLINES_S = (0.3, 1.2, 4.8)
-GRACE_S = 0.4  # of a busy machine; the agent itself gives 0.5 s
+GRACE_S = 1.0  # of a busy machine, where others have the cores; the agent itself gives 0.5 s
 WAIT_S = 60.0
 
 Scene = AbstractAsyncContextManager[Probe]
@@ -173,7 +173,7 @@ def test_500_names_that_hang_do_not_hold_up_one_that_does_not(tmp_path: Path) ->
                 asyncio.create_task(TcpProbe(TcpConfig(host=name, port=port), resolver).run(30.0)) for name in names
             ]
             await asyncio.sleep(0)
-            good = await TcpProbe(TcpConfig(host="good.test", port=port), other).run(5.0)
+            good = await TcpProbe(TcpConfig(host="good.test", port=port), other).run(25.0)  # before the others end
             assert not isinstance(good, Down | Timeout), good
             assert not any(task.done() for task in stuck)
             for task in stuck:

@@ -27,7 +27,7 @@ class Installed:
         command = [sys.executable, "-P", *arguments]
         environment = os.environ | {"PYTHONPATH": path, "NO_COLOR": "1"}
         return subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=200, check=False
         )
 
 
@@ -37,7 +37,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     folder = tmp_path_factory.mktemp("plugin")
     install = ["uv", "pip", "install", "--offline", "--no-deps", "--no-build-isolation", "--python", sys.executable]
     command = [sys.executable, "-m", *install, "--target", str(folder / "site"), str(PLUGIN)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     return Installed(folder / "site")
 

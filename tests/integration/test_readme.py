@@ -6,9 +6,14 @@ import re
 import signal
 import subprocess
 import sys
+<<<<<<< HEAD
 import time
 from collections.abc import Iterator
+=======
+from collections.abc import Callable, Iterator
+>>>>>>> h-flaky
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GAP = "…"
 # More than is promised for a node that dies: other tests run beside this one.
-BESIDE_OTHERS_S = 20
+BESIDE_OTHERS_S = 60
 
 _NO_NUMBERS, _NO_NAMES = np.empty(0, np.int64), Names(np.empty(0, np.int32), ())
 _NO_RESULTS = Results(_NO_NUMBERS, _NO_NUMBERS, np.empty(0, np.bool_), *[_NO_NAMES] * 4)
@@ -74,7 +79,7 @@ class Live:
     addresses: dict[str, str]
 
     def run(self, *command: str) -> str:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
         return done.stdout if done.returncode == 0 else f"status {done.returncode}\n{done.stdout}{done.stderr}"
 
     def here(self, text: str) -> str:
@@ -173,22 +178,24 @@ def test_the_python_client_answers_in_the_shape_that_is_shown(live: Live) -> Non
 
 def test_the_examples_that_ask_get_answers(live: Live) -> None:
     views, sql = (f"http://{live.addresses[usual]}" for usual in ("127.0.0.1:8080", "127.0.0.1:8123"))
-    told = live.run(sys.executable, "examples/query.py", views, sql)
-    assert re.search(r"^checkout-latency +97\.00% +[\d.]+% +\d+ +-?[\d.]+% +\d+$", told, re.MULTILINE), told
-    assert re.search(r"^  \S+ +\w\w-1 +P99 +\d+(\.\d+)? ms, \d+ of \d+ failed$", told, re.MULTILINE), told
-    told = live.run("env", f"VIEWS={views}", f"SQL={sql}", "bash", "examples/curl.sh")
-    assert '{"ready": true, "reason": ""}' in told
-    assert "window_start\tfinal\ttotal\tgood\tlate" in told
-    assert re.search(r'^fleetbeat_rollup_events_total\{topic="probe-results"\} [\d.e+]+$', told, re.MULTILINE), told
+    tells(
+        lambda: live.run(sys.executable, "examples/query.py", views, sql),
+        r"^checkout-latency +97\.00% +[\d.]+% +\d+ +-?[\d.]+% +\d+$",
+        r"^  \S+ +\w\w-1 +P99 +\d+(\.\d+)? ms, \d+ of \d+ failed$",
+    )
+    tells(
+        lambda: live.run("env", f"VIEWS={views}", f"SQL={sql}", "bash", "examples/curl.sh"),
+        r'\{"ready": true, "reason": ""\}',
+        r"window_start\tfinal\ttotal\tgood\tlate",
+        r'^fleetbeat_rollup_events_total\{topic="probe-results"\} [\d.e+]+$',
+    )
 
 
 def test_what_up_offers_can_be_tried(live: Live) -> None:
     commands = re.findall(r"^  ((?:curl|kcat) .*)$", live.up.said, re.MULTILINE)
     assert len(commands) == 3
     for command in commands:
-        told = live.run("bash", "-c", command)
-        assert not told.startswith("status "), (command, told)
-        assert "checkout" in told or "ProbeResult" in told or "node-" in told, (command, told)
+        tells(partial(live.run, "bash", "-c", command), r"\A(?!status )", "checkout|ProbeResult|node-")
 
 
 def test_a_second_one_is_told_who_runs_here(live: Live) -> None:
@@ -231,6 +238,11 @@ def test_every_make_target_that_is_shown_exists(paper: str) -> None:
     named = set(re.findall(r"^make (\w+)", (ROOT / paper).read_text(encoding="utf-8"), re.MULTILINE))
     assert named
     assert {name for name in named if not re.search(rf"^{name}:", makefile, re.MULTILINE)} == set()
+
+
+def tells(ask: Callable[[], str], *patterns: str) -> None:
+    """Asks until each pattern is in what is said: at once on a machine that does nothing else."""
+    until(ask, lambda said: all(re.search(pattern, said, re.MULTILINE) for pattern in patterns))
 
 
 def like(shown: str, said: str) -> bool:

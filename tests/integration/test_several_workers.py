@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from schemas.codec import encode
 from tests.integration.node_fleet import Known, NodeFleet, SimulatedNode, known_from_log
 from tests.integration.worker_process import (
     COUNTS,
+    READY_S,
     Counted,
     Promise,
     Traffic,
@@ -41,6 +42,9 @@ PAGE = 7
 PROMISES = tuple(Promise(f"service-{n}", {"service": f"service-{n}"}) for n in range(6))
 # More than a second between asking, hearing and telling would be noticed by nobody; so much is for this machine.
 PROMPT_MS = 5_000
+# Who stands still for less is still in the group: a session is 6 s, since a heartbeat of up to 1.5 s before.
+UNNOTICED_S = 4.0
+FREEZES = 4
 # What differs between two answers of the same content.
 _CLOCKS = {"staleness_ms", "complete_to_ms", "judged_to_ms", "windows", "burns", "attainment", "budget_left"}
 _CLOCKS |= {"burn_rate", "burning", "exhausted_in_s", "sealed_to_ms", "sealed"}
@@ -60,6 +64,16 @@ class Pair:
     @property
     def both(self) -> tuple[WorkerProcess, WorkerProcess]:
         return self.first, self.second
+
+
+def whole(worker: WorkerProcess, path: str) -> tuple[int, Any]:
+    """The first answer that rests on both: on a busy machine the other one may be slower than is waited for."""
+
+    def found() -> tuple[int, Any] | None:
+        status, answer = worker.asked(path)
+        return None if any("unavailable" in entry for entry in answer.get("slos", ())) else (status, answer)
+
+    return eventually(found, f"whole answer to {path}")
 
 
 def kept(worker: WorkerProcess) -> set[str]:
@@ -114,7 +128,7 @@ def all_nodes(worker: WorkerProcess) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     after = ""
     while True:
-        status, page = worker.get(f"/api/v1/nodes?limit={PAGE}{after}")
+        status, page = whole(worker, f"/api/v1/nodes?limit={PAGE}{after}")
         assert status == 200, page
         assert sorted(page["offsets"]["heartbeats"]) == [str(partition) for partition in range(PARTITIONS)]
         found += page["nodes"]
@@ -131,14 +145,14 @@ def the_log_is_answered_by(pair: Pair, worker: WorkerProcess) -> None:
     eventually(lambda: worker.told("/api/v1/fleet").get("known") == NODES, "all nodes")
     assert [node["node_id"] for node in all_nodes(worker)] == sorted(known)
     for node_id, node in known.items():
-        status, answer = worker.get(f"/api/v1/nodes/{node_id}")
+        status, answer = whole(worker, f"/api/v1/nodes/{node_id}")
         assert (status, answer.get("heartbeats")) == (200, node.heartbeats), answer
-    status, answer = worker.get("/api/v1/fleet")
+    status, answer = whole(worker, "/api/v1/fleet")
     assert status == 200
     assert answer["known"] == sum(answer["nodes"].values()) == NODES
     assert answer["totals"]["heartbeats"] == sum(node.heartbeats for node in known.values())
     assert [zone["known"] for zone in answer["zones"]] == [len(range(n, NODES, 3)) for n in range(3)]
-    status, answer = worker.get("/api/v1/slos")
+    status, answer = whole(worker, "/api/v1/slos")
     assert [entry["id"] for entry in answer["slos"]] == [promise.id for promise in PROMISES]
     for promise, entry in zip(PROMISES, answer["slos"], strict=True):
         all_of_it = expected(promise, pair.log, step_ms=1 << 62)[0]
@@ -160,10 +174,10 @@ def test_either_answers_the_same(pair: Pair) -> None:
     paths += [f"/api/v1/nodes/{node}" for node in ("node-0", "node-1", "node-7", "nobody", "no/body%3F")]
     paths += ["/api/v1/slos/unknown", "/api/v1/nodes?limit=0"]
     for path in paths:
-        (one, own), (other, from_another) = (worker.get(path) for worker in pair.both)
+        (one, own), (other, from_another) = (whole(worker, path) for worker in pair.both)
         assert one == other
         assert without_clocks(own) == without_clocks(from_another), path
-    assert [worker.get("/api/v1/nodes/nobody")[0] for worker in pair.both] == [404, 404]
+    assert [whole(worker, "/api/v1/nodes/nobody")[0] for worker in pair.both] == [404, 404]
 
 
 def test_a_question_is_passed_on_once(pair: Pair) -> None:
@@ -184,20 +198,18 @@ def test_answers_are_complete_up_to_now_though_nobody_writes(pair: Pair) -> None
 
     for worker in pair.both:
         for promise in PROMISES:
-            eventually(
-                partial(prompt, worker, promise), f"prompt answer: {worker.told(f'/api/v1/slos/{promise.id}')}", 30
-            )
+            eventually(partial(prompt, worker, promise), f"prompt answer: {worker.told(f'/api/v1/slos/{promise.id}')}")
 
 
 def test_marks_of_transactions_are_nothing_to_wait_for(pair: Pair) -> None:
     producer = Producer({"bootstrap.servers": pair.brokers, "transactional.id": "test"})
-    producer.init_transactions(30)
+    producer.init_transactions(READY_S)
     producer.begin_transaction()
     for partition in range(PARTITIONS):
         value = encode(probe_result(node_id="marked", seq=partition, service="other"))
         producer.produce("probe-results", key=b"marked", value=value, partition=partition)
         producer.produce("heartbeats", key=b"marked", value=b"not a heartbeat", partition=partition)
-    producer.commit_transaction(30)
+    producer.commit_transaction(READY_S)
     begun_ms = now_ms()
 
     def caught_up() -> bool:
@@ -209,22 +221,36 @@ def test_marks_of_transactions_are_nothing_to_wait_for(pair: Pair) -> None:
     eventually(lambda: all(w.metric("fleetbeat_consumer_lag_records") == 0 for w in pair.both), "no lag")
 
 
-@pytest.fixture
-def frozen(pair: Pair) -> Iterator[WorkerProcess]:
+def asked_while_frozen(pair: Pair, paths: Iterable[str]) -> list[tuple[int, Any]] | None:
+    """What the first worker answers while the second stands still, all asked at once: each answer waits for it.
+
+    None when that took so long that the group no longer counts on the second.
+    """
+    begun_s = time.monotonic()
     pair.second.pause()
-    yield pair.second
-    pair.second.resume()
+    try:
+        with ThreadPoolExecutor() as askers:
+            answers = list(askers.map(pair.first.get, paths))
+        return answers if time.monotonic() - begun_s < UNNOTICED_S else None
+    finally:
+        pair.second.resume()
 
 
-def test_who_does_not_answer_is_named(pair: Pair, frozen: WorkerProcess) -> None:
-    """For less than a session: the group still counts on it. So all is asked at once; each answer waits for it."""
-    own = kept(pair.first)
-    elsewhere = next(promise.id for promise in PROMISES if promise.id not in own)
-    with ThreadPoolExecutor(3) as askers:
+def test_who_does_not_answer_is_named(pair: Pair) -> None:
+    ids = {promise.id for promise in PROMISES}
+    for _ in range(FREEZES):
+        own = eventually(
+            lambda: own if (own := kept(pair.first)) and kept(pair.second) == ids - own else None, "sharing"
+        )
+        elsewhere = min(ids - own)
         paths = f"/api/v1/slos/{elsewhere}", "/api/v1/slos", "/api/v1/fleet"
-        (status, answer), (of_all, answers), (of_fleet, _) = askers.map(pair.first.get, paths)
+        if found := asked_while_frozen(pair, paths):
+            break
+    else:
+        pytest.fail(f"no answers within {UNNOTICED_S:.0f} s, {FREEZES} times: nothing was proved")
+    (status, answer), (of_all, answers), (of_fleet, _) = found
     assert status == 503
-    assert f"worker 127.0.0.1:{frozen.port}" in answer["error"]
+    assert f"worker 127.0.0.1:{pair.second.port}" in answer["error"]
     assert of_all == 200
     assert {entry["id"] for entry in answers["slos"] if "unavailable" not in entry} == own
     assert of_fleet == 503
@@ -240,5 +266,5 @@ def test_who_is_left_answers_about_everything(pair: Pair) -> None:
         return len(kept(pair.first)) == len(PROMISES)
 
     eventually(all_kept, "takeover")
-    assert statuses <= {200, 503}
+    assert statuses <= {0, 200, 503}, "0 is none in time"
     the_log_is_answered_by(pair, pair.first)

@@ -311,7 +311,7 @@ class TestLimits:
         server = start_gateway(running=1, waiting=1, wait_s=0.3)
         slow = "SELECT count() FROM numbers(1e12) WHERE sipHash64(number) = 1"
         with ThreadPoolExecutor(4) as pool:
-            replies = list(pool.map(lambda _: server.ask(slow, max_execution_time="2"), range(4)))
+            replies = list(pool.map(lambda _: server.ask(slow, max_execution_time="6"), range(4)))
         assert sorted(reply.code or "" for reply in replies) == ["159", "202", "202", "202"]
         assert {reply.status for reply in replies if reply.code == "202"} == {503}
         assert server.ask("SELECT 1").text == "1\n"
@@ -334,8 +334,8 @@ def test_queries_run_while_the_same_process_inserts(start_gateway: Callable[...,
     client = server.client()
     counted, taken_ms = [0], []
     assert server.tell("insert") == "inserting"
-    until = time.monotonic() + 3
-    while time.monotonic() < until:
+    begun_s = time.monotonic()
+    while (took_s := time.monotonic() - begun_s) < 3 or (len(set(counted)) <= 5 and took_s < 90):
         started_s = time.perf_counter()
         counted.append(client.query("SELECT count() FROM inserted").result_rows[0][0])
         client.query("SELECT node, count(), max(n) FROM inserted GROUP BY node ORDER BY node").result_rows  # noqa: B018
@@ -344,5 +344,7 @@ def test_queries_run_while_the_same_process_inserts(start_gateway: Callable[...,
     assert client.command("SELECT count() FROM inserted") == acknowledged > 0
     assert counted == sorted(counted)
     assert len(set(counted)) > 5
-    print(f"\n{acknowledged / 3:,.0f} rows/s in beside {len(taken_ms) * 2} queries, median {median(taken_ms):.1f} ms")
+    print(
+        f"\n{acknowledged / took_s:,.0f} rows/s in beside {len(taken_ms) * 2} queries, median {median(taken_ms):.1f} ms"
+    )
     client.close()

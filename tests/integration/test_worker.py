@@ -94,6 +94,11 @@ class Served:
             for sentence in compare(self.wanted(promise), self.worker.slices(promise, self.from_ms, until_ms))
         ]
 
+    def await_agreement(self) -> None:
+        """Or until it takes too long: whoever asks then says what differs."""
+        with suppress(AssertionError):
+            eventually(lambda: not self.mismatches(), "agreement")
+
 
 def compare(wanted: Mapping[int, Mapping[str, int]], found: Mapping[int, Mapping[str, Any]] | str) -> list[str]:
     return [found] if isinstance(found, str) else differences(wanted, found)
@@ -104,10 +109,10 @@ def served(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Itera
     make_topics(kafka.bootstrap, PARTITIONS)
     folder = tmp_path_factory.mktemp("worker")
     with WorkerProcess(kafka.bootstrap, folder, write_objectives(folder / "slos.yaml", PROMISES)) as worker:
-        worker.start()
         from_ms = now_ms() // 1_000 * 1_000 - 400_000
         sender = Sender(kafka.bootstrap)
         send(sender)
+        worker.start()  # now, to be seen while it recovers
         answers = [(0, None)]
         while answers[-1][0] != 200:
             answers.append(worker.get("/-/ready"))
@@ -117,8 +122,7 @@ def served(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Itera
         log = read_log(kafka.bootstrap)
         assert len(log) == len(sender.events) + len(sender.corrupt)
         found = Served(worker, kafka.bootstrap, log, counted(log, sender.events), from_ms, answers)
-        with suppress(AssertionError):  # the tests say what differs
-            eventually(lambda: not found.mismatches(), "agreement")
+        found.await_agreement()
         yield found
 
 
@@ -185,7 +189,7 @@ def test_sealed_means_older_than_the_lateness_of_every_partition(served: Served)
 
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.id)
 def test_windows_equal_the_log_exactly(served: Served, promise: Promise) -> None:
-    status, answer = served.worker.get(f"/api/v1/slos/{promise.id}")
+    status, answer = served.worker.asked(f"/api/v1/slos/{promise.id}")
     assert status == 200
     assert [window["window_s"] for window in answer["windows"]] == [10, 60, 300, 3_600, 21_600, 86_400, 7 * 86_400]
     for window in answer["windows"]:
@@ -200,7 +204,7 @@ def test_windows_equal_the_log_exactly(served: Served, promise: Promise) -> None
 
 
 def test_the_list_has_every_objective_with_its_figures(served: Served) -> None:
-    status, answer = served.worker.get("/api/v1/slos")
+    status, answer = served.worker.asked("/api/v1/slos")
     assert status == 200
     assert [entry["id"] for entry in answer["slos"]] == [promise.id for promise in PROMISES]
     assert answer["slos"][0]["windows"][-1]["total"] > EVENTS
@@ -228,12 +232,17 @@ def test_unusable_records_are_in_dead_letters_as_they_came(served: Served) -> No
 
 def test_metrics_count_what_was_read(served: Served) -> None:
     worker = served.worker
-    assert worker.metric("fleetbeat_rollup_events_total") == len(served.events)
-    assert worker.metric("fleetbeat_rollup_late_events_total") == sum(entry.late for entry in served.events)
-    assert worker.metric("fleetbeat_rollup_clamped_events_total") == sum(
-        entry.ts != entry.event.ts for entry in served.events
-    )
-    assert worker.metric("fleetbeat_rejected_records_total") == len(served.log) - len(served.events)
+    wanted = {
+        "fleetbeat_rollup_events_total": len(served.events),
+        "fleetbeat_rollup_late_events_total": sum(entry.late for entry in served.events),
+        "fleetbeat_rollup_clamped_events_total": sum(entry.ts != entry.event.ts for entry in served.events),
+        "fleetbeat_rejected_records_total": len(served.log) - len(served.events),
+    }
+    found = {name: worker.metric(name) for name in wanted}
+    if worker.log.read_text(encoding="utf-8").count("tables recovered") == 1:
+        assert found == wanted
+    else:  # a machine that stalls for a session costs it its partitions, and it reads some records twice
+        assert {name: max(count, wanted[name]) for name, count in found.items()} == found
     assert worker.metric("fleetbeat_missing_offsets_total") == 0
     eventually(lambda: worker.metric("fleetbeat_consumer_lag_records") == 0, "lag of 0")
     eventually(lambda: worker.metric("fleetbeat_worker_ready") == 1, "ready in the metrics")
@@ -291,16 +300,18 @@ def listening(pid: int) -> set[tuple[str, int]]:
 
 
 def test_a_clean_stop_is_quick_and_a_second_start_has_the_same_numbers(served: Served) -> None:
-    status, before = served.worker.get("/api/v1/slos/checkout-fast")
+    status, before = served.worker.asked("/api/v1/slos/checkout-fast")
     assert status == 200
     begun = time.monotonic()
     assert served.worker.stop() == 0
     assert time.monotonic() - begun < 20, "it waits for something, and is killed after 30 s"
     assert members(served.brokers) == 0
     served.worker.start().await_ready()
+    served.await_agreement()
     assert served.mismatches() == []
-    _, after = served.worker.get("/api/v1/slos/checkout-fast")
-    assert after["windows"][-1] == {**before["windows"][-1], "to_ms": after["windows"][-1]["to_ms"]}
+    _, after = served.worker.asked("/api/v1/slos/checkout-fast")
+    moved = {name: after["windows"][-1][name] for name in ("from_ms", "to_ms")}
+    assert after["windows"][-1] == {**before["windows"][-1], **moved}
     assert served.worker.metric("fleetbeat_unreadable_pages_total") == 0
 
 

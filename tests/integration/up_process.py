@@ -66,9 +66,12 @@ class Up:
 
 
 def state_of(page: str) -> str:
-    """What a node's page says of it."""
-    with urllib.request.urlopen(page, timeout=20) as answer:  # noqa: S310 - http, from our own stack
-        return str(json.loads(answer.read())["state"])
+    """What a node's page says of it; empty when it says nothing now."""
+    try:
+        with urllib.request.urlopen(page, timeout=20) as answer:  # noqa: S310 - http, from our own stack
+            return str(json.loads(answer.read())["state"])
+    except OSError:  # 503 among them
+        return ""
 
 
 def until(look: Callable[[], Found], is_it: Callable[[Found], bool], timeout_s: float = LOOK_S) -> Found:

@@ -142,6 +142,10 @@ class WorkerProcess:
         finally:
             connection.close()
 
+    def asked(self, path: str) -> tuple[int, Any]:
+        """The first answer that is one: on a busy machine a worker may be slow, or wait in vain for another one."""
+        return eventually(lambda: found if (found := self.get(path))[0] not in {0, 503} else None, f"answer to {path}")
+
     def told(self, path: str) -> dict[str, Any]:
         """The JSON of an answer; empty while it is none of status 200."""
         status, answer = self.get(path)
@@ -149,7 +153,7 @@ class WorkerProcess:
 
     def metric(self, name: str) -> int:
         """The sum of a metric over its labels."""
-        return total(self.get("/metrics")[1], name)
+        return total(self.asked("/metrics")[1], name)
 
     def stop(self) -> int:
         return self.child.stop()

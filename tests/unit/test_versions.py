@@ -226,6 +226,4 @@ def test_whatever_happens_for_longer(seed: int, acts: int) -> None:
 
 def test_random_worlds_notice_a_worker_that_judges_by_its_file() -> None:
     kind = type("RandomNewest", (JudgesByTheNewest, RandomVersionedWorld), {})
-    first = Random().randrange(1 << 32)
-    print(f"seeds from {first}")
-    assert any(run(seed, kind, 20)[0] for seed in range(first, first + 30))
+    assert any(run(seed, kind, 20)[0] for seed in range(30))

@@ -193,7 +193,7 @@ async def _broken(_: web.Request) -> web.Response:
     ("handler", "says", "counted"),
     [
         (None, "cannot be asked: Cannot connect", "failed"),
-        (_silent, "has not answered within 1 s", "timeout"),
+        (_silent, "has not answered within 2 s", "timeout"),
         (_elsewhere, "cannot be asked: ", "failed"),
         (_no_json, "cannot be asked: ", "failed"),
         (_a_list, "cannot be asked: answered b'[1]'; expected a JSON object", "failed"),
@@ -232,7 +232,7 @@ def test_a_worker_that_does_not_answer_is_named_and_nothing_is_quietly_left_out(
             assert says in entry.get("unavailable", says)
         assert (await group.get(worker, f"/api/v1/nodes/{here}"))[0] == 200
         assert (await group.get(worker, "/api/v1/nodes/nobody"))[0] == 503  # it may be there
-        assert time.monotonic() - begun < 20  # of the 30 s that the silent one takes
+        assert time.monotonic() - begun < 28  # of the 30 s that the silent one takes each time
 
     play(scene, Worker((0, 2), BEATS))
 

@@ -117,7 +117,7 @@ class Worker:
         self.members = Members("")
         self.asked: list[tuple[str, str | None]] = []
         queries = NodeQueries(self.nodes, PARTITIONS, lambda: NOW_MS + 1_000)  # type: ignore[arg-type]
-        self.peers = Peers(lambda: self.members, timeout_s=1.0)
+        self.peers = Peers(lambda: self.members, timeout_s=2.0)
         self.rings = SimpleNamespace()  # whoever asks of the last minute says what `counts` answers
         tables = Tables(self.slos, queries, self.rings, dict, PARTITIONS)
         views = create_views(tables, self.peers, lambda: Health(ready=True, reason=""))

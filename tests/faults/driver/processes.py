@@ -14,7 +14,7 @@ from tests.integration.worker_process import WorkerProcess, eventually
 PAGES = "fleetbeat-worker-pages-changelog"
 PARTIALS = "slo-partials"
 NODE_PAGES = "fleetbeat-worker-nodes-changelog"
-DEATH_S = 90.0
+DEATH_S = 200.0
 # As in infra/systemd/fleetbeat-worker.service.
 RESTART_S = 5.0
 CANNOT_RUN = 2

@@ -9,7 +9,9 @@ from types import TracebackType
 from typing import Literal, Self
 
 from infra.kafka import LocalKafka
-from infra.state import LOOPBACK, pick_port
+from infra.state import LOOPBACK
+from tests.conftest import START_S
+from tests.ports import free_port
 
 Way = Literal["up", "down"]  # to the broker, from the broker
 # To the one side, to the other, to both.
@@ -24,9 +26,9 @@ class FarKafka(LocalKafka):
     """A broker with a second address, for clients behind a proxy: whoever asks there is told of the proxy only."""
 
     def __init__(self, state_dir: Path, *, port: int | None = None, heap_mb: int = 512) -> None:
-        super().__init__(state_dir, port=port, heap_mb=heap_mb)
-        self.far_port = pick_port(None, None, "Kafka")
-        self.proxy_port = pick_port(None, None, "the proxy")
+        super().__init__(state_dir, port=port, heap_mb=heap_mb, start_timeout_s=START_S)
+        self.far_port = free_port()
+        self.proxy_port = free_port()
 
     def _write_config(self, data: Path) -> Path:
         target = super()._write_config(data)

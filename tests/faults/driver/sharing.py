@@ -5,7 +5,7 @@ from tests.faults.driver.stand import PROMISES
 
 # After so long the group has given a silent worker's partitions to others.
 SESSION_S = 6.0
-TAKEOVER_S = 60.0
+TAKEOVER_S = 120.0
 
 
 def kept(worker: DoomedWorker) -> set[str]:
