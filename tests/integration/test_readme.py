@@ -6,12 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-<<<<<<< HEAD
 import time
-from collections.abc import Iterator
-=======
 from collections.abc import Callable, Iterator
->>>>>>> h-flaky
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
