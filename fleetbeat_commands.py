@@ -45,6 +45,7 @@ app.command("infra.dlq.command:app", name="dlq", help="Look at dead letters, and
 app.command(
     "streams.state.command:app", name="state", help="Look at the state that workers keep in Kafka, and begin it anew."
 )
+app.command("streams.sql.command:sql", name="sql", help="Ask the archive in SQL: a prompt, a statement, or the library.")
 
 
 def _says(text: str) -> Parameter:
