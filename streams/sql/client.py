@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Self
@@ -54,7 +54,7 @@ class Endpoint:
             raise AddressError(f"url {_without_password(url)}: {cause}") from None
         if parts.scheme not in _PORTS or not parts.hostname or parts.query:
             raise AddressError(
-                f"url {_without_password(url)!r}: expected http://HOST:PORT, with USER:PASSWORD@ and /DATABASE if needed"
+                f"url {_without_password(url)!r}: expected http://HOST:PORT, perhaps with USER:PASSWORD@ and /DATABASE"
             )
         return cls(
             parts.scheme,
@@ -68,7 +68,7 @@ class Endpoint:
     def __str__(self) -> str:
         return f"{self.scheme}://{self.host}:{self.port}"
 
-    def ask(self, sql: str, output_format: str, params: Mapping[str, str] | None = None) -> Iterator[bytes]:
+    def ask(self, sql: str, output_format: str, params: Mapping[str, str] | None = None) -> Generator[bytes]:
         """The answer in pieces. Raises ServerError and UnreachableError, also in between."""
         asked = {"default_format": output_format, **({"database": self.database} if self.database else {})}
         asked |= {f"param_{name}": value.translate(_ESCAPES) for name, value in (params or {}).items()}
@@ -82,7 +82,7 @@ class Endpoint:
                 while piece := response.read(_PIECE_BYTES):
                     yield piece
             except (OSError, HTTPException) as cause:
-                raise UnreachableError(f"{self}: no answer: {cause or type(cause).__name__}") from cause
+                raise UnreachableError(f"{self}: no answer: {str(cause) or type(cause).__name__}") from cause
         finally:
             connection.close()
 

@@ -11,7 +11,9 @@ def _says(text: str) -> Parameter:
 
 def sql(  # noqa: PLR0913 - one argument an option
     *,
-    query: Annotated[str | None, _says("A statement; without it, and without --name, from stdin or at a prompt.")] = None,
+    query: Annotated[
+        str | None, _says("A statement; without it, and without --name, from stdin or at a prompt.")
+    ] = None,
     name: Annotated[str | None, _says("A query of the library instead.")] = None,
     param: Annotated[
         tuple[str, ...], _says("KEY=VALUE of {KEY:Type}; times also as now, -15m or 2026-03-02T10:00:00Z.")
@@ -25,13 +27,7 @@ def sql(  # noqa: PLR0913 - one argument an option
         _says("http://USER:PASSWORD@HOST:PORT/DATABASE; without it FLEETBEAT_SQL, or http://127.0.0.1:8123."),
     ] = None,
 ) -> int:
-    """Ask the archive in SQL: a prompt, one statement, or a query of the library.
-
-    Exit 0 with an answer, 1 when ClickHouse says an error (its code and text are on stderr), 2 when it cannot be asked
-    like that, 3 when nothing answers at the URL.
-
-    Example: `fleetbeat sql --name worst_series --param service=checkout --param since=-30m`
-    """
+    """Asks; what --help says about it stands where the command is registered."""
     from streams.sql.run import SqlOptions, run_sql  # noqa: PLC0415 - only when it runs
 
     return run_sql(SqlOptions(url, query, name, param, format, library))

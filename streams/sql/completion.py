@@ -1,4 +1,4 @@
-"""What could come next at the prompt: tables, columns of the tables that are named, functions, queries of the library."""
+"""What could come next at the prompt: tables, columns of those that are named, functions, the library's queries."""
 
 import json
 import re
@@ -65,12 +65,10 @@ def candidates(words: Words, queries: dict[str, NamedQuery], before: str) -> Ite
 
 def _possible(words: Words, queries: dict[str, NamedQuery], before: str) -> Iterator[tuple[str, str]]:
     if run := _RUN.match(before):
-        query = queries.get(run[1] or "") if run[2] else None
-        yield from (
-            ((f"{parameter.name}=", parameter.kind) for parameter in query.parameters)
-            if query
-            else ((name, query.answers) for name, query in queries.items())
-        )
+        if run[2] is None:
+            yield from ((name, query.answers) for name, query in queries.items())
+        elif query := queries.get(run[1]):
+            yield from ((f"{parameter.name}=", parameter.kind) for parameter in query.parameters)
         return
     if before.lstrip().startswith("\\"):
         yield from COMMANDS.items()

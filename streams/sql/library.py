@@ -29,18 +29,13 @@ class Parameter:
         """The value as ClickHouse reads it: a time may also be `now`, an age such as -15m, or ISO 8601 with a zone."""
         if not self.kind.startswith("DateTime"):
             return text
-        age = _AGE.fullmatch(text)
-        if text == "now" or age:
-            at = now - timedelta(**{_UNITS[age[2]]: int(age[1])}) if age else now
-        else:
-            try:
-                at = datetime.fromisoformat(text)
-            except ValueError:
-                raise LibraryError(
-                    f"parameter {self.name}: value {text!r}; expected a time such as 2026-03-02T10:00:00Z, "
-                    "an age such as -15m, or now"
-                ) from None
-            at = at.replace(tzinfo=at.tzinfo or UTC)
+        try:
+            at = _time(text, now)
+        except (ValueError, OverflowError):
+            raise LibraryError(
+                f"parameter {self.name}: value {text!r}; expected a time such as 2026-03-02T10:00:00Z, "
+                "an age such as -15m, or now"
+            ) from None
         return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
@@ -59,7 +54,9 @@ class NamedQuery:
         known = {parameter.name for parameter in self.parameters}
         for name in given:
             if name not in known:
-                raise LibraryError(f"query {self.name}: no parameter {name!r}; expected one of: {', '.join(known)}")
+                raise LibraryError(
+                    f"query {self.name}: no parameter {name!r}; expected one of: {', '.join(sorted(known))}"
+                )
         values = {}
         for parameter in self.parameters:
             value = given.get(parameter.name, parameter.default)
@@ -106,3 +103,12 @@ def parse(name: str, text: str) -> NamedQuery:
     words = " ".join(header[:split]).strip()
     answers, _, about = words.partition(". ")
     return NamedQuery(name, answers.rstrip("."), about.strip(), tuple(parameters), "\n".join(lines[end:]).strip())
+
+
+def _time(text: str, now: datetime) -> datetime:
+    if text == "now":
+        return now
+    if age := _AGE.fullmatch(text):
+        return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+    at = datetime.fromisoformat(text)
+    return at.replace(tzinfo=at.tzinfo or UTC)

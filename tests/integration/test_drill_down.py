@@ -86,7 +86,9 @@ def test_the_worst_series(rows: Ask) -> None:
 
 def test_a_threshold_makes_slow_results_bad(rows: Ask, server: Server) -> None:
     (slowest,) = rows("worst_series", *HOUR, "service=search", "region=us", "latency_us_le=100000")
-    raw = server.ask("SELECT countIf(latency_us > 100000) FROM probe_results WHERE service = 'search' AND region = 'us'")
+    raw = server.ask(
+        "SELECT countIf(latency_us > 100000) FROM probe_results WHERE service = 'search' AND region = 'us'"
+    )
     assert 0 < int(slowest["bad"]) == int(raw.text)
     assert slowest["failed"] == "0"
 
@@ -115,20 +117,27 @@ def test_a_nodes_hour_shows_silence_loss_load_and_states(rows: Ask) -> None:
 def test_the_first_failure_before_an_alert(rows: Ask) -> None:
     found = rows("first_failure", "service=checkout", "alert_at=2026-03-02 10:45:00", "rows=3")
     assert [row["ts"] for row in found] == [f"2026-03-02 10:40:{second}.301" for second in (20, 30, 40)]
-    assert [row["before_alert_s"] for row in found][0] == "279.7"
+    assert found[0]["before_alert_s"] == "279.7"
     assert {(row["node_id"], row["endpoint"], row["error"]) for row in found} == {("eu-07", "/pay", "timeout")}
     assert all(re.fullmatch("[0-9a-f]{32}", row["trace_id"]) for row in found)
     # 2.5 % of a minute are bad: with that as usual there is nothing to show; before it, nothing was bad.
     assert rows("first_failure", "service=checkout", "alert_at=2026-03-02 10:45:00", "quiet_percent=3") == []
     assert rows("first_failure", "service=checkout", "alert_at=2026-03-02 10:40:00") == []
     # No quiet minute within the lookback: all of it.
-    (first,) = rows("first_failure", "alert_at=2026-03-02 10:50:00", "lookback_s=300", "region=eu", "endpoint=/pay", "rows=1")
+    (first,) = rows(
+        "first_failure", "alert_at=2026-03-02 10:50:00", "lookback_s=300", "region=eu", "endpoint=/pay", "rows=1"
+    )
     assert first["ts"] == "2026-03-02 10:45:00.301"
 
 
 def test_phases_by_region(rows: Ask) -> None:
     eu, us = rows("phases_by_region", *HOUR, "service=checkout", "endpoint=/pay")
-    assert (eu["region"], eu["results"], eu["failed"], eu["got_to_connect"]) == ("eu", "3600", str(FAILED), str(3600 - FAILED))
+    assert (eu["region"], eu["results"], eu["failed"], eu["got_to_connect"]) == (
+        "eu",
+        "3600",
+        str(FAILED),
+        str(3600 - FAILED),
+    )
     assert [(region["connect_p50"], region["connect_p99"]) for region in (eu, us)] == [("8", "8"), ("12", "12")]
     assert [(region["tls_p50"], region["resolve_p99"]) for region in (eu, us)] == [("16", "2"), ("24", "2")]
     assert eu["all_p99"] == "2000"
@@ -188,8 +197,19 @@ def test_the_page_shows_what_the_queries_answer(
 
 class TestCommand:
     def test_a_statement_from_stdin_and_its_parameters(self, server: Server) -> None:
-        command = [sys.executable, "-m", "fleetbeat", "sql", "--param", "node=a\tb\\'é", "--url", f"http://{server.address}"]
-        done = subprocess.run(command, input="SELECT {node:String}, 1\n;", capture_output=True, text=True, cwd=ROOT, check=False)
+        command = [
+            sys.executable,
+            "-m",
+            "fleetbeat",
+            "sql",
+            "--param",
+            "node=a\tb\\'é",
+            "--url",
+            f"http://{server.address}",
+        ]
+        done = subprocess.run(
+            command, input="SELECT {node:String}, 1\n;", capture_output=True, text=True, cwd=ROOT, check=False
+        )
         assert (done.returncode, done.stdout, done.stderr) == (0, "a\\tb\\\\\\'é\t1\n", "")
 
     def test_an_error_has_its_code_and_status_1(self, capfd: pytest.CaptureFixture[str]) -> None:

@@ -137,7 +137,9 @@ def test_counts_of_sql_are_plausible(live: Live) -> None:
     assert len(rows) == len(table.strip().splitlines()) - 2
     for service, results, failed, p99_ms in rows:
         assert 0 <= int(failed) <= int(results)
-        if not service.startswith("fleetbeat-"):  # of its own few: each may fail here, and reading a disk takes no millisecond
+        if not service.startswith(
+            "fleetbeat-"
+        ):  # of its own few: each may fail here, and reading a disk takes no millisecond
             assert int(failed) < int(results)
             assert int(p99_ms) > 0
 
