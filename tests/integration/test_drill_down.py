@@ -14,11 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
 
 import fleetbeat
 from streams.sql.client import Endpoint
 from streams.sql.completion import candidates, read_words
 from streams.sql.library import library
+from streams.sql.prompt import Prompt, Suggestions
 from tests.integration.drill_down_world import FAILED, FROM, TO, fill
 from tests.integration.sql_gateway_client import Server
 
@@ -233,3 +239,42 @@ class TestCommand:
         assert told == ["cpu_permille"]
         assert "heartbeats" in [candidate.text for candidate in candidates(words, library(), "SELECT 1 FROM he")]
         assert "uniqExact(" in [candidate.text for candidate in candidates(words, library(), "SELECT uniqEx")]
+
+
+class TestPrompt:
+    def test_it_answers_goes_on_after_an_error_and_remembers(
+        self, server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        asked = [
+            "SELECT 40",
+            " + 2;",
+            "SELECT * FROM nothing;",
+            "\\format CSV",
+            "\\run node_hour node=eu-07",
+            "\\tables",
+        ]
+        with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
+            typed.send_text("".join(f"{line}\r" for line in [*asked, "\\run nowhere", "\\help", "exit"]))
+            prompt = Prompt(Endpoint.parse(f"http://{server.address}"), "TabSeparated", tmp_path / "state" / "history")
+            assert prompt.run() == 0
+        told = capfd.readouterr()
+        answers = told.out.splitlines()
+        assert answers[0] == "42"
+        assert len([line for line in answers if line.startswith('"20')]) in {60, 61}, "an hour's minutes"
+        assert '"probe_results",21600,""' in answers
+        assert "\\library" in told.out
+        assert told.err.startswith("Code: 60.")
+        assert "no query 'nowhere'; expected one of: burning_slos" in told.err
+        history = (tmp_path / "state" / "history").read_text()
+        assert "+SELECT 40\n+ + 2;\n" in history
+        assert (tmp_path / "state" / "history").stat().st_mode & 0o077 == 0
+
+    def test_a_table_is_completed(self, server: Server) -> None:
+        suggestions = Suggestions(read_words(Endpoint.parse(f"http://{server.address}")))
+        found = suggestions.get_completions(Document("SELECT count() FROM request_c"), CompleteEvent())
+        assert [(completion.text, completion.start_position) for completion in found] == [("request_counts", -9)]
+
+    def test_nobody_there(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+        assert fleetbeat.main(["sql", "--url", "http://127.0.0.1:1"]) == 3
+        assert "no answer" in capfd.readouterr().err
