@@ -141,8 +141,10 @@ class Gate:
 
 
 def _check_settings(tokens: list[_Token]) -> None:
-    """Refuses every SETTINGS clause. The engine's readonly mode says nothing about one in a subquery: our limits held
-    against those that were tried, but what each of its settings does there is nothing to rely on.
+    """Refuses every SETTINGS clause.
+
+    The engine's readonly mode says nothing about one in a subquery. Our limits held against those that were tried, but
+    what each of its settings does there is nothing to rely on.
     """
     for clause, setting, sign in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if clause.kind == "BareWord" and clause.name == "settings" and setting.name and sign.text in {"=", "."}:
