@@ -45,6 +45,13 @@ app.command("infra.dlq.command:app", name="dlq", help="Look at dead letters, and
 app.command(
     "streams.state.command:app", name="state", help="Look at the state that workers keep in Kafka, and begin it anew."
 )
+app.command(
+    "streams.sql.command:sql",
+    name="sql",
+    help="Ask the archive in SQL: a prompt, one statement, or a query of the library.\n\n"
+    "Exit 1 when ClickHouse says an error, 2 when it cannot be asked like that, 3 when nothing answers.\n\n"
+    "Example: `fleetbeat sql --name worst_series --param service=checkout --param since=-30m`",
+)
 
 
 def _says(text: str) -> Parameter:

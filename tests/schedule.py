@@ -34,6 +34,7 @@ SECONDS = {
     "tests/integration/test_several_workers.py": 45,
     "tests/integration/test_liveness.py": 45,
     "tests/unit/test_liveness_exactness.py": 30,
+    "tests/integration/test_sql_clients.py": 40,  # where nothing is built yet
 }
 WITH_PROCESSES_S = 30.0
 A_TEST_S = 0.05

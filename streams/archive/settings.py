@@ -18,6 +18,8 @@ _FREE_SETTINGS = frozenset({
     "read_overflow_mode", "result_overflow_mode", "session_timezone", "transform_null_in", "union_default_mode",
     "use_uncompressed_cache",
 })  # fmt: skip
+# Only inserts read them; a JDBC driver sends them with every statement. They are dropped.
+_INSERTS_SETTINGS = frozenset({"async_insert", "wait_for_async_insert"})
 _OUTPUT_SETTING = re.compile(r"output_format_[a-z0-9_]+")
 _WRITES_A_FILE = "output_format_schema"
 
@@ -30,6 +32,8 @@ def admit_settings(asked: Mapping[str, str], limits: Mapping[str, int]) -> dict[
             chosen[name] = str(_lower(name, value, limits[name]))
         elif name in _FREE_SETTINGS or (_OUTPUT_SETTING.fullmatch(name) and name != _WRITES_A_FILE):
             chosen[name] = value
+        elif name in _INSERTS_SETTINGS:
+            continue
         elif name == "readonly":
             if value not in {"1", "2"}:
                 raise RefusedError(

@@ -98,6 +98,14 @@ def compressed(data: bytes) -> Iterator[bytes]:
         yield frame
 
 
+def lz4_frame(data: bytes) -> bytes:
+    """The body of `Content-Encoding: lz4`."""
+    from lz4.frame import compress  # noqa: PLC0415 - only some clients ask for it
+
+    packed: bytes = compress(data)
+    return packed
+
+
 def http_status(code: int) -> int:
     """The status that goes with an error code."""
     return _STATUSES.get(code, _DEFAULT_STATUS)

@@ -1,7 +1,8 @@
 """A store with a small table and its gateway, as a process of its own: FOLDER, then commands on stdin.
 
 Prints one JSON line: its address. `insert` starts a thread that inserts at full speed through clickhouse-connect,
-`stop` ends it and prints how many rows it was told are stored. The end of stdin ends the process.
+`stop` ends it and prints how many rows it was told are stored. `migrate` makes the archive's tables, `run` and a
+statement as a JSON string runs it as the owner. The end of stdin ends the process.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from streams.archive import ddl
 from streams.archive.embedded import EmbeddedStore
 from streams.archive.gateway import Gateway
 from streams.archive.sql_http import Limits
@@ -59,6 +61,14 @@ async def serve(store: EmbeddedStore, limits: Limits) -> None:
             inserter.stopping.set()
             await asyncio.to_thread(inserter.join)
             say(inserter.rows)
+        elif line == "migrate":
+            client = store.client()
+            say(ddl.apply(client))
+            client.close()
+        elif line.startswith("run "):
+            with store.handle() as handle:
+                handle.query(json.loads(line.removeprefix("run ")))
+            say("done")
     await gateway.close()
 
 

@@ -106,7 +106,7 @@ def test_a_set_judges_from_its_announced_start_on_although_workers_die_around_it
         shown = subprocess.run(
             fleetbeat("slo", "fast", "--brokers", brokers), capture_output=True, text=True, check=True
         )
-        assert shown.stdout.count("\n") == 3
+        assert shown.stdout.count("\n") == 4
         assert shown.stdout.startswith(
             "fast: 0.99 over 604800 s, of everything: good when it succeeds within 150000 µs\n"
         )

@@ -127,6 +127,11 @@ class TestHttp:
         assert frame[16] == 0x82
         assert decompress(frame[25:], uncompressed_size=int.from_bytes(frame[21:25], "little")) == b"x" * 100 + b"\n"
 
+    def test_settings_is_also_a_name(self, server: Server) -> None:
+        sql = "SELECT count() > 0 FROM system.settings WHERE name = 'readonly'"
+        assert server.ask(sql).text == "1\n"
+        assert server.ask("SELECT settings FROM (SELECT 1 AS settings) WHERE settings = 1").text == "1\n"
+
     def test_gzip(self, server: Server) -> None:
         headers = {"Accept-Encoding": "gzip"}
         reply = server.ask("SELECT number FROM numbers(10000)", headers, enable_http_compression="1")
@@ -160,6 +165,26 @@ REFUSED = [
     ("BACKUP DATABASE telemetry TO File('out')", 403, "164"),
     ("EXPLAIN PIPELINE INSERT INTO samples (host) SELECT 'x'", 403, "497"),
     ("SELECT 1 SETTINGS readonly = 0", 403, "164"),
+    ("SELECT latency_us FROM telemetry.samples SETTINGS readonly=0 LIMIT 1", 400, "62"),
+    ("SELECT 1 WHERE 1 IN (SELECT 1 SETTINGS/**/`readonly` = 0)", 403, "164"),
+    ("WITH a AS (SELECT 1 SETTINGS max_threads = 64) SELECT * FROM a", 403, "164"),
+    ("SELECT 1 UNION ALL (SELECT 2 SETTINGS max_result_bytes = 0)", 403, "164"),
+    ("SELECT host FROM samples LIMIT 1 SETTINGS max_memory_usage = 0", 403, "164"),
+    ("SELECT * FROM (SELECT 1 SETTINGS max_execution_time = 0)", 403, "164"),
+    ("SET readonly = 0", 403, "164"),
+    ("USE system", 403, "164"),
+    ("UPDATE samples SET host = 'x' WHERE 1", 403, "164"),
+    ("DELETE FROM samples WHERE 1", 403, "164"),
+    ("TRUNCATE TABLE samples", 403, "164"),
+    ("RENAME TABLE samples TO gone", 403, "164"),
+    ("CREATE FUNCTION f AS x -> x", 403, "164"),
+    ("CREATE USER intruder", 403, "164"),
+    ("ATTACH TABLE samples", 403, "164"),
+    ("DETACH TABLE samples", 403, "164"),
+    ("EXCHANGE TABLES samples AND inserted", 403, "164"),
+    ("RESTORE DATABASE telemetry FROM File('out')", 403, "164"),
+    ("BEGIN TRANSACTION", 403, "164"),
+    ("SYSTEM SHUTDOWN", 403, "164"),
     ("SELECT 1 FORMAT CSV SETTINGS max_threads = 9", 403, "164"),
     # Several statements.
     ("SELECT 1; SELECT 2", 400, "62"),
@@ -193,6 +218,9 @@ REFUSED = [
     ("DESCRIBE default.`secret.csv`", 403, "497"),
     ("SELECT * FROM sqlite('a', 'b')", 403, "497"),
     ("SELECT * FROM filesystem('/')", 403, "497"),
+    ("SELECT * FROM fileCluster('c', 'secret.csv')", 403, "497"),
+    ("SELECT catboostEvaluate('secret.csv', 1)", 403, "497"),
+    ("SELECT 1 AS file", 403, "497"),
     ("SELECT 1 INTO OUTFILE 'out.csv'", 403, "164"),
     ("SHOW TABLES INTO OUTFILE 'out.csv'", 403, "164"),
     ("SELECT 1 FORMAT Template", 404, "73"),
@@ -203,6 +231,15 @@ REFUSED = [
     ("SELECT * FROM remote('127.0.0.1:1', 'system.one')", 403, "497"),
     ("SELECT * FROM s3('http://127.0.0.1:1/x', 'CSV')", 403, "497"),
     ("SELECT * FROM mysql('127.0.0.1:1', 'a', 'b', 'c', 'd')", 403, "497"),
+    ("SELECT * FROM urlCluster('c', 'http://127.0.0.1:1', 'CSV')", 403, "497"),
+    ("SELECT * FROM remoteSecure('127.0.0.1:1', 'system.one')", 403, "497"),
+    ("SELECT * FROM cluster('default', 'system.one')", 403, "497"),
+    ("SELECT * FROM postgresql('127.0.0.1:1', 'a', 'b', 'c', 'd')", 403, "497"),
+    ("SELECT * FROM mongodb('127.0.0.1:1', 'a', 'b', 'c', 'd', 'a Int8')", 403, "497"),
+    ("SELECT * FROM redis('127.0.0.1:1', 'k', 'k String')", 403, "497"),
+    ("SELECT * FROM hdfs('hdfs://127.0.0.1:1/x', 'CSV')", 403, "497"),
+    ("SELECT * FROM azureBlobStorage('http://127.0.0.1:1', 'a', 'b')", 403, "497"),
+    ("SELECT sleepEachRow(1)", 403, "497"),
     ("SELECT * FROM python('sys')", 403, "497"),
     ("SELECT * FROM Python(modules)", 403, "497"),
     ("SELECT * FROM executable('id', 'CSV', 'a String')", 403, "497"),
@@ -238,6 +275,10 @@ class TestRefused:
         ("asked", "status", "code"),
         [
             ({"readonly": "0"}, 403, "164"),
+            ({"max_rows_to_transfer": "0"}, 403, "452"),
+            ({"allow_ddl": "1"}, 403, "452"),
+            ({"log_queries": "0"}, 403, "452"),
+            ({"http_max_tries": "9"}, 403, "452"),
             ({"format_template_row": "secret.csv", "default_format": "Template"}, 403, "452"),
             ({"output_format_schema": "out.proto", "default_format": "Protobuf"}, 403, "452"),
             ({"role": "owner"}, 403, "452"),

@@ -7,7 +7,7 @@ from streams.archive import wire
 from streams.archive.gate import RefusedError
 from streams.archive.gateway import _host_of
 from streams.archive.settings import admit_params, admit_settings
-from streams.archive.sql_http import Limits
+from streams.archive.sql_http import Limits, _encoding
 
 LIMITS = {"max_execution_time": 30, "max_threads": 2}
 
@@ -30,6 +30,10 @@ def test_a_limit_can_only_be_lowered(asked: dict[str, str], seconds: str) -> Non
 def test_output_settings_pass() -> None:
     asked = {"output_format_json_quote_64bit_integers": "1", "join_use_nulls": "1"}
     assert admit_settings(asked, {}) == asked
+
+
+def test_settings_of_inserts_are_dropped() -> None:
+    assert admit_settings({"async_insert": "0", "wait_for_async_insert": "1", "extremes": "1"}, {}) == {"extremes": "1"}
 
 
 @pytest.mark.parametrize("value", ["1", "2"])
@@ -96,6 +100,14 @@ def test_compressed_frames_hold_the_data(size: int) -> None:
         found += decompress(stream[25 : 16 + packed], uncompressed_size=plain)
         stream = stream[16 + packed :]
     assert found == data
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [("gzip", "gzip"), ("gzip, deflate", "gzip"), ("lz4", "lz4"), ("lz4;q=1", "lz4"), ("lz4,br,gzip", ""), ("", "")],
+)
+def test_encoding_of_a_body(accepted: str, encoding: str) -> None:
+    assert _encoding(accepted) == encoding
 
 
 def test_nothing_compresses_to_nothing() -> None:

@@ -1,6 +1,9 @@
 """Which objectives judge a slice: the same for everyone who may count, whenever it is counted."""
 
+import shlex
 from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
 from random import Random
 from unittest import mock
 
@@ -25,6 +28,7 @@ from streams.core.versions import (
 )
 from streams.engine import partials
 from streams.slo_command import describe
+from streams.sql.library import find
 from tests.unit.exactness import START_MS, Event, Labels, Logged, Promise, draw_log
 from tests.unit.versions_world import (
     KNOWN_BEFORE_MS,
@@ -150,8 +154,20 @@ def test_the_command_names_every_version_with_its_time() -> None:
         f"  {A[0].version}  from the beginning to 1970-01-01T00:01:00Z",
         f"  {B[0].version}  since 1970-01-01T00:01:00Z",
         "  what is promised changes at 1970-01-01T00:02:00Z",
+        "  why: fleetbeat sql --name worst_series --param latency_us_le=2",
     ]
     assert list(describe(timeline, 61_000, "p")) == []
+
+
+def test_the_command_fills_in_the_query_that_says_why() -> None:
+    asked = replace(objective(1), latency_us_le=None, selector=Selector(service="check out", region="eu"))
+    *_, why = describe(Timeline.of([asked]), 0)
+    assert why == "  why: fleetbeat sql --name worst_series --param 'service=check out' --param region=eu"
+    arguments = shlex.split(why.removeprefix("  why: "))
+    pairs = (pair.split("=", 1) for flag, pair in pairwise(arguments) if flag == "--param")
+    assert find(arguments[3]).fill(dict(pairs), datetime.now(UTC))["service"] == "check out"
+    *_, last = describe(Timeline.of([replace(asked, source="request-counts")]), 0)
+    assert "why" not in last
 
 
 def test_the_command_says_slices_and_calendars() -> None:
