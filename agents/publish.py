@@ -97,8 +97,12 @@ class Outbox:
 
     async def put_in_time(self, topic: str, make: Callable[[int], Heartbeat | ProbeResult]) -> Drop | None:
         """As `put`, after waiting for room where the config says so."""
-        await self._publisher.room(topic)
+        await self.room(topic)
         return self.put(make)
+
+    async def room(self, topic: str) -> None:
+        """Returns when a record of the topic may be put."""
+        await self._publisher.room(topic)
 
     def waiting(self) -> int:
         """Records that Kafka does not have yet."""

@@ -266,7 +266,9 @@ class Store:
 
     def _lose(self, records: int) -> None:
         self.corrupt += records
-        log.error("records in the spool are damaged", extra={"records": records, "path": str(self._journal_path.parent)})
+        log.error(
+            "records in the spool are damaged", extra={"records": records, "path": str(self._journal_path.parent)}
+        )
 
     def _unsent_from(self) -> Place:
         """Where the first record is that is neither settled nor handed over nor in doubt."""
@@ -313,7 +315,11 @@ class Store:
         """Where the first unsettled record is: at the hint, when that is right."""
         place = self._segments.seek(state.number)
         segment = self._segments.at(place)
-        if segment is None or segment.first != state.segment or not SEGMENT_HEADER_BYTES <= state.offset <= segment.size:
+        if (
+            segment is None
+            or segment.first != state.segment
+            or not SEGMENT_HEADER_BYTES <= state.offset <= segment.size
+        ):
             return place
         seen = self._segments.look(segment, state.offset)
         if seen is None or (isinstance(seen[1], Record) and seen[1].number == state.number):
@@ -336,7 +342,9 @@ class Store:
                 break
             offset = seen[0]
             number = max(number, seen[1].number + 1 if isinstance(seen[1], Record) else seen[1].next_number or 0)
-        self._segments.go_on(max(offset, SEGMENT_HEADER_BYTES) if segment.size >= SEGMENT_HEADER_BYTES else segment.size)
+        self._segments.go_on(
+            max(offset, SEGMENT_HEADER_BYTES) if segment.size >= SEGMENT_HEADER_BYTES else segment.size
+        )
         return number
 
     def _write(self) -> None:

@@ -238,7 +238,9 @@ class SpoolMachine(RuleBasedStateMachine):
         at = rng.randrange(len(data))
         data[at] ^= 1 << rng.randrange(8)
         path.write_bytes(data)
-        self.damaged |= {number for number, spot in self.spots.items() if spot.path == path and spot.begin <= at < spot.end}
+        self.damaged |= {
+            number for number, spot in self.spots.items() if spot.path == path and spot.begin <= at < spot.end
+        }
         self.restart()
 
     @rule(seed=st.integers(0, 1 << 16))
