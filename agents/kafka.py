@@ -1,4 +1,4 @@
-"""The publisher that keeps records in lanes, in memory or on disk, until Kafka has them: idempotent, acknowledged by all.
+"""The publisher that keeps records in lanes, in memory or on disk, until all replicas have them: idempotent.
 
 aiokafka never gives up on a batch of an idempotent producer while trying again may help, and nobody can look into its
 buffer. So each topic keeps its records in a lane of its own, and aiokafka gets one batch of it at a time: what it was
@@ -207,6 +207,9 @@ class KafkaPublisher:
             await self._settle(topic, lane, refusal)
             if refusal is None and doubt is None:
                 return
+        elif doubt is None:  # what waited was damaged, or cannot be read now
+            await self._clock.sleep(RETRY_S[0])
+            return
         # After a refusal: the producer has given this batch its numbers; what comes after it would be refused as well.
         await self._part_with(connection, doubt)
 

@@ -1,4 +1,4 @@
-"""The records of one topic that wait for Kafka: what a publisher needs of them, and a lane that keeps them in memory."""
+"""The records of one topic that wait for Kafka: what a publisher needs, and a lane that keeps them in memory."""
 
 from collections import Counter, deque
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from agents.spool.journal import Flight, Stamp
 class Lane(Protocol):
     """First in, first out. A record is waiting, or handed over and not settled yet, or acknowledged, or dropped.
 
-    One batch is handed over at a time. Pure but for the disk: times are values. Nothing here raises for what a disk does.
+    One batch is handed over at a time. Times are values. Nothing here raises for what a disk does.
     """
 
     def __len__(self) -> int:

@@ -35,7 +35,7 @@ class Drop(StrEnum):
 class LaneFigures:
     """What became of one topic's records so far; `waiting` ones are on their way.
 
-    With a spool: what it takes on disk, when its oldest record was taken (monotonic), how many records are only in memory
+    With a spool: what it takes on disk, when its oldest record was taken (monotonic), how many are only in memory
     because the disk took them not, and how many were sent again without Kafka being able to tell.
     """
 

@@ -22,7 +22,7 @@ Report = Callable[[ProbeSpec, Outcome], Awaitable[object]]
 
 
 class Prober:
-    """The probes of this agent and how they fare. `report` is called at the end of each run; its worker waits for it."""
+    """The probes of this agent and how they fare. A worker ends its run by awaiting `report`."""
 
     def __init__(self, specs: Sequence[ProbeSpec], workers: int, queue: int, report: Report, clock: Clock) -> None:
         self.specs = specs

@@ -1,4 +1,4 @@
-"""What the spool asks of the file system, in one place, so that tests can fill the disk or end the process at any call."""
+"""What the spool asks of the file system, in one place: tests fill the disk there, or end the process at any call."""
 
 import os
 from pathlib import Path
@@ -40,6 +40,6 @@ class Files:
     def write_all(self, descriptor: int, data: bytes, offset: int) -> None:
         """Writes all of it, or raises; what was written by then stays, for the caller to cut off."""
         view = memoryview(data)
-        while len(view):
+        while view:
             done = self.write(descriptor, bytes(view), offset)
             view, offset = view[done:], offset + done

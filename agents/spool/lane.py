@@ -1,7 +1,7 @@
 """A lane on disk: whole policies over a store, and what happens while the disk takes nothing.
 
-Then records wait in memory, as many as `memory_records`, and are written to disk, in order, as soon as it takes some: a host
-whose disk is full must still be able to say so.
+Then records wait in memory, `memory_records` at most, and are written to disk, in order, as soon as it takes some: a
+host whose disk is full must still be able to say so.
 """
 
 import logging
@@ -208,7 +208,7 @@ class SpoolLane:
             dropped[Drop.CORRUPT] = self._store.corrupt
         memory = len(self._head) + len(self._tail)
         return LaneFigures(
-            self._acknowledged, len(self), dropped, self._store.bytes, self.oldest_s(), memory, self._sent_again
+            self._acknowledged, len(self), dropped, self._store.disk_bytes, self.oldest_s(), memory, self._sent_again
         )
 
     def _settle(self) -> None:
@@ -232,10 +232,10 @@ class SpoolLane:
         while not self._store.fits(size):
             if self._limits.when_full != "drop_oldest":
                 return False
-            before = self._store.bytes
+            before = self._store.disk_bytes
             dropped = self._store.drop_oldest()
             self._dropped[Drop.EVICTED] += dropped
-            if not dropped and self._store.bytes == before:
+            if not dropped and self._store.disk_bytes == before:
                 return False
             if not self._flown and self._store.doubt is None:
                 self._look_at_oldest()

@@ -84,7 +84,7 @@ class Store:
         self._journal.close()
 
     @property
-    def bytes(self) -> int:
+    def disk_bytes(self) -> int:
         """What the segments take on disk."""
         return self._segments.bytes
 
@@ -107,7 +107,7 @@ class Store:
 
     def fits(self, size: int) -> bool:
         """Whether a payload of that many bytes can be appended within the bound."""
-        return self.bytes + SEGMENT_HEADER_BYTES + RECORD_HEADER_BYTES + size <= self._max_bytes
+        return self.disk_bytes + SEGMENT_HEADER_BYTES + RECORD_HEADER_BYTES + size <= self._max_bytes
 
     def append(self, taken_ms: int, payload: bytes) -> None:
         """Takes a record: it outlives this process."""
@@ -132,7 +132,8 @@ class Store:
 
     def advance(self) -> None:
         """Hands over what `peek` showed."""
-        assert self._found is not None, "peek first"
+        if self._found is None:
+            raise RuntimeError("nothing was shown; expected a peek before")
         self._cursor, self._found = self._found.behind, None
         self._taken += 1
 
@@ -162,10 +163,12 @@ class Store:
         self._write()
 
     def give_up_doubt(self) -> None:
-        """What is left of it cannot be sent as it was: it goes as if it had never been sent, and may be in Kafka twice."""
+        """What is left of it cannot be sent as it was: it goes as if never sent, and may be in Kafka twice."""
         if self._flight is not None and self._flight.count > self._taken:
             self._lose(self._flight.count - self._taken)
         self.rewind(doubt=False)
+        self._found = self._find()
+        self._peel()  # what is lost and was counted is settled
         self._write()
 
     def rewind(self, *, doubt: bool) -> None:
@@ -176,7 +179,7 @@ class Store:
             self._flight = None
 
     def drop_oldest(self) -> int:
-        """Gives up the unsent records of the oldest segment that has any; how many. Frees it when nothing flies there."""
+        """Gives up the unsent records of the oldest segment that has any; how many. Frees it unless some of it flies."""
         segment = self._segments.at(self._unsent_from())
         if segment is None:
             return 0

@@ -79,6 +79,9 @@ class Broker:
         self.log: list[int] = []
         self._batches: dict[tuple[Stamp, int], list[int]] = {}
 
+    def knows(self, stamp: Stamp) -> bool:
+        return any(known == stamp for known, _ in self._batches)
+
     def append(self, stamp: Stamp, records: list[int]) -> None:
         before = self._batches.setdefault((stamp, len(records)), records)
         assert before == records, "another batch under the stamp of an old one: Kafka would drop it"
@@ -87,7 +90,7 @@ class Broker:
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """Records are numbers, 0 upwards as they are accepted; each is in the broker's log once and in order, or accounted for."""
+    """Records are numbers, 0 upwards as they are accepted; each is in the log once and in order, or accounted for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +141,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def make_room(self, size: int) -> bool:
         while not self.store.fits(size):
-            before, waiting = self.store.bytes, self.store.waiting
+            before, waiting = self.store.disk_bytes, self.store.waiting
             try:
                 dropped = self.store.drop_oldest()
             except Killed:
@@ -147,7 +150,7 @@ class SpoolMachine(RuleBasedStateMachine):
                 self.restart()
                 return False
             self.dropped += dropped
-            if not dropped and self.store.bytes == before:
+            if not dropped and self.store.disk_bytes == before:
                 return False
         return True
 
@@ -192,6 +195,7 @@ class SpoolMachine(RuleBasedStateMachine):
         if doubt is None:
             self.sequence += len(records)
             self.store.fly(stamp)
+        written = written or self.broker.knows(stamp)  # it does not refuse what it has
         if written:
             self.broker.append(stamp, records)
         if not answered:
