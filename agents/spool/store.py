@@ -179,7 +179,7 @@ class Store:
             self._flight = None
 
     def drop_oldest(self) -> int:
-        """Gives up the unsent records of the oldest segment that has any; how many. Frees it unless some of it flies."""
+        """Gives up the unsent records of the oldest segment with any; how many. Frees it unless some of it flies."""
         segment = self._segments.at(self._unsent_from())
         if segment is None:
             return 0
@@ -307,7 +307,7 @@ class Store:
         return self._cursor if self._cursor.number >= number else self._segments.seek(number)
 
     def _start_of(self, number: int, segment: int | None = None) -> tuple[int, int]:
-        """(segment, offset) to go on from after the end of one: of the next segment, or of the same when it may grow."""
+        """(segment, offset) to go on from after the end of one: of the next segment, or of the same if it may grow."""
         place = self._segments.seek(number)
         if segment is not None and place.segment == segment:
             at = self._segments.at(place)

@@ -101,6 +101,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.accepted = 0
         self.unsure: set[int] = set()
         """May be there or not: their append was cut off."""
+        self.payloads: dict[int, bytes] = {}
         self.spots: dict[int, Spot] = {}
         self.damaged: set[int] = set()
         self.uncounted = 0
@@ -129,7 +130,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 6), size=st.integers(0, 60))
     def append(self, count: int, size: int) -> None:
         for _ in range(count):
-            payload = b"%d." % self.accepted + b"x" * size
+            payload = self.payloads[self.accepted] = b"%d." % self.accepted + b"x" * size
             if not self.make_room(len(payload)):
                 return
             if not self.attempt(lambda payload=payload: self.store.append(1_000, payload)):  # type: ignore[misc]
@@ -181,7 +182,9 @@ class SpoolMachine(RuleBasedStateMachine):
         doubt = self.store.doubt
         records: list[int] = []
         while (doubt is not None or len(records) < most) and (seen := self.store.peek()) is not None:
-            records.append(int(seen[1].split(b".")[0]))
+            number = int(seen[1].split(b".")[0])
+            assert self.payloads.get(number) == seen[1], "nobody has put this in"
+            records.append(number)
             self.store.advance()
         if doubt is not None and not self.store.is_whole():
             assert self.damaged, "a batch in doubt came back in part, and nothing was damaged"
