@@ -157,10 +157,10 @@ class Store:
             self._cursor = self._at_least(self._flight.end)
         self._flight, self._doubted, self._taken = None, False, 0
         self._peel()
+        self._write()  # before files go: what is in doubt must be there
         self._segments.remove_below(self._settled.number)
         if not self.waiting:
             self._segments.forget_window()
-        self._write()
 
     def give_up_doubt(self) -> None:
         """What is left of it cannot be sent as it was: it goes as if never sent, and may be in Kafka twice."""
