@@ -149,19 +149,11 @@ class Segments:
         self.bytes += len(data)
         self.dirty.add(segment.path)
 
-    def go_on(self, size: int) -> None:
-        """Appends to the last segment from `size` on, when it is of this era. Raises OSError."""
+    def go_on(self) -> None:
+        """Appends to the last segment, when it is of this era. Raises OSError."""
         segment = self._all[-1]
-        if size == segment.size and self._era_of(segment).id != self._era.id:
-            return
-        self._active = self._files.open(segment.path)
-        if size != segment.size:
-            self._files.truncate(self._active, size)
-            self.bytes += size - segment.size
-            segment.size = size
-            self._window = None
-        if self._era_of(segment).id != self._era.id:
-            self.close()
+        if segment.size >= SEGMENT_HEADER_BYTES and self._era_of(segment).id == self._era.id:
+            self._active = self._files.open(segment.path)
 
     def remove(self, segment: Segment) -> None:
         """Deletes it. One that cannot be deleted is forgotten; the next start finds it settled and tries again."""

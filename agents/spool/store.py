@@ -330,7 +330,7 @@ class Store:
         return place
 
     def _end_of_last(self) -> int:
-        """The number behind the last record there is. Cuts off what a write left that did not get to its end."""
+        """The number behind the last record there is; goes on behind it, when its segment ends as it should."""
         place = self._segments.seek(1 << 63)
         segment = self._segments.at(place)
         if segment is None:
@@ -341,13 +341,12 @@ class Store:
         while (seen := self._segments.look(segment, offset)) is not None:
             if isinstance(seen[1], Damage) and seen[1].next_number is None:
                 log.error("the spool's last record was cut off", extra={"path": str(segment.path)})
-                number += 1  # a number that nobody has: whoever reads past it counts one as lost
-                break
+                # A number that nobody has: whoever reads past it counts one as lost. What is there stays: the next start
+                # finds the same.
+                return number + 1
             offset = seen[0]
             number = max(number, seen[1].number + 1 if isinstance(seen[1], Record) else seen[1].next_number or 0)
-        self._segments.go_on(
-            max(offset, SEGMENT_HEADER_BYTES) if segment.size >= SEGMENT_HEADER_BYTES else segment.size
-        )
+        self._segments.go_on()
         return number
 
     def _write(self) -> None:

@@ -231,6 +231,10 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def restart(self) -> None:
         self.corrupt += self.store.corrupt
+        if (
+            self.store.waiting
+        ):  # a loss inside a batch that is not settled is found, and counted, by the next process too
+            self.recounted += self.store.corrupt
         self.store.close()
         self.files = DyingFiles()
         self.store = self.opened()
