@@ -341,8 +341,8 @@ class Store:
         while (seen := self._segments.look(segment, offset)) is not None:
             if isinstance(seen[1], Damage) and seen[1].next_number is None:
                 log.error("the spool's last record was cut off", extra={"path": str(segment.path)})
-                # A number that nobody has: whoever reads past it counts one as lost. What is there stays: the next start
-                # finds the same.
+                # A number that nobody has: whoever reads past it counts one as lost. What is there stays, and
+                # the next start finds the same.
                 return number + 1
             offset = seen[0]
             number = max(number, seen[1].number + 1 if isinstance(seen[1], Record) else seen[1].next_number or 0)

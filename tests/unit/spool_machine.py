@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from agents.spool.files import Files
 from agents.spool.journal import Stamp
+from agents.spool.journal import _read as read_slot
 from agents.spool.layout import Era
 from agents.spool.segments import SUFFIX
 from agents.spool.store import JOURNAL, Store
@@ -275,8 +276,8 @@ class SpoolMachine(RuleBasedStateMachine):
         """The older one: a write was cut off by a loss of power."""
         journal = self.folder / JOURNAL
         data = bytearray(journal.read_bytes())
-        numbers = [int.from_bytes(data[place + 8 : place + 16], "big") for place in (0, 512)]
-        place = 0 if numbers[0] < numbers[1] else 512
+        slots = {place: read_slot(bytes(data[place : place + 512])) for place in (0, 512)}
+        place = min(slots, key=lambda place: -1 if (slot := slots[place]) is None else slot[0])
         data[place + 20] ^= 0xFF
         journal.write_bytes(data)
         self.restart()
