@@ -23,12 +23,15 @@ from agents.config import AgentConfig, ProbeSpec, check_brokers, load_agent
 from agents.heartbeats import Heartbeats
 from agents.host import Host
 from agents.kafka import KafkaOptions, KafkaPublisher
+from agents.lane import Lane, MemoryLane
 from agents.logs import configure_logs
 from agents.node import Node, probe_result
 from agents.probes.base import Outcome
-from agents.publish import Outbox
+from agents.publish import RESULTS, TOPICS, Outbox
 from agents.run import Prober
 from agents.server import Page, Server
+from agents.spool.lane import SpoolLimits
+from agents.spool.place import SpoolError, SpoolPlace, spool_folder
 from agents.version import version
 
 if TYPE_CHECKING:
@@ -85,7 +88,8 @@ def run_agent(options: AgentOptions) -> int:
         except ValueError as cause:
             raise OptionError(f"--brokers: {cause}") from cause
     configure_logs()
-    return asyncio.run(_Agent(config, options.brokers or config.kafka.brokers, SystemClock()).go(once=options.once))
+    agent = _Agent(config, options.brokers or config.kafka.brokers, SystemClock())
+    return asyncio.run(agent.go(once=options.once))
 
 
 class _Agent:
@@ -93,12 +97,12 @@ class _Agent:
 
     def __init__(self, config: AgentConfig, brokers: str, clock: Clock) -> None:
         rng = random.SystemRandom()
-        kafka = config.kafka
-        options = KafkaOptions(brokers, kafka.compression, kafka.buffer_records, kafka.give_up_after_s)
+        options = KafkaOptions(brokers, config.kafka.compression)
         self._config = config
         self._node = _node(config, clock)
         self._clock = clock
-        self._publisher = KafkaPublisher(options, config.node_id, clock, rng)
+        self._place, lanes = _lanes(config, clock, rng)
+        self._publisher = KafkaPublisher(options, config.node_id, lanes, clock, rng)
         self._outbox = Outbox(self._publisher)
         self._host = Host(config.interval_s, clock)
         self._heartbeats = Heartbeats(self._node, self._outbox, self._host.facts, clock, rng)
@@ -147,6 +151,7 @@ class _Agent:
                 "probes": len(self._config.probes),
                 "workers": self._prober.workers,
                 "metrics": address and f"http://{address}/metrics",
+                "spool": None if self._place is None else str(self._place.folder),
             },
         )
         return server
@@ -171,9 +176,9 @@ class _Agent:
             await _cancel(stopping)
             await _cancel(working)
 
-    def _report(self, spec: ProbeSpec, outcome: Outcome) -> None:
+    async def _report(self, spec: ProbeSpec, outcome: Outcome) -> None:
         ended_ms = self._clock.wall_ms()
-        self._outbox.put(lambda seq: probe_result(self._node, spec, outcome, ended_ms, seq))
+        await self._outbox.put_in_time(RESULTS, lambda seq: probe_result(self._node, spec, outcome, ended_ms, seq))
 
     async def _metrics(self) -> Page:
         return Page(HTTPStatus.OK, await asyncio.to_thread(self._render), "text/plain; version=0.0.4; charset=utf-8")
@@ -201,6 +206,22 @@ async def _cancel(task: asyncio.Task[None] | asyncio.Task[bool]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError, Exception):
         await task
+
+
+def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[SpoolPlace | None, dict[str, Lane]]:
+    """Where records wait for Kafka: on disk when there is a place for it. Raises CannotStartError."""
+    kafka, spool = config.kafka, config.spool
+    folder = None if spool is None else spool_folder(spool.dir)
+    if spool is None or folder is None:
+        return None, {topic: MemoryLane(kafka.buffer_records, kafka.give_up_after_s) for topic in TOPICS}
+    limits = SpoolLimits(
+        spool.max_bytes, spool.max_age_s, spool.when_full, spool.fsync_after_s, memory_records=kafka.buffer_records
+    )
+    try:
+        place = SpoolPlace(folder, config.node_id)
+        return place, dict(place.lanes(TOPICS, limits, clock, rng))
+    except SpoolError as cause:
+        raise CannotStartError(f"spool.dir {cause}") from cause
 
 
 def _node(config: AgentConfig, clock: Clock) -> Node:

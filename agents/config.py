@@ -76,6 +76,19 @@ class KafkaFile(_Strict):
     give_up_after_s: Seconds = 120
 
 
+class SpoolFile(_Strict):
+    """Where records are kept on disk until Kafka has them, by topic, and what becomes of them when it never does.
+
+    Without a `dir` in $STATE_DIRECTORY, which systemd sets; where that is not set either, in memory alone.
+    """
+
+    dir: Annotated[str, Field(min_length=1)] | None = None
+    max_bytes: Annotated[int, Field(ge=1_048_576, le=1_099_511_627_776)] = 67_108_864
+    max_age_s: Annotated[float, Field(ge=1, le=3_024_000, allow_inf_nan=False)] = 86_400
+    when_full: Literal["drop_oldest", "drop_newest", "block"] = "drop_oldest"
+    fsync_after_s: Annotated[float, Field(ge=1, le=3_600, allow_inf_nan=False)] = 10
+
+
 class HeartbeatFile(_Strict):
     """How often the node says that it is alive."""
 
@@ -126,6 +139,7 @@ class AgentFile(_Strict):
 
     node: NodeFile = NodeFile()
     kafka: KafkaFile = KafkaFile()
+    spool: SpoolFile | None = SpoolFile()
     heartbeat: HeartbeatFile = HeartbeatFile()
     metrics: MetricsFile = MetricsFile()
     workers: Annotated[int, Field(ge=1, le=10_000)] = 512
@@ -158,6 +172,7 @@ class AgentConfig:
     zone: str
     labels: tuple[Label, ...]
     kafka: KafkaFile
+    spool: SpoolFile | None
     interval_s: float
     listen: ListenAddress | None
     workers: int
@@ -179,6 +194,7 @@ def load_agent(path: Path) -> AgentConfig:
         zone=file.node.zone,
         labels=_labels(file.node.labels),
         kafka=file.kafka,
+        spool=file.spool,
         interval_s=file.heartbeat.interval_s,
         listen=None if file.metrics.listen is None else listen_address(file.metrics.listen),
         workers=max(1, min(file.workers, len(file.probes))),

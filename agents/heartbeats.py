@@ -6,7 +6,7 @@ from collections.abc import Callable
 from agents.clock import Clock
 from agents.host import HostFacts
 from agents.node import Beat, Node, heartbeat
-from agents.publish import Outbox
+from agents.publish import HEARTBEATS, Outbox
 
 UP, DRAINING, GOODBYE = "UP", "DRAINING", "GOODBYE"
 # Nodes that started together shall not speak together for ever.
@@ -30,12 +30,14 @@ class Heartbeats:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
+            await self._outbox.room(HEARTBEATS)
             self.beat()
             await self._clock.sleep(self._node.interval_ms / 1_000 * self._rng.uniform(1 - JITTER, 1 + JITTER))
 
     def beat(self) -> None:
         """One heartbeat, now."""
-        beat = Beat(self._clock.wall_ms(), self._taken, self._state, self._facts(), self._outbox.dropped())
+        outbox = self._outbox
+        beat = Beat(self._clock.wall_ms(), self._taken, self._state, self._facts(), outbox.dropped(), outbox.waiting())
         if self._outbox.put(lambda seq: heartbeat(self._node, beat, seq)) is None:
             self._taken += 1
 

@@ -1,4 +1,4 @@
-"""The publisher that keeps records in memory until Kafka has them: idempotent, acknowledged by all replicas.
+"""The publisher that keeps records in lanes, in memory or on disk, until all replicas have them: idempotent.
 
 aiokafka never gives up on a batch of an idempotent producer while trying again may help, and nobody can look into its
 buffer. So each topic keeps its records in a lane of its own, and aiokafka gets one batch of it at a time: what it was
@@ -8,21 +8,38 @@ not given can be counted, expire or be dropped, and one topic's trouble does not
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, repeat
+from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 from aiokafka.partitioner import DefaultPartitioner
 
 from agents.clock import Clock
 from agents.lane import Lane
-from agents.publish import HEARTBEATS, TOPICS, Drop, LaneFigures
+from agents.probes.threads import SideThread
+from agents.publish import HEARTBEATS, Drop, LaneFigures
+from agents.spool.files import Files
+from agents.spool.journal import Flight, Stamp
 
 BATCH_BYTES = 256 * 1024
+# The same records fit again, however their times are written down.
+AGAIN_BYTES = 2 * BATCH_BYTES
 # Results come in one by one: wait a moment for others to share a request with. Heartbeats do not wait.
 LINGER_S = {HEARTBEATS: 0.0}
 USUAL_LINGER_S = 0.05
@@ -30,18 +47,30 @@ RETRY_S = (0.25, 0.5, 1.0, 2.0, 5.0)
 CONNECT_S = 20.0
 SLOW_S = 10.0
 CLOSE_S = 5.0
+TEND_S = 1.0
+ROOM_S = 0.2
+# Kafka will never take such a batch.
+_NEVER = (MessageSizeTooLargeError, RecordListTooLargeError)
+# Kafka did not write the batch. One that is out of order was not written either: had it been, it would be known by its
+# number, since nothing comes after it before it is acknowledged.
+_NOT_WRITTEN = (
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class KafkaOptions:
-    """How to reach Kafka, and how many records of a topic wait in memory for how long while it takes none."""
+    """How to reach Kafka."""
 
     brokers: str
     compression: str
-    buffer_records: int
-    give_up_after_s: float
 
 
 class _Connection:
@@ -56,14 +85,14 @@ class KafkaPublisher:
     """A Publisher (agents.publish) whose records all have the node's id as their key."""
 
     def __init__(
-        self, options: KafkaOptions, node_id: str, clock: Clock, rng: random.Random, topics: Sequence[str] = TOPICS
+        self, options: KafkaOptions, node_id: str, lanes: Mapping[str, Lane], clock: Clock, rng: random.Random
     ) -> None:
         self._options = options
         self._key = node_id.encode()
         self._clock = clock
         self._rng = rng
-        self._lanes = {topic: Lane(options.buffer_records, options.give_up_after_s) for topic in topics}
-        self._filled = {topic: asyncio.Event() for topic in topics}
+        self._lanes = lanes
+        self._filled = {topic: asyncio.Event() for topic in lanes}
         self._problems: dict[str, str] = {}
         self._acknowledged = False
         self._settled = asyncio.Event()
@@ -81,6 +110,11 @@ class KafkaPublisher:
             self._went_wrong(topic, f"nothing was acknowledged for {SLOW_S:.0f} s")
         return reason
 
+    async def room(self, topic: str) -> None:
+        """Returns when `offer` has room."""
+        while not self._lanes[topic].has_room():
+            await self._clock.sleep(ROOM_S)
+
     def figures(self) -> dict[str, LaneFigures]:
         """By topic."""
         return {topic: lane.figures() for topic, lane in self._lanes.items()}
@@ -93,9 +127,17 @@ class KafkaPublisher:
 
     async def run(self) -> None:
         """Sends until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for topic in self._lanes:
-                group.create_task(self._drain(topic), name=f"send {topic}")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for topic, lane in self._lanes.items():
+                    if len(lane):  # what an earlier process left
+                        self._filled[topic].set()
+                    group.create_task(self._drain(topic), name=f"send {topic}")
+                group.create_task(self._tend(), name="tend")
+                group.create_task(self._sync(), name="sync")
+        finally:
+            for lane in self._lanes.values():
+                lane.close()
 
     async def close(self, deadline_s: float) -> int:
         """Waits for acknowledgements while `run` goes on; how many records there were none for."""
@@ -109,6 +151,23 @@ class KafkaPublisher:
             # With nothing on its way this is quick; with something, Kafka had its time.
             await _stop(self._connection.producer, CLOSE_S if left == 0 else 0)
         return left
+
+    async def _tend(self) -> None:
+        while True:
+            await self._clock.sleep(TEND_S)
+            for topic, lane in self._lanes.items():
+                lane.expire(self._clock.monotonic_s())
+                if lane.waiting:
+                    self._filled[topic].set()
+
+    async def _sync(self) -> None:
+        """In a thread: a slow disk holds up nothing else."""
+        while True:
+            await self._clock.sleep(TEND_S)
+            now_s = self._clock.monotonic_s()
+            paths = set[Path]().union(*(lane.unsynced(now_s) for lane in self._lanes.values()))
+            if paths:
+                await SideThread(partial(_sync, paths)).call()
 
     async def _drain(self, topic: str) -> None:
         lane, filled = self._lanes[topic], self._filled[topic]
@@ -124,38 +183,107 @@ class KafkaPublisher:
             self._settled.set()
 
     async def _send(self, topic: str, lane: Lane, connection: _Connection) -> None:
+        """One batch, until it is settled or waits again."""
+        doubt = lane.doubt
         try:
-            ack = await self._hand_over(topic, lane, connection.producer)
-        except KafkaError as cause:
-            lane.take_back()
+            if doubt is not None:
+                connection = _Connection(await self._resumed(topic, doubt))
+            ack = await self._hand_over(topic, lane, connection.producer, doubt)
+        except (KafkaError, OSError) as cause:
+            if doubt is None:
+                lane.take_back()
+            else:
+                lane.lose_sight()
             if isinstance(cause, UnknownTopicOrPartitionError):
                 self._went_wrong(topic, "there is no such topic; create it with `fleetbeat topics apply`")
             else:
                 self._went_wrong(topic, repr(cause))
-                self._retire(connection)
+                await self._part_with(connection, doubt)
             await self._clock.sleep(RETRY_S[0])
             return
-        await asyncio.wait({ack, connection.gone}, return_when=asyncio.FIRST_COMPLETED)
-        refusal = ack.exception() if ack.done() else KafkaError("the connection was given up")
+        if ack is not None:
+            await asyncio.wait({ack, connection.gone}, return_when=asyncio.FIRST_COMPLETED)
+            refusal = ack.exception() if ack.done() else KafkaError("the connection was given up")
+            await self._settle(topic, lane, refusal)
+            if refusal is None and doubt is None:
+                return
+        elif doubt is None:  # what waited was damaged, or cannot be read now
+            await self._clock.sleep(RETRY_S[0])
+            return
+        # After a refusal: the producer has given this batch its numbers; what comes after it would be refused as well.
+        await self._part_with(connection, doubt)
+
+    async def _settle(self, topic: str, lane: Lane, refusal: BaseException | None) -> None:
         if refusal is None:
             lane.acknowledge()
             self._went_well(topic)
-        else:
+            return
+        if isinstance(refusal, _NEVER):
             lane.refuse()
-            self._went_wrong(topic, repr(refusal))
-            # The producer has given this batch its sequence numbers: what comes after it would be refused as well.
-            self._retire(connection)
-            await self._clock.sleep(RETRY_S[0])
+        elif isinstance(refusal, _NOT_WRITTEN):
+            lane.take_back()
+        else:
+            lane.lose_sight()
+        self._went_wrong(topic, repr(refusal))
+        await self._clock.sleep(RETRY_S[0])
 
-    async def _hand_over(self, topic: str, lane: Lane, producer: Any) -> asyncio.Future[Any]:  # noqa: ANN401 - as above
-        """A future that is done when Kafka has the batch. Raises KafkaError when it was not even queued."""
+    async def _part_with(self, connection: _Connection, doubt: Flight | None) -> None:
+        if doubt is None:
+            self._retire(connection)
+        elif connection is not self._connection:
+            await _stop(connection.producer, CLOSE_S)
+
+    async def _hand_over(
+        self,
+        topic: str,
+        lane: Lane,
+        producer: Any,  # noqa: ANN401 - as above
+        doubt: Flight | None,
+    ) -> asyncio.Future[Any] | None:
+        """A future that is done when Kafka has the batch; None when there is none.
+
+        Raises KafkaError when it was not even queued.
+        """
         partitions = sorted(await producer.partitions_for(topic))
         batch = producer.create_batch()
         lane.hand_over(lambda value: batch.append(timestamp=None, key=self._key, value=value) is not None)
         batch.close()
-        partition = DefaultPartitioner()(self._key, partitions, partitions)
-        ack: asyncio.Future[Any] = await producer.send_batch(batch, topic, partition=partition)
+        if doubt is None:
+            partition = DefaultPartitioner()(self._key, partitions, partitions)
+            numbers = producer._txn_manager  # noqa: SLF001 - aiokafka 0.14 shows a producer's numbers nowhere else
+            sequence = numbers.sequence_number(TopicPartition(topic, partition))
+            stamp = Stamp(numbers.producer_id, numbers.producer_epoch, partition, sequence)
+        else:
+            stamp = doubt.stamp
+        if not batch.record_count() or not lane.fly(stamp):
+            return None
+        ack: asyncio.Future[Any] = await producer.send_batch(batch, topic, partition=stamp.partition)
         return ack
+
+    async def _resumed(self, topic: str, doubt: Flight) -> Any:  # noqa: ANN401 - as above
+        """A producer that goes on where the one of the doubt was before it sent. Raises KafkaError, OSError."""
+        producer = self._producer(AGAIN_BYTES)
+        numbers = producer._txn_manager  # noqa: SLF001 - as above
+        numbers.set_pid_and_epoch(doubt.stamp.producer_id, doubt.stamp.epoch)
+        numbers.increment_sequence_number(TopicPartition(topic, doubt.stamp.partition), doubt.stamp.sequence)
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await producer.start()
+        except BaseException:
+            await _stop(producer, 0)
+            raise
+        return producer
+
+    def _producer(self, batch_bytes: int = BATCH_BYTES) -> Any:  # noqa: ANN401 - as above
+        return AIOKafkaProducer(
+            bootstrap_servers=self._options.brokers,
+            client_id="fleetbeat-agent",
+            acks="all",
+            enable_idempotence=True,
+            compression_type=self._options.compression,
+            max_batch_size=batch_bytes,
+            request_timeout_ms=30_000,
+        )
 
     async def _connected(self) -> _Connection:
         async with self._connecting:
@@ -165,15 +293,7 @@ class KafkaPublisher:
 
     async def _connect(self) -> Any:  # noqa: ANN401 - as above
         for wait_s in chain(RETRY_S, repeat(RETRY_S[-1])):
-            producer = AIOKafkaProducer(
-                bootstrap_servers=self._options.brokers,
-                client_id="fleetbeat-agent",
-                acks="all",
-                enable_idempotence=True,
-                compression_type=self._options.compression,
-                max_batch_size=BATCH_BYTES,
-                request_timeout_ms=30_000,
-            )
+            producer = self._producer()
             try:
                 async with asyncio.timeout(CONNECT_S):
                     await producer.start()
@@ -208,6 +328,16 @@ class KafkaPublisher:
         if self._problems.pop(topic, None) is not None:
             dropped = sum(self._lanes[topic].figures().dropped.values())
             log.info("Kafka takes records again", extra={"topic": topic, "dropped": dropped})
+
+
+def _sync(paths: set[Path]) -> None:
+    for path in paths:
+        try:
+            Files().sync(path)
+        except FileNotFoundError:  # Kafka has taken its records meanwhile
+            continue
+        except OSError as cause:
+            log.error("the spool cannot be synced", extra={"path": str(path), "why": str(cause)})  # noqa: TRY400
 
 
 async def _end(connection: _Connection) -> None:

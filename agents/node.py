@@ -33,6 +33,7 @@ class Beat:
     state: str
     facts: HostFacts
     dropped: int
+    spooled: int = 0
 
 
 def heartbeat(node: Node, beat: Beat, seq: int) -> Heartbeat:
@@ -51,6 +52,7 @@ def heartbeat(node: Node, beat: Beat, seq: int) -> Heartbeat:
         cpu_permille=beat.facts.cpu_permille,
         memory_permille=beat.facts.memory_permille,
         disk_permille=beat.facts.disk_permille,
+        spooled=beat.spooled,
         dropped=beat.dropped,
         labels=node.labels,
         heartbeat_seq=beat.heartbeat_seq,

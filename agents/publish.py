@@ -22,16 +22,30 @@ class Drop(StrEnum):
     REFUSED = "refused"
     """Kafka said no, or the connection ended in a way that leaves open whether it was written."""
     STOPPED = "stopped"
-    """Still waiting when the agent had to end."""
+    """Still waiting, in memory, when the agent had to end."""
+    EVICTED = "evicted"
+    """The spool was full, and newer ones took its place."""
+    DISK_FAILED = "disk-failed"
+    """Never taken in: the disk did not take it, and memory for such times was full."""
+    CORRUPT = "corrupt"
+    """Its bytes in the spool were damaged or gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaneFigures:
-    """What became of one topic's records so far; `waiting` ones are on their way."""
+    """What became of one topic's records so far; `waiting` ones are on their way.
+
+    With a spool: what it takes on disk, when its oldest record was taken (monotonic), how many are only in memory
+    because the disk took them not, and how many were sent again without Kafka being able to tell.
+    """
 
     acknowledged: int
     waiting: int
     dropped: dict[Drop, int]
+    disk_bytes: int = 0
+    oldest_s: float | None = None
+    in_memory: int = 0
+    sent_again: int = 0
 
 
 class Publisher(Protocol):
@@ -43,6 +57,10 @@ class Publisher(Protocol):
 
     def offer(self, topic: str, value: bytes) -> Drop | None:
         """Why the record was not taken; None when it was. Never waits."""
+        ...
+
+    async def room(self, topic: str) -> None:
+        """Returns when a record may be offered: at once, unless whoever offers is to wait while the spool is full."""
         ...
 
     async def run(self) -> None:
@@ -76,6 +94,19 @@ class Outbox:
         if reason is None:
             self._seq += 1
         return reason
+
+    async def put_in_time(self, topic: str, make: Callable[[int], Heartbeat | ProbeResult]) -> Drop | None:
+        """As `put`, after waiting for room where the config says so."""
+        await self.room(topic)
+        return self.put(make)
+
+    async def room(self, topic: str) -> None:
+        """Returns when a record of the topic may be put."""
+        await self._publisher.room(topic)
+
+    def waiting(self) -> int:
+        """Records that Kafka does not have yet."""
+        return sum(lane.waiting for lane in self._publisher.figures().values())
 
     def dropped(self) -> int:
         """Records given up since the boot, for whatever reason."""

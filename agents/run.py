@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from agents.clock import Clock
 from agents.config import ProbeSpec
@@ -18,11 +18,11 @@ DELAYS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 log = logging.getLogger(__name__)
 
-Report = Callable[[ProbeSpec, Outcome], None]
+Report = Callable[[ProbeSpec, Outcome], Awaitable[object]]
 
 
 class Prober:
-    """The probes of this agent and how they fare. `report` is called at the end of each run and must not wait."""
+    """The probes of this agent and how they fare. A worker ends its run by awaiting `report`."""
 
     def __init__(self, specs: Sequence[ProbeSpec], workers: int, queue: int, report: Report, clock: Clock) -> None:
         self.specs = specs
@@ -86,7 +86,7 @@ class Prober:
         outcome = await run_probe(spec, self._clock)
         self.outcomes[spec.kind, outcome_name(outcome)] += 1
         self.latest[spec.name] = outcome
-        self._report(spec, outcome)
+        await self._report(spec, outcome)
 
 
 class Delays:

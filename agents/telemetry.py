@@ -1,6 +1,7 @@
 """The agent's metrics, read at the moment somebody asks: probes by blackbox_exporter's names, and the agent's own."""
 
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -115,12 +116,26 @@ class Telemetry(Collector):
         dropped = CounterMetricFamily(
             "fleetbeat_agent_records_dropped", "Records given up.", labels=["topic", "reason"]
         )
+        disk = GaugeMetricFamily("fleetbeat_agent_spool_bytes", "What the spool takes on disk.", labels=["topic"])
+        age = GaugeMetricFamily(
+            "fleetbeat_agent_spool_age_seconds", "Since the oldest record that waits was taken.", labels=["topic"]
+        )
+        memory = GaugeMetricFamily(
+            "fleetbeat_agent_spool_in_memory", "Records that the disk did not take.", labels=["topic"]
+        )
+        again = CounterMetricFamily(
+            "fleetbeat_agent_records_sent_again", "Records that may be in Kafka twice.", labels=["topic"]
+        )
         for topic, lane in self._publisher.figures().items():
             acknowledged.add_metric([topic], lane.acknowledged)
             waiting.add_metric([topic], lane.waiting)
             for reason in Drop:
                 dropped.add_metric([topic, reason], lane.dropped.get(reason, 0))
-        yield from (acknowledged, waiting, dropped)
+            disk.add_metric([topic], lane.disk_bytes)
+            age.add_metric([topic], 0 if lane.oldest_s is None else max(0, time.monotonic() - lane.oldest_s))
+            memory.add_metric([topic], lane.in_memory)
+            again.add_metric([topic], lane.sent_again)
+        yield from (acknowledged, waiting, dropped, disk, age, memory, again)
 
 
 def _add_phases(families: dict[str, GaugeMetricFamily], kind: str, which: list[str], phases: Phases) -> None:

@@ -106,6 +106,9 @@ class ListPublisher:
             self.refused += 1
         return reason
 
+    async def room(self, topic: str) -> None:
+        pass
+
     async def run(self) -> None:
         await asyncio.Event().wait()
 

@@ -79,6 +79,14 @@ TWO = "probes:\n  - {name: a, service: s, tcp: {host: h, port: 1}}\n"
         ("heartbeat: {interval_s: 0}\n", ":1:13: heartbeat.interval_s: value 0: expected greater than or equal to 0.1"),
         ("kafka: {brokers: kafka1}\n", ":1:9: kafka.brokers: value 'kafka1': 'kafka1'; expected HOST:PORT"),
         ("kafka: {compression: snappy}\n", ":1:9: kafka.compression: value 'snappy': expected 'lz4' or 'zstd'"),
+        ("spool: {dir: ''}\n", ":1:9: spool.dir: value '': expected"),
+        ("spool: {max_bytes: 1}\n", ":1:9: spool.max_bytes: value 1: expected greater than or equal to 1048576"),
+        (
+            "spool: {when_full: drop}\n",
+            ":1:9: spool.when_full: value 'drop': expected 'drop_oldest', 'drop_newest' or 'block'",
+        ),
+        ("spool: {max_age_s: 0}\n", ":1:9: spool.max_age_s: value 0: expected greater than or equal to 1"),
+        ("spool: {fsync: 1}\n", ":1:9: spool.fsync: unknown key (value 1)"),
         ("metrics: {listen: 9118}\n", ":1:11: metrics.listen: value 9118: expected a valid string"),
         (
             "metrics: {listen: host}\n",

@@ -10,6 +10,7 @@ from http import HTTPStatus
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from agents.config import ProbeSpec
 from agents.host import Host, fullest_disk
 from agents.logs import JsonLines
 from agents.probe_command import lines
@@ -21,12 +22,16 @@ from agents.telemetry import Sources, Telemetry
 from tests.unit.agent_fakes import Answering, ListPublisher, ManualClock, spec
 
 
+async def unheard(_: ProbeSpec, __: Outcome) -> None:
+    """Nobody listens."""
+
+
 def samples(outcomes: dict[str, Outcome]) -> dict[tuple[str, ...], float]:
     """(name, label values in the order of names) and value of all on the page."""
 
     async def case() -> dict[tuple[str, ...], float]:
         specs = [spec(name, Answering(outcome)) for name, outcome in outcomes.items()]
-        prober = Prober(specs, 2, 10, lambda _, __: None, ManualClock())
+        prober = Prober(specs, 2, 10, unheard, ManualClock())
         await prober.run_once()
         prober.skipped[Skip.RUNNING] += 3
         page = Telemetry(Sources(prober, ListPublisher(), "0.1.0")).page().decode()

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from agents.heartbeats import Heartbeats
 from agents.host import HostFacts
-from agents.lane import Lane
+from agents.lane import MemoryLane
 from agents.node import Node, probe_result
 from agents.probes.base import Down, Phase, Phases, Timeout, Up
 from agents.publish import HEARTBEATS, RESULTS, Drop, Outbox
@@ -119,7 +119,7 @@ def test_outcomes_become_results_with_phases_status_and_reason() -> None:
     assert (late.success, late.latency_us, late.error, late.connect_us) == (False, 5_000_000, "timeout", 20)
 
 
-def hand_over(lane: Lane, count: int) -> list[bytes]:
+def hand_over(lane: MemoryLane, count: int) -> list[bytes]:
     batch: list[bytes] = []
 
     def accepts(value: bytes) -> bool:
@@ -132,8 +132,8 @@ def hand_over(lane: Lane, count: int) -> list[bytes]:
     return batch
 
 
-def filled(count: int, limit: int = 10) -> Lane:
-    lane = Lane(limit, give_up_after_s=60)
+def filled(count: int, limit: int = 10) -> MemoryLane:
+    lane = MemoryLane(limit, give_up_after_s=60)
     for number in range(count):
         lane.offer(b"%d" % number, now_s=number)
     return lane

@@ -19,9 +19,10 @@ class Bench:
     def __init__(self, specs: list[ProbeSpec], workers: int = 4, queue: int = 10) -> None:
         self.clock = ManualClock()
         self.reports: list[tuple[str, Outcome]] = []
-        self.prober = Prober(
-            specs, workers, queue, lambda one, outcome: self.reports.append((one.name, outcome)), self.clock
-        )
+        self.prober = Prober(specs, workers, queue, self.report, self.clock)
+
+    async def report(self, one: ProbeSpec, outcome: Outcome) -> None:
+        self.reports.append((one.name, outcome))
 
 
 @asynccontextmanager

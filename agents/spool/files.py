@@ -1,0 +1,45 @@
+"""What the spool asks of the file system, in one place: tests fill the disk there, or end the process at any call."""
+
+import os
+from pathlib import Path
+
+OWNER_ONLY = 0o600
+
+
+class Files:
+    """Plain system calls. All raise OSError."""
+
+    def create(self, path: Path) -> int:
+        """A descriptor of a new, empty file."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, OWNER_ONLY)
+
+    def open(self, path: Path) -> int:
+        """A descriptor of a file that is there, to read and write."""
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def write(self, descriptor: int, data: bytes, offset: int) -> int:
+        """Writes at the offset; how many bytes, since a full disk may take only some."""
+        return os.pwrite(descriptor, data, offset)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cuts the file."""
+        os.ftruncate(descriptor, size)
+
+    def remove(self, path: Path) -> None:
+        """Deletes a file, which may be gone already."""
+        path.unlink(missing_ok=True)
+
+    def sync(self, path: Path) -> None:
+        """Brings a file, or a folder's list of names, through a loss of power. May block for long."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def write_all(self, descriptor: int, data: bytes, offset: int) -> None:
+        """Writes all of it, or raises; what was written by then stays, for the caller to cut off."""
+        view = memoryview(data)
+        while view:
+            done = self.write(descriptor, bytes(view), offset)
+            view, offset = view[done:], offset + done

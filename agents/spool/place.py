@@ -1,0 +1,80 @@
+"""Where a node's spool is, and that only one agent uses it."""
+
+import fcntl
+import hashlib
+import logging
+import os
+import random
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from agents.clock import Clock
+from agents.spool.lane import SpoolLane, SpoolLimits
+from agents.spool.layout import BOOT_BYTES, Era
+from agents.spool.store import Store
+
+NAME = "spool"
+_LOCK = "lock"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+log = logging.getLogger(__name__)
+
+
+class SpoolError(RuntimeError):
+    """The folder cannot be used."""
+
+
+def spool_folder(configured: str | None) -> Path | None:
+    """The folder of all spools, from the config or from systemd; None when nobody names one."""
+    if configured is not None:
+        return Path(configured)
+    state = os.environ.get("STATE_DIRECTORY")
+    return Path(state.split(":")[0]) / NAME if state else None
+
+
+class SpoolPlace:
+    """The folder of one node below that of all. What other names left there is not sent: a node speaks for itself."""
+
+    def __init__(self, folder: Path, node_id: str) -> None:
+        digest = hashlib.blake2s(node_id.encode(), digest_size=6).hexdigest()
+        self.folder = folder / f"{re.sub('[^A-Za-z0-9_-]', '_', node_id)[:64]}-{digest}"
+        self._lock = -1
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpoolError(f"{self.folder}: another agent uses it; expected one agent for each node") from None
+        except OSError as cause:
+            raise SpoolError(f"{self.folder}: {(cause.strerror or str(cause)).lower()}") from cause
+        others = [path.name for path in folder.iterdir() if path.is_dir() and path != self.folder]
+        if others:
+            log.warning("spools of other nodes lie beside this one's and are not sent", extra={"spools": others[:10]})
+
+    def lanes(
+        self, topics: Iterable[str], limits: SpoolLimits, clock: Clock, rng: random.Random
+    ) -> dict[str, SpoolLane]:
+        """One for each topic, with what was left in it. Raises SpoolError."""
+        era = Era(_boot(rng), clock.wall_ms(), round(clock.monotonic_s() * 1_000))
+        lanes = {}
+        for topic in topics:
+            folder = self.folder / topic
+            try:
+                folder.mkdir(mode=0o700, exist_ok=True)
+                store = Store(folder, limits.max_bytes, era)
+                store.open()
+            except OSError as cause:
+                raise SpoolError(f"{folder}: {(cause.strerror or str(cause)).lower()}") from cause
+            if store.waiting:
+                log.info("records of before wait in the spool", extra={"topic": topic, "records": store.waiting})
+            lanes[topic] = SpoolLane(store, limits, rng)
+        return lanes
+
+
+def _boot(rng: random.Random) -> bytes:
+    """What names this run of the kernel; without it each process is one of its own."""
+    with suppress(OSError, ValueError):
+        return bytes.fromhex(_BOOT_ID.read_text(encoding="ascii").strip().replace("-", ""))
+    return rng.randbytes(BOOT_BYTES)
