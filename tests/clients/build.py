@@ -12,12 +12,8 @@ from tests.programs import need, run
 
 HERE = Path(__file__).parent
 BUILD_S = 280
-GO = (
-    "go",
-    "build",
-    "-ldflags=-s -w",
-    "-gcflags=all=-N -l",
-)  # it runs for a second: what is not optimized is built sooner
+# It runs for a second: what is not optimized is built sooner.
+GO = ("go", "build", "-ldflags=-s -w", "-gcflags=all=-N -l")
 MAVEN = ("mvn", "--batch-mode", "--strict-checksums", "dependency:copy-dependencies", "-DincludeScope=runtime")
 JAVA = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
@@ -64,3 +60,8 @@ def _built(source: Path, command: Callable[[Path], tuple[str, ...]]) -> Path:
             assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
             partial.rename(folder)
     return folder
+
+
+if __name__ == "__main__":
+    go_client()
+    java_client()
