@@ -206,13 +206,9 @@ class Store:
         return gone
 
     def take_dirty(self) -> set[Path]:
-        """What a loss of power would cost, to be synced by the caller, who gives back what he could not sync."""
+        """What a loss of power would cost, to be synced by the caller."""
         dirty, self._segments.dirty = self._segments.dirty, set()
         return {*dirty, self._journal_path} if dirty else dirty
-
-    def give_back_dirty(self, paths: set[Path]) -> None:
-        """These could not be synced."""
-        self._segments.dirty |= paths - {self._journal_path}
 
     @property
     def is_dirty(self) -> bool:

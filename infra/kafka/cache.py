@@ -44,15 +44,27 @@ def ensure_jars(progress: Progress | None = None) -> Path:
     if folder.is_dir():
         return folder
     maven = find_maven()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.parent / "fetching.lock"):
-        if folder.is_dir():  # another process fetched them meanwhile
-            return folder
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)  # left by a fetch that was interrupted
-        partial.mkdir()
+
+    def fetch(partial: Path) -> None:
         (partial / "pom.xml").write_text(_pom(), encoding="utf-8")
         _run_maven(maven, partial, progress or (lambda _: None))
+
+    return made_once(folder, "fetching.lock", fetch)
+
+
+def made_once(folder: Path, lock: str, make: Callable[[Path], None]) -> Path:
+    """A folder of the cache that is complete when it exists: `make` fills it under another name. Raises what that does.
+
+    `lock` names a file beside it; who holds it is the only process that makes what it is for.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.parent / lock):
+        if folder.is_dir():  # it was there, or another process made it meanwhile
+            return folder
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)  # left by one that was interrupted
+        partial.mkdir()
+        make(partial)
         partial.rename(folder)
     return folder
 

@@ -93,9 +93,8 @@ class Gate:
     def admit(self, handle: Handle, sql: str, params: Mapping[str, str]) -> Statement:
         """The statement to run. Raises RefusedError, or SqlError for what does not parse."""
         if "\0" in sql:
-            _check_class(
-                handle, sql.partition("\0")[0]
-            )  # of an insert its rows come behind it: say that it may not write
+            # Of an insert its rows come behind it: say that it may not write.
+            _check_class(handle, sql.partition("\0")[0])
             raise RefusedError(ErrorCode.SYNTAX_ERROR, "Syntax error: the query contains a zero byte")
         _check_class(handle, sql)
         tokens = _tokens(handle, sql)

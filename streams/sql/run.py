@@ -91,7 +91,8 @@ def describe() -> Iterator[str]:
         yield query.name
         yield f"  {query.answers}."
         for parameter in query.parameters:
-            default = "needed" if parameter.default is None else f"= {parameter.default or chr(39) * 2}"
+            empty = "''"
+            default = "needed" if parameter.default is None else f"= {parameter.default or empty}"
             yield f"    {parameter.name:14}{parameter.kind:21}{default:8}{parameter.says}".rstrip()
 
 

@@ -1,26 +1,25 @@
 """The view of the last minute: counts of one objective, in steps down to a millisecond."""
 
-import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from streams.core.live import WIDTH_MS
 from streams.core.objectives import Objective, budget
-from streams.core.routing import not_whole
 from streams.processors.live_queries import LiveAnswer, NoRingError
 from streams.processors.queries import Completeness, NotHereError
 from streams.views.answers import bad_request, json_response, not_found
-from streams.views.peers import Asked, Peers, passed_on
+from streams.views.merging import Json, merged_basis, require_whole
+from streams.views.parameters import require_known, whole_number
+from streams.views.peers import Peers, passed_on
 
 STEP_MS = 1_000
 PATH = "/api/v1/slos/{id}/live?width_ms=&step_ms=&to_ms="
 _PARAMETERS = ("width_ms", "step_ms", "to_ms")
-_DIGITS = 15  # milliseconds of 30,000 years
-
-Json = dict[str, Any]
+_LAST_MS = 10**15 - 1  # in 30,000 years
 
 
 class Rings(Protocol):
@@ -49,7 +48,7 @@ class LiveView:
         others = self._peers.members.others(objective.source)
         query = {"width_ms": str(to_ms - from_ms), "step_ms": str(step_ms), "to_ms": str(to_ms)}
         path = f"/api/v1/slos/{objective.id}/live"
-        replies = await asyncio.gather(*[self._peers.ask(Asked(address, path, query)) for address in others])
+        replies = await self._peers.ask_all(others, path, query)
         for address, reply in zip(others, replies, strict=True):
             if not reply.found:
                 raise NotHereError(f"worker {address}: {reply.body.get('error', 'it knows no such ring')}")
@@ -80,14 +79,9 @@ class LiveView:
 
 def merged(objective: Objective, answers: Sequence[Json], partitions: int) -> Json:
     """The sum of all workers' parts. Raises NotHereError unless they rest on each source partition once."""
-    source = objective.source
-    shares = [[int(partition) for partition in answer["offsets"][source]] for answer in answers]
-    why = not_whole(shares, partitions)
-    if why is not None:
-        raise NotHereError(f"{why} of {source}; try again in a few seconds")
+    require_whole(answers, objective.source, partitions)
     total, good = (sum(answer[name] for answer in answers) for name in ("total", "good"))
     found = budget(total, good, objective.target)
-    offsets = {int(p): offset for answer in answers for p, offset in answer["offsets"][source].items()}
     return {
         **{name: answers[0][name] for name in ("id", "from_ms", "to_ms", "step_ms")},
         "total": total,
@@ -96,9 +90,7 @@ def merged(objective: Objective, answers: Sequence[Json], partitions: int) -> Js
         "burn_rate": found.burn_rate,
         **{name: _added(answers, name) for name in ("totals", "goods")},
         "complete_from_ms": max(answer["complete_from_ms"] for answer in answers),
-        "complete_to_ms": min(answer["complete_to_ms"] for answer in answers),
-        "staleness_ms": max(answer["staleness_ms"] for answer in answers),
-        "offsets": {source: {str(partition): offset for partition, offset in sorted(offsets.items())}},
+        **merged_basis(answers, objective.source),
     }
 
 
@@ -106,23 +98,12 @@ def _added(answers: Sequence[Json], name: str) -> list[int]:
     return [sum(parts) for parts in zip(*(answer[name] for answer in answers), strict=True)]
 
 
-def _span(query: Mapping[str, str]) -> tuple[int, int, int]:
+def _span(query: MultiMapping[str]) -> tuple[int, int, int]:
     """From, to, and step (ms) of [from, to). Raises HTTPBadRequest."""
-    unknown = [name for name in query if name not in _PARAMETERS]
-    if unknown:
-        raise bad_request(f"{unknown[0][:100]}: not a parameter; expected {', '.join(_PARAMETERS)}")
-    width_ms = _number(query, "width_ms", WIDTH_MS, WIDTH_MS)
-    step_ms = _number(query, "step_ms", min(STEP_MS, width_ms), width_ms)
+    require_known(query, _PARAMETERS)
+    width_ms = whole_number(query, "width_ms", WIDTH_MS, WIDTH_MS)
+    step_ms = whole_number(query, "step_ms", min(STEP_MS, width_ms), width_ms)
     if width_ms % step_ms:
         raise bad_request(f"step_ms: value {step_ms}; expected a whole part of width_ms, which is {width_ms}")
-    to_ms = _number(query, "to_ms", time.time_ns() // 1_000_000 + 1, 10**_DIGITS - 1)
+    to_ms = whole_number(query, "to_ms", time.time_ns() // 1_000_000 + 1, _LAST_MS)
     return to_ms - width_ms, to_ms, step_ms
-
-
-def _number(query: Mapping[str, str], name: str, usual: int, most: int) -> int:
-    text = query.get(name)
-    if text is None:
-        return usual
-    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS and 0 < int(text) <= most):
-        raise bad_request(f"{name}: value {text[:100]!r}; expected 1 to {most}")
-    return int(text)

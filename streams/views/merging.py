@@ -16,13 +16,13 @@ MAX_SHARED_ZONES = 20_000
 _TOPIC = "heartbeats"
 
 
-def require_whole(answers: Sequence[Json], partitions: int) -> None:
-    """Raises NotHereError unless the answers rest on each partition of heartbeats once."""
-    shares = [[int(partition) for partition in answer.get("offsets", {}).get(_TOPIC, ())] for answer in answers]
+def require_whole(answers: Sequence[Json], topic: str, partitions: int) -> None:
+    """Raises NotHereError unless the answers rest on each partition of a topic once."""
+    shares = [[int(partition) for partition in answer.get("offsets", {}).get(topic, ())] for answer in answers]
     why = not_whole(shares, partitions)
     if why is not None:
         raise NotHereError(
-            f"{why} of {_TOPIC}; try again in a few seconds "
+            f"{why} of {topic}; try again in a few seconds "
             "(workers join or leave, or two of them have the same address: see --advertise)"
         )
 
@@ -31,7 +31,7 @@ def merged_nodes(answers: Sequence[Json], limit: int) -> Json:
     """The first `limit` nodes of all. Each answer has its own first ones, in order."""
     nodes = sorted((node for answer in answers for node in answer["nodes"]), key=_node_order)[:limit]
     more = nodes[-1]["node_id"] if len(nodes) == limit else None
-    return {"nodes": nodes, "next": more, **merged_basis(answers)}
+    return {"nodes": nodes, "next": more, **merged_basis(answers, _TOPIC)}
 
 
 def merged_fleet(answers: Sequence[Json]) -> Json:
@@ -53,17 +53,17 @@ def merged_fleet(answers: Sequence[Json]) -> Json:
             {"region": region, "zone": zone, "since_ms": since_ms}
             for (region, zone), since_ms in sorted(outages.items())
         ],
-        **merged_basis(answers),
+        **merged_basis(answers, _TOPIC),
     }
 
 
-def merged_basis(answers: Sequence[Json]) -> Json:
+def merged_basis(answers: Sequence[Json], topic: str) -> Json:
     """As complete as the least complete of them."""
-    offsets = {int(p): offset for answer in answers for p, offset in answer["offsets"][_TOPIC].items()}
+    offsets = {int(p): offset for answer in answers for p, offset in answer["offsets"][topic].items()}
     return {
         "complete_to_ms": min(answer["complete_to_ms"] for answer in answers),
         "staleness_ms": max(answer["staleness_ms"] for answer in answers),
-        "offsets": {_TOPIC: {str(partition): offset for partition, offset in sorted(offsets.items())}},
+        "offsets": {topic: {str(partition): offset for partition, offset in sorted(offsets.items())}},
     }
 
 

@@ -18,6 +18,7 @@ from streams.processors.node_queries import Basis, FleetAnswer, NodeQueries, Nod
 from streams.processors.node_recovery import SOURCE
 from streams.views.answers import bad_request, json_response
 from streams.views.merging import MAX_SHARED_ZONES, Json, merged_fleet, merged_nodes, require_whole
+from streams.views.parameters import require_known, whole_number
 from streams.views.peers import Asked, Peers, Reply, passed_on
 
 MAX_LIMIT = 1_000
@@ -80,7 +81,7 @@ class _NodeViews:
             rest.append(await self._own_node(node_id))
         found = next((reply for reply in rest if reply.found), first)
         if not found.found:  # then nobody who could know it may be missing
-            require_whole([reply.body for reply in (first, *rest)], self._partitions)
+            require_whole([reply.body for reply in (first, *rest)], SOURCE, self._partitions)
         return _node_response(found)
 
     async def _of_all(self, path: str, query: Mapping[str, str], own: Callable[[], Awaitable[Json]]) -> list[Json]:
@@ -91,7 +92,7 @@ class _NodeViews:
             answers = [own_answer, *(reply.body for reply in others)]
         else:
             answers = [reply.body for reply in await replies]
-        require_whole(answers, self._partitions)
+        require_whole(answers, SOURCE, self._partitions)
         return answers
 
     def _keeps_some(self) -> bool:
@@ -128,16 +129,8 @@ def _list_payload(answer: NodesAnswer, limit: int) -> Json:
 
 def _query(asked: MultiMapping[str]) -> NodeQuery:
     """Raises HTTPBadRequest."""
-    if len(set(asked)) < len(asked):
-        raise bad_request(f"parameters {list(asked)[:10]}; expected each once")
-    unknown = [name for name in asked if name not in _PARAMETERS]
-    if unknown:
-        raise bad_request(f"{unknown[0][:100]}: not a parameter; expected {', '.join(_PARAMETERS)}")
-    limit = asked.get("limit", str(DEFAULT_LIMIT))
-    if not (
-        limit.isascii() and limit.isdecimal() and len(limit) <= len(str(MAX_LIMIT)) and 0 < int(limit) <= MAX_LIMIT
-    ):
-        raise bad_request(f"limit: value {limit[:100]!r}; expected 1 to {MAX_LIMIT}")
+    require_known(asked, _PARAMETERS)
+    limit = whole_number(asked, "limit", DEFAULT_LIMIT, MAX_LIMIT)
     state = asked.get("state")
     if state is not None and state not in STATES:
         raise bad_request(f"state: value {state[:100]!r}; expected one of {', '.join(STATES)}")
@@ -145,7 +138,7 @@ def _query(asked: MultiMapping[str]) -> NodeQuery:
         if name in asked and not 0 < len(asked[name].encode(errors="replace")) <= MAX_NAME_BYTES:
             raise bad_request(f"{name}: value {asked[name][:100]!r}; expected 1 to {MAX_NAME_BYTES} bytes")
     places = {name: asked.get(name) for name in ("region", "zone", "after")}
-    return NodeQuery(limit=int(limit), state=state, **places)
+    return NodeQuery(limit=limit, state=state, **places)
 
 
 def _node_payload(node: Node, outages: Mapping[Zone, ZoneState]) -> Json:

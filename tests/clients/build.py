@@ -1,13 +1,11 @@
 """Builds the Go and Java clients of the SQL endpoint once for a machine, into the cache that holds Kafka's jars too."""
 
-import fcntl
 import hashlib
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.kafka.cache import cache_folder
+from infra.kafka.cache import cache_folder, made_once
 from tests.programs import need, run
 
 HERE = Path(__file__).parent
@@ -48,18 +46,13 @@ def java_client() -> Client:
 def _built(source: Path, command: Callable[[Path], tuple[str, ...]]) -> Path:
     """The folder of what is built from a folder's files as they are now."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(source.iterdir()) if path.is_file()))
-    folder = cache_folder() / f"client-{source.name}-{digest.hexdigest()[:12]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f"client-{source.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.is_dir():
-            partial = folder.with_name(folder.name + ".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            done = run(*command(partial), folder=source, timeout_s=BUILD_S)
-            assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
-            partial.rename(folder)
-    return folder
+    name = f"client-{source.name}"
+
+    def build(partial: Path) -> None:
+        done = run(*command(partial), folder=source, timeout_s=BUILD_S)
+        assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
+
+    return made_once(cache_folder() / f"{name}-{digest.hexdigest()[:12]}", f"{name}.lock", build)
 
 
 if __name__ == "__main__":

@@ -98,5 +98,5 @@ def test_zones_that_a_worker_has_left_out_are_not_summed_without_it() -> None:
 )
 def test_a_part_is_not_taken_for_all(answers: list[Json], says: str) -> None:
     with pytest.raises(NotHereError, match=says):
-        require_whole(answers, 2)
-    require_whole([basis(1), basis(0)], 2)
+        require_whole(answers, "heartbeats", 2)
+    require_whole([basis(1), basis(0)], "heartbeats", 2)

@@ -9,15 +9,16 @@
 --   since         DateTime64(3, 'UTC') = -1h
 --   until         DateTime64(3, 'UTC') = now
 --   rows          UInt32               = 10
+WITH NOT success OR ({latency_us_le:UInt64} > 0 AND latency_us > {latency_us_le:UInt64}) AS is_bad
 SELECT
     node_id,
     count() AS results,
-    countIf(NOT success OR ({latency_us_le:UInt64} > 0 AND latency_us > {latency_us_le:UInt64})) AS bad,
+    countIf(is_bad) AS bad,
     round(bad / results * 100, 2) AS bad_percent,
     round(bad / sum(bad) OVER () * 100, 1) AS of_all_bad_percent,
     arrayStringConcat(topK(3)(error), ', ') AS errors,
-    minIf(ts, NOT success OR ({latency_us_le:UInt64} > 0 AND latency_us > {latency_us_le:UInt64})) AS first_bad,
-    maxIf(ts, NOT success OR ({latency_us_le:UInt64} > 0 AND latency_us > {latency_us_le:UInt64})) AS last_bad
+    minIf(ts, is_bad) AS first_bad,
+    maxIf(ts, is_bad) AS last_bad
 FROM telemetry.probe_results
 WHERE ts >= {since:DateTime64(3, 'UTC')} AND ts < {until:DateTime64(3, 'UTC')}
     AND received_at >= {since:DateTime64(3, 'UTC')} - INTERVAL 5 SECOND -- ts is never later than this; whole days are left out

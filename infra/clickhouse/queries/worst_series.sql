@@ -10,16 +10,17 @@
 --   since         DateTime64(3, 'UTC') = -1h
 --   until         DateTime64(3, 'UTC') = now
 --   rows          UInt32               = 20
+WITH NOT success OR ({latency_us_le:UInt64} > 0 AND latency_us > {latency_us_le:UInt64}) AS is_bad
 SELECT
     service,
     endpoint,
     region,
     kind,
     count() AS results,
-    countIf(NOT success OR ({latency_us_le:UInt64} > 0 AND latency_us > {latency_us_le:UInt64})) AS bad,
+    countIf(is_bad) AS bad,
     round(bad / results * 100, 2) AS bad_percent,
     countIf(NOT success) AS failed,
-    uniqExactIf(node_id, NOT success OR ({latency_us_le:UInt64} > 0 AND latency_us > {latency_us_le:UInt64})) AS bad_nodes,
+    uniqExactIf(node_id, is_bad) AS bad_nodes,
     uniqExact(node_id) AS nodes,
     round(quantileExact(0.99)(latency_us) / 1000, 1) AS p99_ms
 FROM telemetry.probe_results
