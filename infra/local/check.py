@@ -127,6 +127,8 @@ def report(verdict: Verdict, ledger: Ledger, seconds: float) -> dict[str, object
         "events": ledger.events,
         "heartbeats": len(ledger.heartbeat_ids),
         "results": len(ledger.result_ids),
+        "counts": len(ledger.count_ids),
+        "requests": len(ledger.requests.ts),
         "slices_compared": verdict.slices_compared,
         "minutes_compared": verdict.minutes_compared,
         "late": verdict.late,

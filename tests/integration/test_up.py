@@ -96,7 +96,10 @@ def test_a_record_that_never_arrived_is_found(run: Run) -> None:
         ts=np.append(sent.ts, sent.ts[first]),
         latency_us=np.append(sent.latency_us, sent.latency_us[first]),
         success=np.append(sent.success, sent.success[first]),
-        **{name: one_more(sent.name(name)) for name in ("service", "endpoint", "region", "kind")},
+        service=one_more(sent.service),
+        endpoint=one_more(sent.endpoint),
+        region=one_more(sent.region),
+        kind=one_more(sent.kind),
     )
     ledger = replace(run.ledger, results=results, result_ids=run.ledger.result_ids | {b"node-x\tboot-x\t0"})
     verdict = run.judge(ledger)
