@@ -192,6 +192,19 @@ def test_names_outlive_their_process() -> None:
     assert sealed(again, index, T, ("a", T, 1), ("b", T, 1)) == [OVERFLOW, "b"]
 
 
+def test_after_a_crash_a_series_may_have_its_name_earlier_than_before() -> None:
+    """Docs say so (ADR 18, What holds): a name became free in what is read again, and its chunk was saved before."""
+    index = SeriesIndex()
+    first, later = ("a", T, 1), ("b", T + HELD_S, 1)
+    naming = Naming(1, index, PLAIN_TIERS[-1])
+    assert sealed(naming, index, T, first, ("b", T, 7)) == ["a", OVERFLOW]
+    assert sealed(naming, index, T + HELD_S, later) == ["b"]
+    again = Naming(1, index, PLAIN_TIERS[-1])
+    again.learn(cells(index, first, later).key)  # both chunks are in pages, the open cells of before
+    assert sealed(again, index, T, ("b", T, 7)) == ["b"]
+    assert sealed(again, index, T + HELD_S, later, ("c", T + HELD_S, 1)) == ["b", OVERFLOW]
+
+
 # What is forgotten ---------------------------------------------------------------------------------------------------
 
 
