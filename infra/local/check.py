@@ -85,7 +85,8 @@ def _run(options: UpOptions, folder: Path, board: Board) -> tuple[Verdict, Ledge
         stack.stop_agent()  # what it counts must stand still while it is compared
         ledger = read_ledger(state.path / "ledger")
         watched = Watched(read_beats(state.path / "ledger"), watch.looks, guest)
-        board.mark("oracle", "starting", f"{ledger.events} events in the ledger, {len(watch.looks)} looks; comparing")
+        known = f"{ledger.events} events and {len(ledger.requests.ts)} counted requests in the ledger"
+        board.mark("oracle", "starting", f"{known}, {len(watch.looks)} looks; comparing")
 
         def compare() -> Verdict:
             verdict = judge(ledger, promises, views, sql, guest)
@@ -127,8 +128,6 @@ def report(verdict: Verdict, ledger: Ledger, seconds: float) -> dict[str, object
         "events": ledger.events,
         "heartbeats": len(ledger.heartbeat_ids),
         "results": len(ledger.result_ids),
-        "counts": len(ledger.count_ids),
-        "requests": len(ledger.requests.ts),
         "slices_compared": verdict.slices_compared,
         "minutes_compared": verdict.minutes_compared,
         "late": verdict.late,
