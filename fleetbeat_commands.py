@@ -143,7 +143,8 @@ def worker(  # noqa: PLR0913 - one argument an option
     Example: `fleetbeat worker --brokers kafka1:9092 --objectives slos.yaml --state /var/lib/fleetbeat`
     """
     with _extra("streams"):
-        from streams.app import WorkerOptions, run_worker
+        from streams.app import run_worker
+        from streams.options import WorkerOptions
     return run_worker(
         WorkerOptions(
             brokers=brokers,
