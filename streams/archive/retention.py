@@ -66,7 +66,7 @@ def apply(client: Any, wanted: Mapping[str, Age]) -> dict[str, str]:  # noqa: AN
     found = client.query(
         f"SELECT name, create_table_query, storage_policy FROM system.tables WHERE database = '{DATABASE}'"  # noqa: S608
     )
-    there = {name: (_age(created), policy) for name, created, policy in found.result_rows}
+    there = {name: (age_of(created), policy) for name, created, policy in found.result_rows}
     changes = {}
     for table, age in wanted.items():
         now, policy = there[table]
@@ -127,10 +127,10 @@ def _note(client: Any, raw: str, days: int) -> None:  # noqa: ANN401
         f"SELECT days FROM {_HISTORY} WHERE raw = '{raw}' ORDER BY since DESC LIMIT 1"  # noqa: S608 - our own names
     ).result_rows
     if (last[0][0] if last else _FIRST_DAYS) != days:
-        client.command(f"INSERT INTO {_HISTORY} (raw, since, days) VALUES ('{raw}', now64(3), {days})")
+        client.command(f"INSERT INTO {_HISTORY} (raw, since, days) VALUES ('{raw}', now64(3), {days})")  # noqa: S608
 
 
-def _age(created: str) -> Age:
+def age_of(created: str) -> Age:
     """From a CREATE TABLE as the engine says it."""
     ttl = created.rpartition(" TTL ")[2].partition(" SETTINGS ")[0]
     found = {bool(part["cold"]): int(part["days"]) for part in _FOUND.finditer(ttl)}
@@ -139,7 +139,9 @@ def _age(created: str) -> Age:
 
 def _cold_policy(client: Any, current: str) -> str:  # noqa: ANN401
     """A storage policy with a volume `cold`: the table's own if it has one."""
-    rows = client.query("SELECT policy_name, groupArray(volume_name) FROM system.storage_policies GROUP BY ALL").result_rows
+    rows = client.query(
+        "SELECT policy_name, groupArray(volume_name) FROM system.storage_policies GROUP BY ALL"
+    ).result_rows
     having = sorted(name for name, volumes in rows if "cold" in volumes)
     if not having:
         shown = "; ".join(f"{name}: {', '.join(volumes)}" for name, volumes in sorted(rows))

@@ -138,9 +138,14 @@ def mend(client: Any, table: str, plans: Sequence[Plan]) -> str | None:  # noqa:
 
 def touched(client: Any, rollup: Rollup, plans: Sequence[Plan]) -> list[Cells]:  # noqa: ANN401
     """The minutes of the plans' raw rows, by day of arrival."""
+    return by_minute(client, rollup, where(plans))
+
+
+def by_minute(client: Any, rollup: Rollup, condition: str) -> list[Cells]:  # noqa: ANN401
+    """The minutes of the raw rows that meet a condition, by day of arrival."""
     found = client.query(
         "SELECT DISTINCT toDate(received_at), toUnixTimestamp(toStartOfMinute(toDateTime(ts, 'UTC'))) "  # noqa: S608
-        f"FROM {DATABASE}.{rollup.source} WHERE {where(plans)} ORDER BY ALL"
+        f"FROM {DATABASE}.{rollup.source} WHERE {condition} ORDER BY ALL"
     )
     return _cells(found.result_rows)
 
@@ -151,7 +156,9 @@ def filled(client: Any, rollup: Rollup, since: datetime, until: datetime) -> lis
     hours = "SELECT DISTINCT {day} AS day, toUnixTimestamp(toStartOfHour({at})) AS hour FROM telemetry.{table}"
     raw = hours.format(day="toDate(received_at)", at="toDateTime(ts, 'UTC')", table=rollup.source)
     kept = hours.format(day="received_on", at="minute", table=rollup.table)
-    early = f"received_at >= fromUnixTimestamp64Milli({(a - MINUTE_S) * 1000}, 'UTC')"  # ts is never 5 s later than that
+    early = (
+        f"received_at >= fromUnixTimestamp64Milli({(a - MINUTE_S) * 1000}, 'UTC')"  # ts is never 5 s later than that
+    )
     found = client.query(
         f"SELECT day, hour FROM ({raw} WHERE {early} AND {_from_to('ts', a, b)} UNION DISTINCT "  # noqa: S608
         f"{kept} WHERE minute >= toDateTime({a}, 'UTC') AND minute < toDateTime({b}, 'UTC')) ORDER BY ALL"
@@ -204,8 +211,8 @@ def _make_equal(client: Any, rollup: Rollup, cells: Cells) -> str | None:  # noq
 def _outlast_inserts(client: Any, rollup: Rollup) -> str | None:  # noqa: ANN401
     """Waits for other archives' inserts that run now: they may have been counted by halves."""
     running = (
-        "SELECT query_id FROM system.processes WHERE query_kind = 'Insert' "
-        f"AND position(query, '{DATABASE}.{rollup.source}') > 0"  # noqa: S608 - our own names
+        "SELECT query_id FROM system.processes WHERE query_kind = 'Insert' "  # noqa: S608 - our own names
+        f"AND position(query, '{DATABASE}.{rollup.source}') > 0"
     )
     ids = {row[0] for row in client.query(running).result_rows}
     deadline = time.monotonic() + _WAIT_S
@@ -310,4 +317,3 @@ def _difference(rollup: Rollup, row: Sequence[Any]) -> Difference:
         dict(zip(rollup.measures, source, strict=True)) if made else None,
         dict(zip(rollup.measures, own, strict=True)) if kept else None,
     )
-

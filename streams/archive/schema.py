@@ -9,13 +9,17 @@ from streams.archive.ddl import DATABASE, HISTORY, Migration, migrations
 
 _NAME = rf"{DATABASE}\.(?P<table>\w+)"
 _CREATE = re.compile(rf"CREATE TABLE IF NOT EXISTS {_NAME}\s*\((?P<inside>.*)\)\s*ENGINE\b", re.DOTALL)
-_VIEW = re.compile(rf"CREATE MATERIALIZED VIEW IF NOT EXISTS {_NAME} TO {DATABASE}\.(?P<to>\w+) AS\s+(?P<select>.*)", re.DOTALL)
+_VIEW = re.compile(
+    rf"CREATE MATERIALIZED VIEW IF NOT EXISTS {_NAME} TO {DATABASE}\.(?P<to>\w+) AS\s+(?P<select>.*)", re.DOTALL
+)
 _ALTER = re.compile(rf"ALTER TABLE {_NAME}\s+(?P<clauses>.*)", re.DOTALL)
 _CLAUSE = re.compile(
     r"(?P<verb>ADD|MODIFY|DROP) COLUMN (?:IF (?:NOT )?EXISTS )?(?P<column>`?\w+`?)(?P<rest>.*)", re.DOTALL
 )
 _NO_COLUMN = re.compile(r"(?:INDEX|CONSTRAINT|PROJECTION|PRIMARY KEY)\b")
-_TYPE_ENDS = re.compile(r"\b(?:DEFAULT|MATERIALIZED|ALIAS|EPHEMERAL|CODEC|COMMENT|TTL|AFTER|FIRST|REMOVE|SETTINGS|STATISTICS)\b")
+_TYPE_ENDS = re.compile(
+    r"\b(?:DEFAULT|MATERIALIZED|ALIAS|EPHEMERAL|CODEC|COMMENT|TTL|AFTER|FIRST|REMOVE|SETTINGS|STATISTICS)\b"
+)
 
 Columns = Mapping[str, str]
 
@@ -42,7 +46,7 @@ def expected_columns() -> dict[str, Columns]:
             tables[created["table"]] = {name: kind for name, kind in columns if kind}
         elif altered := _ALTER.match(statement):
             _alter(tables[altered["table"]], altered["clauses"])
-    return {name: columns for name, columns in tables.items()}
+    return dict(tables)
 
 
 def views() -> dict[str, View]:
