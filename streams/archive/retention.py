@@ -138,16 +138,16 @@ def age_of(created: str) -> Age:
 
 
 def _cold_policy(client: Any, current: str) -> str:  # noqa: ANN401
-    """A storage policy with a volume `cold`: the table's own if it has one."""
-    rows = client.query(
-        "SELECT policy_name, groupArray(volume_name) FROM system.storage_policies GROUP BY ALL"
-    ).result_rows
-    having = sorted(name for name, volumes in rows if "cold" in volumes)
+    """A storage policy with a volume `cold` that a table can change to: the table's own if it has one."""
+    rows = client.query("SELECT policy_name, groupArray(volume_name) FROM system.storage_policies GROUP BY ALL").result_rows
+    policies = {name: set(volumes) for name, volumes in rows}
+    needed = policies[current] | {"cold"}
+    having = sorted(name for name, volumes in policies.items() if needed <= volumes)
     if not having:
-        shown = "; ".join(f"{name}: {', '.join(volumes)}" for name, volumes in sorted(rows))
+        shown = "; ".join(f"{name}: {', '.join(sorted(volumes))}" for name, volumes in sorted(policies.items()))
         raise RetentionError(
-            f"--cold-after: the store has no storage policy with a volume 'cold' (found {shown}); expected one in the "
-            "server's storage_configuration, with the volume that the tables are on as its first"
+            f"--cold-after: the store has no storage policy with the volumes {', '.join(sorted(needed))} (found {shown}); "
+            "expected one in the server's storage_configuration"
         )
     return current if current in having else having[0]
 

@@ -101,8 +101,8 @@ def delete_node(
 ) -> int:
     """Delete everything about one node, and make the minutes and hours again that counted it. Returns when it is done.
 
-    Minutes of which raw rows have expired keep their counts, in which no node is named. What Kafka still holds, and what
-    the node still sends, is not touched.
+    Minutes of which raw rows have expired keep their counts, in which no node is named. What Kafka still holds, and
+    what the node still sends, is not touched.
 
     Example: `fleetbeat store delete-node eu-07 --store /var/lib/fleetbeat/store`
     """

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from schemas.codec import encode
 from schemas.records import BucketCount, Heartbeat, ProbeResult, RequestCount
-from streams.archive import ddl, ingest, rollups
+from streams.archive import ddl, ingest, retention, rollups, schema
 from streams.archive.blocks import Chunk, Route, Shaped, Shaper, routes
 from streams.archive.embedded import EmbeddedStore
 from streams.archive.ingest import Ingest
@@ -118,9 +118,9 @@ def test_rollups_are_equal_to_raw_rows_and_a_repeat_counts_once(client: Any, rou
 
 def test_a_difference_names_minute_and_series(client: Any) -> None:  # noqa: ANN401
     Ingest(client, RESULTS).store(batch(RESULTS, 0, [0, 0, 0, 0]))
-    client.command("INSERT INTO telemetry.probe_1m (minute, received_on, service, endpoint, region, probe, kind, total) "
-                   "SELECT minute, received_on, service, endpoint, region, probe, kind, 1 FROM telemetry.probe_1m "
-                   "WHERE endpoint = '/a'")  # fmt: skip
+    keys = "minute, received_on, service, endpoint, region, probe, kind"
+    once_more = f"INSERT INTO telemetry.probe_1m ({keys}, total) SELECT {keys}, 1 FROM telemetry.probe_1m"  # noqa: S608
+    client.command(f"{once_more} WHERE endpoint = '/a'")
     by_table = {found.rollup: found for found in unequal(client)}
     assert by_table.keys() == {"probe_1m"}, "the hour was made of the wrong minute, by the view"
     found = by_table["probe_1m"]
@@ -248,3 +248,36 @@ def test_after_any_inserts_repeats_and_losses_rollups_are_equal(store: EmbeddedS
         assert unequal(client) == []
     finally:
         client.close()
+
+
+def test_the_files_say_what_the_engine_makes_of_them(client: Any) -> None:  # noqa: ANN401
+    found = client.query("SELECT table, name, type FROM system.columns WHERE database = 'telemetry'").result_rows
+    there = {(table, name): kind for table, name, kind in found}
+    expected = {
+        (table, name): kind for table, columns in schema.expected_columns().items() for name, kind in columns.items()
+    }
+    assert expected.items() <= there.items()
+    own = {key for key in there if not key[0].endswith("_view") and key[0] != "archive_migrations"}
+    assert own == expected.keys()
+    client.command("ALTER TABLE telemetry.heartbeats MODIFY COLUMN spooled Int32")
+    with pytest.raises(schema.SchemaError, match=r"heartbeats\.spooled: found Int32; expected Int64"):
+        ddl.apply(client)
+    client.command("ALTER TABLE telemetry.heartbeats MODIFY COLUMN spooled Int64")
+    assert ddl.apply(client) == []
+
+
+def test_retention_is_changed_where_it_differs_and_what_expired_is_remembered(client: Any) -> None:  # noqa: ANN401
+    wanted = retention.ages(["probe_results=2d", "probe_1h=900d"])
+    changes = retention.apply(client, wanted)
+    assert changes["probe_results"] == "14 d -> 2 d"
+    assert changes["probe_1h"] == "1200 d -> 900 d"
+    assert retention.apply(client, wanted) == {}
+    today = datetime.now(UTC).date()
+    assert retention.whole_from(client, "probe_results") >= today - timedelta(days=2)
+    assert retention.apply(client, retention.ages([]))["probe_results"] == "2 d -> 14 d"
+    assert retention.whole_from(client, "probe_results") >= today - timedelta(days=2), "it does not come back"
+    assert retention.whole_from(client, "request_counts") <= today - timedelta(days=13)
+    with pytest.raises(
+        retention.RetentionError, match=r"no storage policy with the volumes cold, default \(found default: default\)"
+    ):
+        retention.apply(client, retention.ages([], ["probe_results=1d"]))

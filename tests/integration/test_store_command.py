@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ NOW = time.time_ns() // 1_000_000
 DAY_MS = 86_400_000
 RESULTS, BEATS, COUNTS, STATES, _, LETTERS = routes()
 NODES = ["n-1", "n-2", "n'; --"]
+Ask = Callable[..., "Asked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def fill(client: Any, at: int, first: int) -> None:  # noqa: ANN401
 
 
 @pytest.fixture
-def ask(capsys: pytest.CaptureFixture[str], made: Path) -> Iterator[Any]:
+def ask(capsys: pytest.CaptureFixture[str], made: Path) -> Callable[..., Asked]:
     def run(*arguments: str, store: Path | None = made) -> Asked:
         status = fleetbeat.main(["store", *arguments, *(["--store", str(store)] if store else [])])
         said = capsys.readouterr()
@@ -86,7 +87,7 @@ def rows(folder: Path, *queries: str) -> list[list[tuple[Any, ...]]]:
             client.close()
 
 
-def test_usage_says_what_each_table_takes(ask: Any) -> None:  # noqa: ANN401
+def test_usage_says_what_each_table_takes(ask: Ask) -> None:
     found = json.loads(ask("usage", "--json").out)
     results = next(table for table in found["tables"] if table["table"] == "probe_results")
     assert results["rows"] == 60
@@ -100,14 +101,14 @@ def test_usage_says_what_each_table_takes(ask: Any) -> None:  # noqa: ANN401
     assert "disk: " in plain
 
 
-def test_verify_names_minute_and_series_and_repairs_them(ask: Any, tmp_path: Path) -> None:  # noqa: ANN401
+def test_verify_names_minute_and_series_and_repairs_them(ask: Ask, tmp_path: Path) -> None:
     folder = copy(ask, tmp_path)
     right = ask("verify", "--from", "-3d", store=folder)
     assert right.status == 0, right
     assert "probe_1m and probe_1h" in right.out
     with EmbeddedStore(folder) as store:
         client = store.client()
-        client.command(f"DELETE FROM telemetry.probe_1m WHERE minute > fromUnixTimestamp({NOW // 1000 - 3_600})")
+        client.command(f"DELETE FROM telemetry.probe_1m WHERE minute > fromUnixTimestamp({NOW // 1000 - 3_600})")  # noqa: S608
         client.close()
     wrong = ask("verify", "--from", "-3d", store=folder)
     assert wrong.status == 1
@@ -119,7 +120,7 @@ def test_verify_names_minute_and_series_and_repairs_them(ask: Any, tmp_path: Pat
     assert ask("verify", "--from", "-3d", store=folder).status == 0
 
 
-def copy(ask: Any, tmp_path: Path) -> Path:  # noqa: ANN401
+def copy(ask: Ask, tmp_path: Path) -> Path:
     """The store in another folder, by backup and restore."""
     saved, folder = tmp_path / "saved", tmp_path / "store"
     backup = ask("backup", str(saved))
@@ -131,7 +132,7 @@ def copy(ask: Any, tmp_path: Path) -> Path:  # noqa: ANN401
 
 
 @pytest.mark.parametrize("node", [NODES[1], NODES[2]])
-def test_a_deleted_node_is_gone_and_rollups_are_made_without_it(ask: Any, tmp_path: Path, node: str) -> None:  # noqa: ANN401
+def test_a_deleted_node_is_gone_and_rollups_are_made_without_it(ask: Ask, tmp_path: Path, node: str) -> None:
     folder = copy(ask, tmp_path)
     assert ask("delete-node", node, store=folder).status == 2, "nobody can be asked"
     deleted = ask("delete-node", node, "--yes", store=folder)
@@ -159,7 +160,7 @@ def test_a_deleted_node_is_gone_and_rollups_are_made_without_it(ask: Any, tmp_pa
         client.close()
 
 
-def test_a_restore_that_is_not_what_was_saved_says_so(ask: Any, tmp_path: Path) -> None:  # noqa: ANN401
+def test_a_restore_that_is_not_what_was_saved_says_so(ask: Ask, tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     assert ask("backup", str(saved)).status == 0
     listed = json.loads((saved / "backup.json").read_text())
@@ -178,7 +179,7 @@ def test_a_restore_that_is_not_what_was_saved_says_so(ask: Any, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("table", "expected"), [("probe_results", 60), ("probe_1m", 2), ("dead_letters", 2)])
-def test_export_writes_a_range_as_parquet(ask: Any, tmp_path: Path, table: str, expected: int) -> None:  # noqa: ANN401
+def test_export_writes_a_range_as_parquet(ask: Ask, tmp_path: Path, table: str, expected: int) -> None:
     file = tmp_path / "out.parquet"
     assert ask("export", table, str(file), "--from", "-3d").status == 0
     found = pq.read_table(file)
@@ -205,7 +206,7 @@ def test_pieces_hold_every_second_once() -> None:
     assert all(piece.rows <= 200_000 for piece in found)
 
 
-def test_what_cannot_be_is_refused(ask: Any, tmp_path: Path, made: Path) -> None:  # noqa: ANN401
+def test_what_cannot_be_is_refused(ask: Ask, tmp_path: Path, made: Path) -> None:
     assert "no embedded store there" in ask("usage", store=tmp_path / "none").err
     assert "expected one of dead_letters" in ask("export", "nothing", str(tmp_path / "f"), "--from", "-1h").err
     assert "--from yesterday: expected a time" in ask("verify", "--from", "yesterday").err
