@@ -139,15 +139,15 @@ def age_of(created: str) -> Age:
 
 def _cold_policy(client: Any, current: str) -> str:  # noqa: ANN401
     """A storage policy with a volume `cold` that a table can change to: the table's own if it has one."""
-    rows = client.query("SELECT policy_name, groupArray(volume_name) FROM system.storage_policies GROUP BY ALL").result_rows
-    policies = {name: set(volumes) for name, volumes in rows}
+    found = client.query("SELECT policy_name, groupArray(volume_name) FROM system.storage_policies GROUP BY 1")
+    policies = {name: set(volumes) for name, volumes in found.result_rows}
     needed = policies[current] | {"cold"}
     having = sorted(name for name, volumes in policies.items() if needed <= volumes)
     if not having:
         shown = "; ".join(f"{name}: {', '.join(sorted(volumes))}" for name, volumes in sorted(policies.items()))
         raise RetentionError(
-            f"--cold-after: the store has no storage policy with the volumes {', '.join(sorted(needed))} (found {shown}); "
-            "expected one in the server's storage_configuration"
+            f"--cold-after: the store has no storage policy with the volumes {', '.join(sorted(needed))} "
+            f"(found {shown}); expected one in the server's storage_configuration"
         )
     return current if current in having else having[0]
 

@@ -23,6 +23,13 @@ COMMANDS = [
     "topics apply",
     "topics check",
     "check",
+    "store migrate",
+    "store usage",
+    "store verify",
+    "store delete-node",
+    "store backup",
+    "store restore",
+    "store export",
     "bench",
     "version",
 ]
