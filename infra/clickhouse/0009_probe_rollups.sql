@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS telemetry.probe_1m (
 ) ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(received_on)
 ORDER BY (service, endpoint, probe, kind, region, minute, received_on)
-TTL received_on + INTERVAL 400 DAY DELETE
+TTL received_on + INTERVAL 60 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
 
 CREATE TABLE IF NOT EXISTS telemetry.probe_1h (
@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS telemetry.probe_1h (
 ) ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(received_on)
 ORDER BY (service, endpoint, probe, kind, region, hour, received_on)
-TTL received_on + INTERVAL 1200 DAY DELETE
+TTL received_on + INTERVAL 400 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.probe_1m_view TO telemetry.probe_1m AS

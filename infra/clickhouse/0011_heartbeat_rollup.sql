@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS telemetry.heartbeat_1m (
 ) ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(received_on)
 ORDER BY (region, zone, agent_version, state, minute, received_on)
-TTL received_on + INTERVAL 400 DAY DELETE
+TTL received_on + INTERVAL 60 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.heartbeat_1m_view TO telemetry.heartbeat_1m AS

@@ -225,17 +225,21 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=6, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # short enough as they are drawn
+@settings(max_examples=4, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # short enough as they are drawn
 @given(steps=STEPS)
 def test_after_any_inserts_repeats_and_losses_rollups_are_equal(store: EmbeddedStore, steps: list[Any]) -> None:
     client = store.client()
     try:
         empty(client)
         first, last = 0, batch(RESULTS, 0, [0])
+        arrived = False
         for step, ages_ms in [("new", [0]), *steps]:
+            if step == "repeat" and not arrived:
+                continue  # under a token of which nobody knows whether it was noted nothing is ever sent again
             if step == "repeat":
                 Ingest(client, RESULTS).store(last)
             else:
+                arrived = step == "new"
                 last = batch(RESULTS, first, ages_ms)
                 first += len(ages_ms)
                 lose = Ingest(client, RESULTS).store if step == "new" else partial(step, client)
@@ -267,10 +271,10 @@ def test_the_files_say_what_the_engine_makes_of_them(client: Any) -> None:  # no
 
 
 def test_retention_is_changed_where_it_differs_and_what_expired_is_remembered(client: Any) -> None:  # noqa: ANN401
-    wanted = retention.ages(["probe_results=2d", "probe_1h=900d"])
+    wanted = retention.ages(["probe_results=2d", "probe_1h=300d"])
     changes = retention.apply(client, wanted)
     assert changes["probe_results"] == "14 d -> 2 d"
-    assert changes["probe_1h"] == "1200 d -> 900 d"
+    assert changes["probe_1h"] == "400 d -> 300 d"
     assert retention.apply(client, wanted) == {}
     today = datetime.now(UTC).date()
     assert retention.whole_from(client, "probe_results") >= today - timedelta(days=2)

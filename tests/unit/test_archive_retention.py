@@ -14,7 +14,7 @@ GOLDEN = Path(__file__).with_name("retention.sql")
 
 def test_heartbeats_are_kept_for_three_days_and_probe_results_for_fourteen() -> None:
     found = ages([])
-    assert (found["heartbeats"], found["probe_results"], found["probe_1m"]) == (Age(3), Age(14), Age(400))
+    assert (found["heartbeats"], found["probe_results"], found["probe_1m"]) == (Age(3), Age(14), Age(60))
     changed = ages(["heartbeats=5d", "probe_1m=30d"], ["heartbeats=2d"])
     assert (changed["heartbeats"], changed["probe_1m"], changed["probe_results"]) == (Age(5, 2), Age(30), Age(14))
 

@@ -45,7 +45,8 @@ def test_differences_name_column_found_type_and_expected_type() -> None:
     with pytest.raises(SchemaError) as refused:
         refuse_different(Store(there, []))
     assert str(refused.value) == (
-        "telemetry: not as infra/clickhouse makes it: probe_results.trace_id: no such column; expected Nullable(String); "
+        "telemetry: not as infra/clickhouse makes it: "
+        "probe_results.trace_id: no such column; expected Nullable(String); "
         "heartbeats.seq: found String; expected Int64; probe_1h_view: no such view; it fills probe_1h. "
         "Put the columns right by ALTER TABLE, or give the archive another store"
     )
