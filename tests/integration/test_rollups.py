@@ -207,12 +207,12 @@ def test_days_of_which_raw_rows_may_have_expired_are_left_alone(client: Any) -> 
 
 def test_a_rollup_that_is_new_is_made_of_the_rows_that_are_there(client: Any) -> None:  # noqa: ANN401
     with without_view(client, "probe_1m_view"):
-        Ingest(client, RESULTS).store(batch(RESULTS, 0, [0, 70_000, 5 * HOUR_MS, 10 * DAY_MS]))
-    assert sums(client, RESULTS) == (4, 0, 0)
+        Ingest(client, RESULTS).store(batch(RESULTS, 0, [0, 70_000, 26 * HOUR_MS]))
+    assert sums(client, RESULTS) == (3, 0, 0)
     for _ in range(2):
-        assert rollups.fill(client, "probe_1m") in (3, 4)
-        assert sums(client, RESULTS) == (4, 4, 4)
-    assert unequal(client, days=11) == []
+        assert rollups.fill(client, "probe_1m") in (2, 3)
+        assert sums(client, RESULTS) == (3, 3, 3)
+    assert unequal(client) == []
 
 
 STEPS = st.lists(
@@ -225,7 +225,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=4, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # short enough as they are drawn
+@settings(max_examples=3, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # short enough as they are drawn
 @given(steps=STEPS)
 def test_after_any_inserts_repeats_and_losses_rollups_are_equal(store: EmbeddedStore, steps: list[Any]) -> None:
     client = store.client()
