@@ -18,6 +18,8 @@ _AGE = re.compile(r"(?P<table>\w+)=(?P<days>[1-9]\d{0,3})d")
 RAW = ("probe_results", "heartbeats", "request_counts")
 _FIRST_DAYS = 14
 """Of raw rows, as the numbered files say it."""
+_FOREVER_DAYS = 36_500
+"""Of a table without a TTL, which somebody has made otherwise."""
 _KEPT = {"heartbeats": 3}
 """Where the default is not what the numbered files say."""
 
@@ -134,7 +136,7 @@ def age_of(created: str) -> Age:
     """From a CREATE TABLE as the engine says it."""
     ttl = created.rpartition(" TTL ")[2].partition(" SETTINGS ")[0]
     found = {bool(part["cold"]): int(part["days"]) for part in _FOUND.finditer(ttl)}
-    return Age(found.get(False, 0), found.get(True))
+    return Age(found.get(False, _FOREVER_DAYS), found.get(True))
 
 
 def _cold_policy(client: Any, current: str) -> str:  # noqa: ANN401

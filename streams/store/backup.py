@@ -24,7 +24,7 @@ def run_backup(place: Place, to: Path) -> int:
     if to.exists():
         raise AskedWronglyError(f"{to}: exists already; expected the name of a new folder")
     folder = place.folder
-    with place.opened() as client:
+    with place.embedded() as client:
         listed = contents(client)
     # the engine has written all it had and is closed: now nobody may open it until it is copied
     with _held(folder):
@@ -59,7 +59,7 @@ def run_restore(place: Place, source: Path) -> int:
         (folder / "data.unfinished").rename(folder / "data")
     if copied != listed["bytes"]:
         print(f"{source}: found {copied:,} bytes; expected {listed['bytes']:,}")
-    with Place(folder, None).opened() as client:
+    with Place(folder, None).embedded() as client:
         wrong = list(unlike(listed, contents(client)))
     for line in wrong:
         print(f"{folder}: {line}")

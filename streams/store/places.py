@@ -56,16 +56,12 @@ class Place:
             with _asking(server or self.url or "") as client:
                 yield client
             return
-        with self.owned() as store, _refusals(str(self.folder)):
-            client = store.client()
-            try:
-                yield client
-            finally:
-                client.close()
+        with self.embedded() as client:
+            yield client
 
     @contextmanager
-    def owned(self) -> Iterator[Any]:
-        """The embedded store, which nobody else can have meanwhile. Raises AskedWronglyError, StoreError."""
+    def embedded(self) -> Iterator[Any]:
+        """A client of the folder, which nobody else can have meanwhile. Raises AskedWronglyError, StoreError."""
         from streams.archive.embedded import EmbeddedStore, StoreInUseError  # noqa: PLC0415 - 100 MB for this alone
 
         folder = self.folder
@@ -75,8 +71,12 @@ class Place:
             raise StoreError(in_use(folder)) from None
         except OSError as cause:
             raise StoreError(str(cause)) from cause
-        with store:
-            yield store
+        with store, _refusals(str(folder)):
+            client = store.client()
+            try:
+                yield client
+            finally:
+                client.close()
 
 
 def in_use(folder: Path) -> str:

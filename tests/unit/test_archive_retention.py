@@ -61,6 +61,11 @@ def test_the_engines_words_are_understood(ttl: str, expected: Age) -> None:
     )
 
 
+def test_a_table_without_a_ttl_keeps_its_rows() -> None:
+    assert age_of("CREATE TABLE t (a String) ORDER BY a SETTINGS index_granularity = 8192").days > 10_000
+    assert first_whole_day(NOON_MS, [(NOON_MS - DAY_MS, 36_500)]) == date(2026, 3, 6)
+
+
 def test_a_day_is_whole_while_its_first_row_is_there() -> None:
     assert first_whole_day(NOON_MS, []) == date(2026, 3, 7)
     assert first_whole_day(NOON_MS, [(NOON_MS - 30 * DAY_MS, 3)]) == date(2026, 3, 18)
