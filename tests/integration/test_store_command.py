@@ -218,3 +218,10 @@ def test_what_cannot_be_is_refused(ask: Ask, tmp_path: Path, made: Path) -> None
             assert refused.status == 1
             assert "has this folder; stop it first" in refused.err
             assert "--url http://127.0.0.1:8123" in refused.err
+
+
+@pytest.mark.parametrize("command", ["migrate", "usage", "verify", "delete-node", "backup", "restore", "export"])
+def test_every_help_has_an_example(ask: Ask, command: str) -> None:
+    said = ask(command, "--help", store=None)
+    assert said.status == 0
+    assert f"fleetbeat store {command}" in said.out.partition("Example:")[2]

@@ -23,13 +23,6 @@ COMMANDS = [
     "topics apply",
     "topics check",
     "check",
-    "store migrate",
-    "store usage",
-    "store verify",
-    "store delete-node",
-    "store backup",
-    "store restore",
-    "store export",
     "bench",
     "version",
 ]
