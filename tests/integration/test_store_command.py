@@ -1,6 +1,7 @@
 """`fleetbeat store` on an embedded store: what it says, what it changes, and what it refuses."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def fill(client: Any, at: int, first: int) -> None:  # noqa: ANN401
     counts = [RequestCount(node, at - 1_000, 1_000, "b", 0, "shop", "/", "eu", 6, 5, 0, 0, ()) for node in NODES]
     for route, records in ((RESULTS, results), (BEATS, beats), (COUNTS, counts)):
         Ingest(client, route).store(Shaper(route).shape([chunk(*records)]))
-    letter = DeadLetter("r", "d", "heartbeats", 0, first, at, "archive", NODES[1].encode(), b"x", 1)
+    letter = DeadLetter("r", "d", "heartbeats", 0, first, at, "archive", NODES[2].encode(), b"x", 1)
     Ingest(client, LETTERS).store(Shaper(LETTERS).shape([Chunk(0, [first], [at], [None], [encode(letter)])]))
 
 
@@ -101,11 +102,8 @@ def test_usage_says_what_each_table_takes(ask: Ask) -> None:
     assert "disk: " in plain
 
 
-def test_verify_names_minute_and_series_and_repairs_them(ask: Ask, tmp_path: Path) -> None:
-    folder = copy(ask, tmp_path)
-    right = ask("verify", "--from", "-3d", store=folder)
-    assert right.status == 0, right
-    assert "probe_1m and probe_1h" in right.out
+def test_verify_names_minute_and_series_and_repairs_them(ask: Ask, made: Path, tmp_path: Path) -> None:
+    folder = copy(made, tmp_path)
     with EmbeddedStore(folder) as store:
         client = store.client()
         client.command(f"DELETE FROM telemetry.probe_1m WHERE minute > fromUnixTimestamp({NOW // 1000 - 3_600})")  # noqa: S608
@@ -117,28 +115,23 @@ def test_verify_names_minute_and_series_and_repairs_them(ask: Ask, tmp_path: Pat
     assert "service=shop endpoint=/ region=eu probe=p kind=http: made of its rows total=30 good=24" in wrong.out
     assert "found nothing" in wrong.out
     assert ask("verify", "--from", "-3d", "--repair", store=folder).status == 0
-    assert ask("verify", "--from", "-3d", store=folder).status == 0
+    right = ask("verify", "--from", "-3d", store=folder)
+    assert right.status == 0, right
+    assert "probe_1m and probe_1h" in right.out
 
 
-def copy(ask: Ask, tmp_path: Path) -> Path:
-    """The store in another folder, by backup and restore."""
-    saved, folder = tmp_path / "saved", tmp_path / "store"
-    backup = ask("backup", str(saved))
-    assert backup.status == 0, backup
-    restored = ask("restore", str(saved), store=folder)
-    assert restored.status == 0, restored
-    assert "probe-results: 2@129" in restored.out
-    return folder
+def copy(made: Path, tmp_path: Path) -> Path:
+    """The store in another folder."""
+    return Path(shutil.copytree(made, tmp_path / "store", symlinks=True))
 
 
-@pytest.mark.parametrize("node", [NODES[1], NODES[2]])
-def test_a_deleted_node_is_gone_and_rollups_are_made_without_it(ask: Ask, tmp_path: Path, node: str) -> None:
-    folder = copy(ask, tmp_path)
+def test_a_deleted_node_is_gone_and_rollups_are_made_without_it(ask: Ask, made: Path, tmp_path: Path) -> None:
+    node, folder = NODES[2], copy(made, tmp_path)
     assert ask("delete-node", node, store=folder).status == 2, "nobody can be asked"
     deleted = ask("delete-node", node, "--yes", store=folder)
     assert deleted.status == 0, deleted
     assert "probe_results: 20 rows deleted" in deleted.out
-    assert ("dead_letters: 2 rows deleted" in deleted.out) == (node == NODES[1])
+    assert "dead_letters: 2 rows deleted" in deleted.out
     assert "probe_1m and probe_1h: 2 minutes made again" in deleted.out
     assert ask("verify", "--from", "-3d", store=folder).status == 0
     (left,), (minutes,), nodes = rows(
@@ -149,7 +142,6 @@ def test_a_deleted_node_is_gone_and_rollups_are_made_without_it(ask: Ask, tmp_pa
     )
     assert (left, minutes) == ((40,), (40,))
     assert [name for (name,) in nodes] == sorted({*NODES} - {node})
-    assert ask("delete-node", node, "--yes", store=folder).out == f"node {node}: no rows\n"
     # an archive that starts on it finds its last plans as they should be
     with EmbeddedStore(folder) as store:
         client = store.client()
@@ -160,9 +152,12 @@ def test_a_deleted_node_is_gone_and_rollups_are_made_without_it(ask: Ask, tmp_pa
         client.close()
 
 
-def test_a_restore_that_is_not_what_was_saved_says_so(ask: Ask, tmp_path: Path) -> None:
+def test_a_restore_is_what_was_saved_or_says_so(ask: Ask, tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     assert ask("backup", str(saved)).status == 0
+    restored = ask("restore", str(saved), store=tmp_path / "good")
+    assert restored.status == 0, restored
+    assert "probe-results: 2@129" in restored.out
     listed = json.loads((saved / "backup.json").read_text())
     listed["rows"]["heartbeats"] += 1
     listed["offsets"]["probe-results"]["2"] += 1
