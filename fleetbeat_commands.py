@@ -187,17 +187,7 @@ def archive(  # noqa: PLR0913 - one argument an option
     if clickhouse is None and store is None:
         clickhouse = os.environ.get("FLEETBEAT_CLICKHOUSE")  # so that no password stands on a command line
         store = None if clickhouse else Path(".fleetbeat/store")
-    return run_archive(
-        ArchiveOptions(
-            brokers=brokers,
-            clickhouse=clickhouse,
-            store=store,
-            listen=listen,
-            metrics=metrics,
-            keep=keep,
-            cold_after=cold_after,
-        )
-    )
+    return run_archive(ArchiveOptions(brokers, clickhouse, store, listen, metrics, keep=keep, cold_after=cold_after))
 
 
 @app.command
