@@ -172,11 +172,9 @@ def archive(  # noqa: PLR0913 - one argument an option
     listen: Annotated[str, _says("HOST:PORT where the embedded store answers read-only SQL.")] = "127.0.0.1:8123",
     metrics: Annotated[str | None, _says("HOST:PORT of the archive's own health and metrics.")] = None,
     keep: Annotated[
-        tuple[str, ...], _says("TABLE=DAYSd; may be repeated. Without it heartbeats=3d, probe_results=14d and so on.")
+        tuple[str, ...], _says("TABLE=DAYSd; may be repeated. Without it heartbeats=3d, others longer.")
     ] = (),
-    cold_after: Annotated[
-        tuple[str, ...], _says("TABLE=DAYSd after which rows go to the volume `cold` of a server's storage policy.")
-    ] = (),
+    cold_after: Annotated[tuple[str, ...], _says("TABLE=DAYSd, then to the volume `cold` of a server's disks.")] = (),
 ) -> int:
     """Write every raw event to ClickHouse, each exactly once.
 
