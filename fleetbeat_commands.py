@@ -45,6 +45,7 @@ app.command("infra.dlq.command:app", name="dlq", help="Look at dead letters, and
 app.command(
     "streams.state.command:app", name="state", help="Look at the state that workers keep in Kafka, and begin it anew."
 )
+app.command("streams.store.command:app", name="store", help="Look after the archive's tables.")
 app.command(
     "streams.sql.command:sql",
     name="sql",
@@ -162,7 +163,7 @@ def worker(  # noqa: PLR0913 - one argument an option
 
 
 @app.command
-def archive(
+def archive(  # noqa: PLR0913 - one argument an option
     *,
     brokers: Brokers = LOCAL_KAFKA,
     clickhouse: Annotated[
@@ -171,6 +172,10 @@ def archive(
     store: Annotated[Path | None, _says("Folder of the embedded store; without it .fleetbeat/store.")] = None,
     listen: Annotated[str, _says("HOST:PORT where the embedded store answers read-only SQL.")] = "127.0.0.1:8123",
     metrics: Annotated[str | None, _says("HOST:PORT of the archive's own health and metrics.")] = None,
+    keep: Annotated[
+        tuple[str, ...], _says("TABLE=DAYSd; may be repeated. Without it heartbeats=3d, others longer.")
+    ] = (),
+    cold_after: Annotated[tuple[str, ...], _says("TABLE=DAYSd, then to the volume `cold` of a server's disks.")] = (),
 ) -> int:
     """Write every raw event to ClickHouse, each exactly once.
 
@@ -181,9 +186,7 @@ def archive(
     if clickhouse is None and store is None:
         clickhouse = os.environ.get("FLEETBEAT_CLICKHOUSE")  # so that no password stands on a command line
         store = None if clickhouse else Path(".fleetbeat/store")
-    return run_archive(
-        ArchiveOptions(brokers=brokers, clickhouse=clickhouse, store=store, listen=listen, metrics=metrics)
-    )
+    return run_archive(ArchiveOptions(brokers, clickhouse, store, listen, metrics, keep=keep, cold_after=cold_after))
 
 
 @app.command

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from schemas.listen import parse_listen
-from streams.archive import ddl
+from streams.archive import ddl, retention
 from streams.archive.consumer import UnsuitableTopicError
 from streams.archive.ingest import StoreClient
 from streams.archive.metrics import ArchiveMetrics
@@ -43,6 +43,9 @@ class ArchiveOptions:
     group: str = "fleetbeat-archive"
     ready_lag: int = 100_000
     """The archive is not ready while more records than this wait in Kafka."""
+    keep: tuple[str, ...] = ()
+    """TABLE=DAYSd of tables that are to be kept for another time than usual; likewise `cold_after`."""
+    cold_after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,10 @@ class CannotStartError(RuntimeError):
 def run_archive(options: ArchiveOptions) -> int:
     """Archives until SIGTERM or SIGINT; returns the exit status.
 
-    Raises OptionsError, ListenError, CannotStartError, or StoreInUseError when another process has the store.
+    Raises OptionsError, RetentionError, ListenError, CannotStartError, SchemaError when the store is not as this
+    version makes it, or StoreInUseError when another process has it.
     """
+    retention.ages(options.keep, options.cold_after)  # before anything is made
     configure_logs()
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
     if options.clickhouse is not None:
@@ -133,7 +138,7 @@ async def _serve(options: ArchiveOptions, store: Store) -> None:
         stack.push_async_callback(archive.close)
         address = await _listen(stack, _status(archive, metrics, options.ready_lag), options.metrics or "127.0.0.1:0")
         _log.info("status-served", address=address)
-        if not await _migrate(store, stop):
+        if not await _migrate(store, stop, retention.ages(options.keep, options.cold_after)):
             return
         if store.embedded is not None:
             _log.info("sql-served", address=await _serve_sql(stack, store.embedded, options.listen, metrics))
@@ -152,13 +157,16 @@ async def _serve_sql(stack: AsyncExitStack, store: "EmbeddedStore", listen: str,
         raise CannotStartError(f"--listen {listen}: {error.strerror or error}") from error
 
 
-async def _migrate(store: Store, stop: asyncio.Event) -> bool:
+async def _migrate(store: Store, stop: asyncio.Event, wanted: Mapping[str, retention.Age]) -> bool:
     """Brings the tables up to date; a server may be down for a while. False when asked to stop before."""
 
     def work() -> list[str]:
         client = store.connect()
         try:
-            return ddl.apply(client)
+            applied = ddl.apply(client, lambda progress: _log.info("rollup-filled", progress=progress))
+            for table, change in retention.apply(client, wanted).items():
+                _log.info("retention-changed", table=table, change=change)
+            return applied
         finally:
             client.close()
 
