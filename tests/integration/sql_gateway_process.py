@@ -15,7 +15,7 @@ from typing import Any
 from streams.archive import ddl
 from streams.archive.embedded import EmbeddedStore
 from streams.archive.gateway import Gateway
-from streams.archive.sql_http import Limits
+from streams.archive.sql_limits import Limits
 
 ROWS = 50_000
 TABLE = """
