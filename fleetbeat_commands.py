@@ -46,7 +46,7 @@ app.command(
     "streams.state.command:app", name="state", help="Look at the state that workers keep in Kafka, and begin it anew."
 )
 app.command(
-    "streams.sql.command:sql",
+    "streams.sql.command:app",
     name="sql",
     help="Ask the archive in SQL: a prompt, one statement, or a query of the library.\n\n"
     "Exit 1 when ClickHouse says an error, 2 when it cannot be asked like that, 3 when nothing answers.\n\n"
@@ -161,7 +161,7 @@ def worker(  # noqa: PLR0913 - one argument an option
 
 
 @app.command
-def archive(
+def archive(  # noqa: PLR0913 - one argument an option
     *,
     brokers: Brokers = LOCAL_KAFKA,
     clickhouse: Annotated[
@@ -170,6 +170,10 @@ def archive(
     store: Annotated[Path | None, _says("Folder of the embedded store; without it .fleetbeat/store.")] = None,
     listen: Annotated[str, _says("HOST:PORT where the embedded store answers read-only SQL.")] = "127.0.0.1:8123",
     metrics: Annotated[str | None, _says("HOST:PORT of the archive's own health and metrics.")] = None,
+    sql_users: Annotated[
+        Path | None,
+        _says("Who may ask there: a file of `fleetbeat sql passwd`. Needed where --listen is not this machine only."),
+    ] = None,
 ) -> int:
     """Write every raw event to ClickHouse, each exactly once.
 
@@ -181,7 +185,9 @@ def archive(
         clickhouse = os.environ.get("FLEETBEAT_CLICKHOUSE")  # so that no password stands on a command line
         store = None if clickhouse else Path(".fleetbeat/store")
     return run_archive(
-        ArchiveOptions(brokers=brokers, clickhouse=clickhouse, store=store, listen=listen, metrics=metrics)
+        ArchiveOptions(
+            brokers=brokers, clickhouse=clickhouse, store=store, listen=listen, metrics=metrics, sql_users=sql_users
+        )
     )
 
 

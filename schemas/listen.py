@@ -41,7 +41,7 @@ def listen_address(text: str, *, open_to_all: bool = False) -> ListenAddress:
         raise ListenError("expected HOST:PORT, such as 127.0.0.1:8080")
     if not open_to_all and not _is_loopback(host):
         raise ListenError(
-            "not a loopback address; expected 127.0.0.1, ::1 or localhost, because nobody logs in here yet "
+            "not a loopback address; expected 127.0.0.1, ::1 or localhost, because nobody logs in there "
             "(put a proxy that has authentication in front)"
         )
     return ListenAddress(host, int(port))

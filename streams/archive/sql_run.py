@@ -73,8 +73,8 @@ class Run:
         if isinstance(statement, SessionChange):
             return self._remember(handle, statement)
         self.output_format = statement.output_format or query.output_format
-        self.engine.gate.check_format(self.output_format)
         settings = self._settings(query.settings)
+        self.engine.gate.check_format(self.output_format)
         streams = statement.is_rows and not query.waits and can_stream(self.output_format, settings)
         if not streams:
             settings["max_result_bytes"] = str(min(int(settings["max_result_bytes"]), self.limits.result_bytes))

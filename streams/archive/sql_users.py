@@ -1,8 +1,5 @@
 """Who may ask over SQL: a file of names with hashed passwords, what each may see and take, and the check of a login."""
 
-import base64
-import binascii
-import hashlib
 import hmac
 import os
 import secrets
@@ -17,15 +14,11 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.documents import DocumentError, load_document
+from streams.archive.passwords import MAX_BYTES, PasswordHash
 from streams.archive.sql_limits import Limits
 
 _log = structlog.get_logger(__name__)
 
-_KIND = "scrypt"
-_COST, _BLOCK, _LANES = 14, 8, 1  # 2^14 rounds over 16 MB, about 50 ms: as RFC 7914 has it for logins
-_MAX_COST = 17  # 128 MB; more would let a file stop the archive
-_SALT_BYTES, _HASH_BYTES = 16, 32
-_MAX_PASSWORD_BYTES = 1_024
 _LOOK_AGAIN_S = 1.0
 _EVERYBODY = 0o007
 
@@ -63,62 +56,6 @@ class UsersFile(_Strict):
     """The file: users by their names."""
 
     users: Annotated[dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@-]{1,64}$")], UserFile], Field(min_length=1)]
-
-
-@dataclass(frozen=True, slots=True)
-class PasswordHash:
-    """A password as scrypt keeps it: `scrypt$COST$BLOCK$LANES$SALT$HASH`, cost as power of two, both in base64."""
-
-    cost: int
-    block: int
-    lanes: int
-    salt: bytes
-    digest: bytes
-
-    @classmethod
-    def of(cls, password: str) -> "PasswordHash":
-        """A new one, with salt of its own."""
-        empty = cls(_COST, _BLOCK, _LANES, secrets.token_bytes(_SALT_BYTES), b"")
-        return replace(empty, digest=empty._derive(password))
-
-    @classmethod
-    def parse(cls, text: object) -> "PasswordHash":
-        """Raises ValueError; its message does not show the text."""
-        try:
-            kind, cost, block, lanes, salt, digest = str(text).split("$")
-            found = cls(int(cost), int(block), int(lanes), _decode(salt), _decode(digest))
-        except (ValueError, binascii.Error):
-            kind, found = "", cls(0, 0, 0, b"", b"")
-        if (
-            kind != _KIND
-            or not _COST <= found.cost <= _MAX_COST
-            or (found.block, found.lanes) != (_BLOCK, _LANES)
-            or len(found.salt) < _SALT_BYTES
-            or len(found.digest) != _HASH_BYTES
-        ):
-            raise ValueError("not a password's hash; expected what `fleetbeat sql passwd NAME` makes")
-        return found
-
-    def fits(self, password: str) -> bool:
-        """Whether it is of this password; takes as long when it is not."""
-        return hmac.compare_digest(self.digest, self._derive(password))
-
-    def __str__(self) -> str:
-        """As it stands in the file."""
-        salt, digest = (base64.b64encode(part).decode() for part in (self.salt, self.digest))
-        return f"{_KIND}${self.cost}${self.block}${self.lanes}${salt}${digest}"
-
-    def _derive(self, password: str) -> bytes:
-        rounds = 1 << self.cost
-        return hashlib.scrypt(
-            password.encode(),
-            salt=self.salt,
-            n=rounds,
-            r=self.block,
-            p=self.lanes,
-            maxmem=256 * rounds * self.block,
-            dklen=_HASH_BYTES,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +114,7 @@ class Users:
         if user is not None and (known := self._known.get(user.name)) and hmac.compare_digest(known, seen):
             return user
         stored = user.password if user is not None and user.password is not None else self._nobody
-        fits = len(login.password.encode()) <= _MAX_PASSWORD_BYTES and stored.fits(login.password)
+        fits = len(login.password.encode()) <= MAX_BYTES and stored.fits(login.password)
         if user is None or not fits:
             raise WrongLoginError
         with self._lock:
@@ -236,7 +173,3 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     except OSError:
         return (0, 0, 0)
     return (found.st_ino, found.st_mtime_ns, found.st_mode)
-
-
-def _decode(text: str) -> bytes:
-    return base64.b64decode(text, validate=True)
