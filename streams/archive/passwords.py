@@ -50,8 +50,11 @@ class PasswordHash:
         return found
 
     def fits(self, password: str) -> bool:
-        """Whether it is of this password; takes as long when it is not."""
-        return hmac.compare_digest(self.digest, self._derive(password))
+        """Whether it is of this password; takes as long when it is not.
+
+        Zero bytes at the end are nothing to HMAC, on which scrypt is built: they never fit.
+        """
+        return hmac.compare_digest(self.digest, self._derive(password)) and "\0" not in password
 
     def __str__(self) -> str:
         """As it stands in the file."""

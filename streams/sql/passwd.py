@@ -47,9 +47,9 @@ def _read_password(name: str) -> str:
             raise OptionsError("the two passwords differ; nothing was changed")
     else:
         password = sys.stdin.readline().rstrip("\r\n")
-    if len(password) < LEAST_CHARACTERS or len(password.encode()) > MAX_BYTES:
+    if len(password) < LEAST_CHARACTERS or len(password.encode()) > MAX_BYTES or "\0" in password:
         raise OptionsError(
-            f"a password of {len(password)} characters; expected {LEAST_CHARACTERS} at least, and {MAX_BYTES} bytes at most"
+            f"a password of {len(password)} characters; expected {LEAST_CHARACTERS} or more, at most {MAX_BYTES} bytes"
         )
     return password
 

@@ -2,7 +2,8 @@
 
 Prints one JSON line: its address. `insert` starts a thread that inserts at full speed through clickhouse-connect,
 `stop` ends it and prints how many rows it was told are stored. `migrate` makes the archive's tables, `run` and a
-statement as a JSON string runs it as the owner. `memory` prints the resident bytes, `metrics` what Prometheus reads. The end of stdin ends the process.
+statement as a JSON string runs it as the owner, `memory` prints its resident bytes, `metrics` what Prometheus reads.
+The end of stdin ends the process.
 """
 
 import asyncio
@@ -71,7 +72,7 @@ async def serve(store: EmbeddedStore, limits: Limits, users: Users | None) -> No
             say(ddl.apply(client))
             client.close()
         elif line == "memory":
-            say(int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+            say(resident_bytes())
         elif line == "metrics":
             say(generate_latest(REGISTRY).decode())
         elif line.startswith("run "):
@@ -79,6 +80,10 @@ async def serve(store: EmbeddedStore, limits: Limits, users: Users | None) -> No
                 handle.query(json.loads(line.removeprefix("run ")))
             say("done")
     await gateway.close()
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def say(value: Any) -> None:  # noqa: ANN401 - anything JSON

@@ -250,6 +250,60 @@ REFUSED = [
     ("SELECT * FROM system.stack_trace", 403, "497"),
     ("SELECT sleep(3)", 403, "497"),
     ("SELECT * FROM dictionary('x')", 403, "497"),
+    # Other ways to the same.
+    ("SELECT * FROM loop(system.stack_trace)", 403, "497"),
+    ("SELECT * FROM viewIfPermitted(SELECT 1 ELSE null('a Int8'))", 403, "497"),
+    ("SELECT * FROM clusterAllReplicas('default', system.one)", 403, "497"),
+    ("SELECT * FROM s3Cluster('c', 'http://127.0.0.1:1/x')", 403, "497"),
+    ("SELECT * FROM iceberg('http://127.0.0.1:1/x')", 403, "497"),
+    ("SELECT * FROM icebergLocal('x')", 403, "497"),
+    ("SELECT * FROM deltaLakeLocal('x')", 403, "497"),
+    ("SELECT * FROM jdbc('a', 'b', 'c')", 403, "497"),
+    ("SELECT * FROM odbc('a', 'b', 'c')", 403, "497"),
+    ("SELECT * FROM input('a Int8')", 403, "497"),
+    ("SELECT * FROM mergeTreeIndex('telemetry', 'samples')", 403, "497"),
+    ("SELECT * FROM prometheusQuery('a', 'b', now())", 403, "497"),
+    ("SELECT * FROM generateRandom('a String') LIMIT 1", 403, "497"),
+    ("WITH file AS (SELECT 1) SELECT * FROM file", 403, "497"),
+    ("WITH (SELECT file('secret.csv')) AS x SELECT x", 403, "497"),
+    ("SELECT * REPLACE (file('secret.csv') AS a) FROM (SELECT '' AS a)", 403, "497"),
+    ("SELECT COLUMNS('a') APPLY(x -> file(x)) FROM (SELECT 'secret.csv' AS a)", 403, "497"),
+    ("SELECT * EXCEPT (b) APPLY file FROM (SELECT 'secret.csv' AS a, 1 AS b)", 403, "497"),
+    ("SELECT arrayFold((a, x) -> file(x), ['secret.csv'], '')", 403, "497"),
+    ("SELECT 1 FROM samples PREWHERE file('secret.csv') = ''", 403, "497"),
+    ("SELECT 1 ORDER BY file('secret.csv')", 403, "497"),
+    ("SELECT 1 LIMIT length(file('secret.csv'))", 403, "497"),
+    ("SELECT $file$file$file$, file('secret.csv')", 403, "497"),
+    ("SELECT 1 -- x\n, file('secret.csv')", 403, "497"),
+    ("SELECT 1 #! x\n, file('secret.csv')", 403, "497"),
+    ("SELECT '''', file('secret.csv'), ''''", 403, "497"),
+    ("EXPLAIN AST SELECT file('secret.csv')", 403, "497"),
+    ("EXPLAIN ESTIMATE SELECT * FROM file('secret.csv')", 403, "497"),
+    ("DESCRIBE TABLE url('http://127.0.0.1:1', 'CSV')", 403, "497"),
+    ("EXISTS TABLE default.`secret.csv`", 403, "497"),
+    ("SHOW CREATE TABLE default.`secret.csv`", 403, "497"),
+    ("SHOW TABLES FROM default", 403, "497"),
+    ("SELECT 1 FORMAT ProtobufList", 404, "73"),
+    ("SELECT 1 FORMAT CapnProto", 404, "73"),
+    ("SELECT 1 FORMAT AvroConfluent", 404, "73"),
+    ("SELECT 1 FORMAT MySQLWire", 404, "73"),
+    ("SELECT 1 INTO OUTFILE 'out.csv' TRUNCATE FORMAT CSV", 403, "164"),
+    ("SELECT 1 INTO OUTFILE 'out.csv' AND STDOUT", 403, "164"),
+    ("KILL MUTATION WHERE 1", 403, "164"),
+    ("SYSTEM DROP MARK CACHE", 403, "164"),
+    ("SYSTEM STOP MERGES", 403, "164"),
+    ("SYSTEM RELOAD CONFIG", 403, "164"),
+    ("SET TRANSACTION SNAPSHOT 1", 403, "164"),
+    ("CREATE NAMED COLLECTION a AS b = 1", 403, "164"),
+    (
+        "CREATE DICTIONARY d (a Int8) PRIMARY KEY a SOURCE(FILE(path 'secret.csv' format 'CSV')) LAYOUT(FLAT())",
+        403,
+        "164",
+    ),
+    ("CREATE VIEW v AS SELECT 1", 403, "164"),
+    ("CREATE TABLE t ENGINE = File(CSV, 'out.csv') AS SELECT 1", 403, "164"),
+    ("UNDROP TABLE samples", 403, "164"),
+    ("EXECUTE AS default SELECT 1", 403, "164"),
     # Plain mistakes.
     ("SELEC 1", 400, "62"),
     ("SELECT * FROM nothing", 404, "60"),
@@ -266,6 +320,12 @@ class TestRefused:
         assert (reply.status, reply.code) == (status, code), reply.text
         assert reply.text.startswith(f"Code: {code}. DB::Exception: ")
         assert "s3cret" not in reply.text
+
+    @pytest.mark.parametrize("name", ["t", "query"])
+    def test_external_tables(self, server: Server, name: str) -> None:
+        body = f'--b\r\nContent-Disposition: form-data; name="{name}"; filename="t"\r\n\r\n1\r\n--b--\r\n'
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        assert server.ask(body, headers, "/", query="SELECT * FROM t", t_structure="a Int8").code == "48"
 
     def test_nothing_was_written(self, server: Server) -> None:
         assert not list(Path(f"/proc/{server.process.pid}/cwd").resolve().glob("out*"))

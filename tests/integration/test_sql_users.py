@@ -116,8 +116,11 @@ class TestLogin:
             wait_for(lambda: server.ask("SELECT 1", basic("reader", "changed-since")).status == 200)
             assert server.ask("SELECT 1", READER).code == "516"
             users.chmod(0o644)
-            wait_for(lambda: "everybody on this machine" in server.log)
-            assert server.ask("SELECT 1", basic("reader", "changed-since")).status == 200
+            changed = basic("reader", "changed-since")
+            wait_for(
+                lambda: server.ask("SELECT 1", changed).status == 200 and "everybody on this machine" in server.log
+            )
+            assert server.ask("SELECT 1", changed).status == 200
         finally:
             users.chmod(0o600)
             users.write_text(before, encoding="utf-8")
@@ -144,7 +147,7 @@ class TestLimitsOfAUser:
         assert self.small(server, "SELECT sum(number) FROM numbers(900)", max_rows_to_read="10") == "158"
 
     def test_result(self, server: Server) -> None:
-        sql = "SELECT repeat('x', 1000) FROM numbers(900) FORMAT JSON"
+        sql = "SELECT repeat('x', 1000 + number) FROM numbers(900) FORMAT JSON"
         assert self.small(server, sql) == "396"
         assert server.ask(sql, READER).status == 200
 
@@ -168,7 +171,7 @@ class TestScopes:
             "WITH p AS (SELECT * FROM system.processes) SELECT * FROM p",
             "DESCRIBE system.disks",
             "SHOW PROCESSLIST",
-            "SHOW FULL PROCESSLIST",
+            "SHOW MERGES",
             "SELECT * FROM system.server_settings",
             "SELECT * FROM system.users",
             "SELECT * FROM view(SELECT * FROM system.disks)",
@@ -266,7 +269,7 @@ class TestSessions:
 
 class TestStreams:
     def test_millions_of_rows_in_little_memory(self, server: Server) -> None:
-        connection = open_query(server, "SELECT number, toString(sipHash64(number)) FROM numbers(20000000)")
+        connection = open_query(server, "SELECT number, toString(sipHash64(number)) FROM numbers(10000000)")
         response = connection.getresponse()
         before, most, size = server.tell("memory"), 0, 0
         while piece := response.read(1 << 20):
@@ -274,8 +277,8 @@ class TestStreams:
             if size % (50 << 20) < 1 << 20:
                 most = max(most, server.tell("memory"))
         connection.close()
-        assert size > 500 << 20
-        assert most - before < 200 << 20, f"{(most - before) >> 20} MiB more"
+        assert size > 250 << 20
+        assert most - before < 120 << 20, f"{(most - before) >> 20} MiB more"
 
     @pytest.mark.parametrize(
         "output_format",
@@ -284,9 +287,8 @@ class TestStreams:
     )  # fmt: skip
     def test_pieces_make_the_body_that_the_engine_makes(self, server: Server, output_format: str) -> None:
         # Sorted in one thread, so both have their rows in one order; 2 MiB and more go out in pieces.
-        sql = (
-            'SELECT number, toString(number) AS `a "b"\n` FROM numbers(300000) ORDER BY number FORMAT ' + output_format
-        )
+        names = 'number, toString(number) AS `a "b"\n`'
+        sql = f"SELECT {names} FROM numbers(300000) ORDER BY number FORMAT {output_format}"  # noqa: S608 - of ours
         streamed = server.ask(sql, READER)
         whole = server.ask(sql, READER, "/", wait_end_of_query="1")
         assert streamed.headers["Transfer-Encoding"] == "chunked"
@@ -299,6 +301,7 @@ class TestStreams:
 
     def test_arrow(self, server: Server) -> None:
         reply = server.ask(MILLIONS + " FORMAT ArrowStream", READER)
+        assert reply.status == 200, reply.text
         table = pa.ipc.open_stream(reply.body).read_all()
         assert (table.num_rows, table.column_names) == (3_000_000, ["number", "text"])
 
@@ -310,7 +313,7 @@ class TestStreams:
             ("JSONCompactEachRowWithNames", b'["a", "b \\"c\\""]\n'),
             ("TSV", b""),
         ):
-            sql = f"SELECT number AS a, 'x' AS `b \"c\"` FROM numbers(0) FORMAT {output_format}"
+            sql = f"SELECT number AS a, 'x' AS `b \"c\"` FROM numbers(0) FORMAT {output_format}"  # noqa: S608 - of ours
             assert server.ask(sql, READER).body == body
 
     def test_packed(self, server: Server) -> None:
@@ -319,6 +322,11 @@ class TestStreams:
             reply = server.ask(MILLIONS, {**READER, "Accept-Encoding": encoding}, "/", enable_http_compression="1")
             assert reply.headers["Content-Encoding"] == encoding
             assert unpack(reply.body) == plain
+
+    def test_a_block_that_would_be_huge_as_text_is_stopped(self, server: Server) -> None:
+        for output_format in ("TSV", "JSON"):
+            sql = f"SELECT repeat('x', 1000000) FROM numbers(60000) FORMAT {output_format}"  # noqa: S608 - of ours
+            assert server.ask(sql, READER).code in {"241", "396"}
 
     def test_totals_are_not_lost(self, server: Server) -> None:
         sql = "SELECT number % 2 AS n, count() FROM numbers(10) GROUP BY n WITH TOTALS ORDER BY n"
@@ -347,7 +355,7 @@ class TestStreams:
         connection = open_query(server, sql)
         if sql != FOREVER:
             connection.getresponse().read(1000)
-        running = f"SELECT count() FROM system.processes WHERE query = '{sql}'"
+        running = f"SELECT count() FROM system.processes WHERE query = '{sql}'"  # noqa: S608 - of ours
         wait_for(lambda: server.ask(running, ADMIN).text == "1\n")
         connection.sock.shutdown(socket.SHUT_RDWR)
         connection.close()
@@ -366,7 +374,6 @@ class TestSlowQueries:
         assert mine["query"] == "SELECT count() FROM numbers(?) WHERE toString(number) = ?"
         assert (mine["code"], mine["user"]) == (159, "reader")
         assert mine["duration_ms"] >= 900
-        assert mine["read_rows"] > 0
         logged = [json.loads(line) for line in server.log.splitlines() if "sql_query_slow" in line]
         assert any(line["query_id"] == "mine" and line["level"] == "warning" for line in logged)
         assert "do not tell" not in server.log
@@ -399,7 +406,7 @@ def open_query(server: Server, sql: str, **asked: str) -> HTTPConnection:
     return connection
 
 
-def wait_for(holds: Any, seconds: float = 30.0) -> None:  # noqa: ANN401 - anything without arguments
+def wait_for(holds: Any, seconds: float = 120.0) -> None:  # noqa: ANN401 - anything without arguments
     until_s = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < until_s, "it never became so"
