@@ -6,7 +6,7 @@ its tokenizer finds the names. Behind this gate the role `reader` and `readonly 
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
@@ -154,7 +154,7 @@ class Gate:
         if name.lower() not in self._formats:
             raise RefusedError(ErrorCode.UNKNOWN_FORMAT, f"Unknown format {name}, or not allowed on this endpoint")
 
-    def _check_names(self, tokens: Iterable[_Token], params: Mapping[str, str]) -> None:
+    def _check_names(self, tokens: list[_Token], params: Mapping[str, str]) -> None:
         substitutes = False
         before = ""
         for token in tokens:
@@ -165,7 +165,9 @@ class Gate:
                 raise RefusedError(
                     ErrorCode.ACCESS_DENIED, f"Escapes in quoted names are not allowed on this endpoint: {token.text}"
                 )
-            if name in self._denied:
+            # At the end it cannot be called; ArrowStream is the name of a table function too.
+            names_format = before == "format" and token is tokens[-1] and name in self._formats
+            if name in self._denied and not names_format:
                 raise RefusedError(
                     ErrorCode.ACCESS_DENIED,
                     f"{token.text}: not allowed on this read-only endpoint, not even as a name: it could reach files, "
