@@ -26,7 +26,7 @@ def users_file(folder: Path, secret: str = SECRET) -> Path:
   admin: {{password: {hashed}, scopes: [telemetry, system]}}
   reader: {{password: {hashed}}}
   small: {{password: {hashed}, limits: {{read_rows: 1000, result_bytes: 100000}}}}
-  single: {{password: {hashed}, limits: {{running: 1, execution_s: 2}}}}
+  single: {{password: {hashed}, limits: {{running: 1, execution_s: 1}}}}
 """,
         encoding="utf-8",
     )

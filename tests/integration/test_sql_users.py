@@ -39,7 +39,7 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, users: Path) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("gateway"), users=str(users), slow_s=0.3, wait_s=0.5)
+    server = Server(tmp_path_factory.mktemp("gateway"), users=str(users), slow_s=0.3, wait_s=0.5, threads=1)
     yield server
     assert server.stop() == 0
 
@@ -246,7 +246,7 @@ class TestSessions:
 
     def test_one_query_at_a_time(self, server: Server) -> None:
         with ThreadPoolExecutor(2) as pool:
-            slow = pool.submit(self.ask, server, FOREVER, "one", max_execution_time="3")
+            slow = pool.submit(self.ask, server, FOREVER, "one", max_execution_time="2")
             wait_for(lambda: "sipHash64" in server.ask("SELECT query FROM system.processes", ADMIN).text)
             assert self.ask(server, "SELECT 1", "one") == "373"
             assert slow.result() == "159"
