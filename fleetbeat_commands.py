@@ -170,10 +170,7 @@ def archive(  # noqa: PLR0913 - one argument an option
     store: Annotated[Path | None, _says("Folder of the embedded store; without it .fleetbeat/store.")] = None,
     listen: Annotated[str, _says("HOST:PORT where the embedded store answers read-only SQL.")] = "127.0.0.1:8123",
     metrics: Annotated[str | None, _says("HOST:PORT of the archive's own health and metrics.")] = None,
-    sql_users: Annotated[
-        Path | None,
-        _says("Who may ask there: a file of `fleetbeat sql passwd`. Needed where --listen is not this machine only."),
-    ] = None,
+    sql_users: Annotated[Path | None, _says("Who may ask there; needed where --listen is not loopback.")] = None,
 ) -> int:
     """Write every raw event to ClickHouse, each exactly once.
 
@@ -184,11 +181,7 @@ def archive(  # noqa: PLR0913 - one argument an option
     if clickhouse is None and store is None:
         clickhouse = os.environ.get("FLEETBEAT_CLICKHOUSE")  # so that no password stands on a command line
         store = None if clickhouse else Path(".fleetbeat/store")
-    return run_archive(
-        ArchiveOptions(
-            brokers=brokers, clickhouse=clickhouse, store=store, listen=listen, metrics=metrics, sql_users=sql_users
-        )
-    )
+    return run_archive(ArchiveOptions(brokers, clickhouse, store, listen, metrics, sql_users))
 
 
 @app.command
