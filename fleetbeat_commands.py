@@ -47,7 +47,7 @@ app.command(
 )
 app.command("streams.store.command:app", name="store", help="Look after the archive's tables.")
 app.command(
-    "streams.sql.command:sql",
+    "streams.sql.command:app",
     name="sql",
     help="Ask the archive in SQL: a prompt, one statement, or a query of the library.\n\n"
     "Exit 1 when ClickHouse says an error, 2 when it cannot be asked like that, 3 when nothing answers.\n\n"
@@ -176,6 +176,7 @@ def archive(  # noqa: PLR0913 - one argument an option
         tuple[str, ...], _says("TABLE=DAYSd; may be repeated. Without it heartbeats=3d, others longer.")
     ] = (),
     cold_after: Annotated[tuple[str, ...], _says("TABLE=DAYSd, then to the volume `cold` of a server's disks.")] = (),
+    sql_users: Annotated[Path | None, _says("Who may ask there; needed where --listen is not loopback.")] = None,
 ) -> int:
     """Write every raw event to ClickHouse, each exactly once.
 
@@ -186,7 +187,10 @@ def archive(  # noqa: PLR0913 - one argument an option
     if clickhouse is None and store is None:
         clickhouse = os.environ.get("FLEETBEAT_CLICKHOUSE")  # so that no password stands on a command line
         store = None if clickhouse else Path(".fleetbeat/store")
-    return run_archive(ArchiveOptions(brokers, clickhouse, store, listen, metrics, keep=keep, cold_after=cold_after))
+    options = ArchiveOptions(
+        brokers, clickhouse, store, listen, metrics, keep=keep, cold_after=cold_after, sql_users=sql_users
+    )
+    return run_archive(options)
 
 
 @app.command

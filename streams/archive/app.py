@@ -20,6 +20,8 @@ from streams.archive.consumer import UnsuitableTopicError
 from streams.archive.ingest import StoreClient
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.service import Archive
+from streams.archive.sql_limits import Limits
+from streams.archive.sql_users import Users, load_users
 from streams.archive.storing import STORE_ERRORS
 from streams.logs import configure_logs
 
@@ -40,6 +42,8 @@ class ArchiveOptions:
     store: Path | None = None
     listen: str = "127.0.0.1:8123"
     metrics: str | None = None
+    sql_users: Path | None = None
+    """Who may ask over SQL; without it everybody on this machine, and nobody else."""
     group: str = "fleetbeat-archive"
     ready_lag: int = 100_000
     """The archive is not ready while more records than this wait in Kafka."""
@@ -76,8 +80,10 @@ def run_archive(options: ArchiveOptions) -> int:
     if options.clickhouse is not None:
         if options.store is not None:
             raise OptionsError(f"--store {options.store} beside --clickhouse: expected one of them")
+        if options.sql_users is not None:
+            raise OptionsError("--sql-users beside --clickhouse: that server has users of its own")
         return run_with(options, Store(server(options.clickhouse)))
-    parse_listen(options.listen)  # before a store is made
+    _check_listen(options)  # before a store is made
     if options.store is None:
         raise OptionsError("no store: expected --store FOLDER for an embedded one, or --clickhouse URL")
     from streams.archive.embedded import EmbeddedStore  # noqa: PLC0415 - a server needs no chdb
@@ -88,6 +94,15 @@ def run_archive(options: ArchiveOptions) -> int:
         raise CannotStartError(str(error)) from error
     with embedded:
         return run_with(options, Store(embedded.client, embedded))
+
+
+def _check_listen(options: ArchiveOptions) -> None:
+    """Raises ListenError for an address that others reach although nobody logs in, DocumentError for unusable users."""
+    if options.sql_users is None:
+        parse_listen(options.listen, "--listen without --sql-users")
+    else:
+        load_users(options.sql_users, Limits())
+        parse_listen(options.listen, open_to_all=True)
 
 
 def run_with(options: ArchiveOptions, store: Store) -> int:
@@ -141,20 +156,23 @@ async def _serve(options: ArchiveOptions, store: Store) -> None:
         if not await _migrate(store, stop, retention.ages(options.keep, options.cold_after)):
             return
         if store.embedded is not None:
-            _log.info("sql-served", address=await _serve_sql(stack, store.embedded, options.listen, metrics))
+            _log.info("sql-served", address=await _serve_sql(stack, store.embedded, options, metrics))
         await archive.run(stop)
     _log.info("stopped")
 
 
-async def _serve_sql(stack: AsyncExitStack, store: "EmbeddedStore", listen: str, metrics: ArchiveMetrics) -> str:
+async def _serve_sql(
+    stack: AsyncExitStack, store: "EmbeddedStore", options: ArchiveOptions, metrics: ArchiveMetrics
+) -> str:
     from streams.archive.gateway import Gateway  # noqa: PLC0415 - only with an embedded store
 
+    users = Users(options.sql_users, Limits()) if options.sql_users is not None else None
     try:
-        gateway = Gateway(store, listen=listen, registry=metrics.registry)
+        gateway = Gateway(store, listen=options.listen, users=users, registry=metrics.registry)
         stack.push_async_callback(gateway.close)
         return await gateway.start()
     except OSError as error:
-        raise CannotStartError(f"--listen {listen}: {error.strerror or error}") from error
+        raise CannotStartError(f"--listen {options.listen}: {error.strerror or error}") from error
 
 
 async def _migrate(store: Store, stop: asyncio.Event, wanted: Mapping[str, retention.Age]) -> bool:
