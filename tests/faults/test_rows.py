@@ -10,7 +10,7 @@ from tests.faults.driver.stand import Form
 from tests.faults.run import run_row
 
 # Other tests run beside it, so that freshness is not what is measured here.
-SHORT = Form(nodes=200, results_per_s=700, long=False, visible_s=120)
+SHORT = Form(nodes=200, results_per_s=1_200, long=False, visible_s=120)
 
 
 @pytest.mark.kafka

@@ -56,7 +56,7 @@ class Run:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     folder = tmp_path_factory.mktemp("stack")
     kafka, worker, sql = free_ports().values()
-    options = UpOptions(check=True, nodes=300, rate=300, kafka_port=kafka, worker_port=worker, sql_port=sql)
+    options = UpOptions(check=True, nodes=300, rate=600, kafka_port=kafka, worker_port=worker, sql_port=sql)
     stack = Stack(options, folder, Board(sys.stderr))
     try:
         stack.start()
