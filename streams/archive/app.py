@@ -5,7 +5,7 @@ import logging
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -18,6 +18,7 @@ from schemas.listen import parse_listen
 from streams.archive import ddl
 from streams.archive.consumer import UnsuitableTopicError
 from streams.archive.ingest import StoreClient
+from streams.archive.lane import Limits
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.service import Archive
 from streams.archive.storing import STORE_ERRORS
@@ -43,6 +44,7 @@ class ArchiveOptions:
     group: str = "fleetbeat-archive"
     ready_lag: int = 100_000
     """The archive is not ready while more records than this wait in Kafka."""
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ async def _serve(options: ArchiveOptions, store: Store) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     metrics = ArchiveMetrics()
-    archive = Archive(options.brokers, options.group, store.connect, metrics, shared=store.embedded is None)
+    shared = store.embedded is None
+    archive = Archive(options.brokers, options.group, store.connect, metrics, shared=shared, limits=options.limits)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(archive.close)
         address = await _listen(stack, _status(archive, metrics, options.ready_lag), options.metrics or "127.0.0.1:0")

@@ -1,6 +1,7 @@
 """The test server from outside: started, killed, stopped, asked."""
 
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Self
 
@@ -49,3 +50,9 @@ class ClickHouseProcess:
         assert child is not None, "not started"
         child.kill()
         eventually(lambda: child.poll() is not None, "end of the server", START_S)
+
+    def command(self, sql: str) -> None:
+        """Runs a statement that gives nothing back. Raises OSError."""
+        request = urllib.request.Request(f"{self.url}/", sql.encode())  # noqa: S310 - http, ours
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - as above
+            answer.read()

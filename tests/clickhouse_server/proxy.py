@@ -72,7 +72,9 @@ class FaultProxy:
 
     async def _start(self) -> None:
         self._session = aiohttp.ClientSession(
-            auto_decompress=False, timeout=aiohttp.ClientTimeout(total=_ANSWER_S), connector=aiohttp.TCPConnector(limit=0)
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=_ANSWER_S),
+            connector=aiohttp.TCPConnector(limit=0),
         )
         application = web.Application(client_max_size=_LARGEST_BYTES)
         application.router.add_route("*", "/{path:.*}", self._answer)
@@ -132,7 +134,9 @@ class FaultProxy:
 
     async def _pass_on(self, request: web.Request, body: bytes) -> tuple[int, bytes, dict[str, str]]:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
-        async with self._session.request(request.method, f"{self._target}{request.path_qs}", data=body, headers=headers) as answer:
+        async with self._session.request(
+            request.method, f"{self._target}{request.path_qs}", data=body, headers=headers
+        ) as answer:
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
             return answer.status, await answer.read(), kept
 

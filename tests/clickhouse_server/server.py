@@ -59,7 +59,9 @@ class Server:
             if database := asked.get("database"):
                 handle.query(f"USE {database}")
             if insert := _INSERT.match(sql):
-                return _insert(handle, insert["into"].decode(), insert["format"].decode(), sql[insert.end() :], settings)
+                return _insert(
+                    handle, insert["into"].decode(), insert["format"].decode(), sql[insert.end() :], settings
+                )
             for name, value in settings.items():
                 handle.query(f"SET {name} = {_quoted(value)}")
             return _select(handle, sql.decode(), params)
@@ -85,7 +87,9 @@ def _select(handle: Handle, sql: str, params: dict[str, str]) -> web.Response:
     answer = handle.query(sql, output_format, params)
     data = answer.data
     if not data and output_format == "Native":
-        described = handle.query(f"DESCRIBE TABLE ({sql[: asked.start()] if asked else sql})", "JSONCompactEachRow", params)
+        described = handle.query(
+            f"DESCRIBE TABLE ({sql[: asked.start()] if asked else sql})", "JSONCompactEachRow", params
+        )
         rows = [json.loads(line) for line in described.data.splitlines()]
         data = wire.empty_block([(row[0], row[1]) for row in rows])
     headers = {"X-ClickHouse-Summary": json.dumps({"result_rows": str(answer.result_rows)})}
@@ -110,11 +114,13 @@ async def serve(folder: Path, port: int) -> None:
             return web.Response(text="Ok.\n")
 
         application = web.Application(client_max_size=LARGEST_BYTES)
-        application.add_routes([
-            web.get("/ping", ping),
-            web.get("/", server.answer),
-            web.post("/", server.answer),
-        ])
+        application.add_routes(
+            [
+                web.get("/ping", ping),
+                web.get("/", server.answer),
+                web.post("/", server.answer),
+            ]
+        )
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()

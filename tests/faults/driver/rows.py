@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from schemas.codec import encode
+from tests.faults.driver.archive_rows import killed_archive, refusing_store
+from tests.faults.driver.archive_stand import ArchiveStand
 from tests.faults.driver.group import reset_offsets, tear_last_page
 from tests.faults.driver.poison import heartbeat, poisons
 from tests.faults.driver.processes import PAGES, PARTIALS, DoomedWorker, deaths
@@ -197,9 +199,10 @@ class Row:
     """A row of the matrix, and about how many seconds its long form takes on two idle cores."""
 
     title: str
-    scenario: Callable[[Stand], None]
+    scenario: Callable[[Stand], None] | Callable[[ArchiveStand], None]
     takes_s: int
     at_half_capacity: bool = False
+    of_archive: bool = False
 
 
 # Row 0 is no row of the matrix: the short form of several.
@@ -207,9 +210,11 @@ TOGETHER = 0
 ROWS = {
     TOGETHER: Row("many at once", together, 80),
     2: Row("worker killed", killed_worker, 240),
+    3: Row("archive killed", killed_archive, 300, of_archive=True),
     4: Row("worker frozen, woken", frozen_worker, 100),
     5: Row("broker killed, paused", broker_gone, 150),
     6: Row("worker's network broken", broken_network, 120),
+    8: Row("ClickHouse refuses", refusing_store, 240, of_archive=True),
     9: Row("wild clocks", wild_clocks, 70),
     10: Row("poison", poisoned, 90),
     11: Row("torn state page", torn_page, 60),
