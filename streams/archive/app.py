@@ -131,7 +131,9 @@ async def _serve(options: ArchiveOptions, store: Store) -> None:
         loop.add_signal_handler(number, stop.set)
     metrics = ArchiveMetrics()
     shared = store.embedded is None
-    archive = Archive(options.brokers, options.group, store.connect, metrics, shared=shared, limits=options.limits)
+    archive = Archive(
+        *(options.brokers, options.group, store.connect, metrics), shared=shared, limits=options.limits, claims=shared
+    )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(archive.close)
         address = await _listen(stack, _status(archive, metrics, options.ready_lag), options.metrics or "127.0.0.1:0")

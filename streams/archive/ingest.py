@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from streams.archive.blocks import Route, Shaped, arrow_stream
-from streams.archive.plans import Found, Incomplete, Plan, PlanStore, Verdict, judge, mentions, token
+from streams.archive.claims import Claims
+from streams.archive.plans import Found, Incomplete, Plan, PlanStore, Verdict, judge, mentions, token, touches
 
 # A batch may touch months of slo_windows; the answer must not come before the rows are written.
 _INSERT_SETTINGS = {"throw_on_max_partitions_per_insert_block": 0, "async_insert": 0}
@@ -44,15 +45,17 @@ class StoreClient(Protocol):
 class Ingest:
     """The store's side of one topic. Blocks, belongs to one thread, raises what the client raises."""
 
-    def __init__(self, client: StoreClient, route: Route) -> None:
+    def __init__(self, client: StoreClient, route: Route, claims: Claims | None = None) -> None:
         self._client = client
         self._route = route
-        self._plans = PlanStore(client)
+        self._claims = claims
+        self._plans = PlanStore(client, claims)
 
     def store(self, shaped: Shaped) -> None:
         """Plans the batch, then inserts it. When this raises, only `settle` may follow."""
         self._plans.write(shaped.plans)
         self._insert(shaped.frame, shaped.plans)
+        self._check(shaped.plans)
 
     def settle(self, shaped: Shaped) -> int:
         """Completes a batch of unknown outcome; returns how many rows it inserted.
@@ -67,12 +70,21 @@ class Ingest:
         again = [plan.again() for plan in plans]
         self._plans.write(again)
         self._insert(missing, again)
+        self._check(again)
         if not self._route.replacing and (lost := self._missing(shaped.frame, again).height):
             raise UnsettledError(f"{self._route.table}: {lost} of {missing.height} rows are missing after their insert")
         return missing.height
 
     def last_plans(self, partitions: Collection[int]) -> dict[int, Plan]:
-        """The last plan of each partition that has one; once it is carried out, `last` + 1 is where to go on."""
+        """The last plan of each partition that has one; once it is carried out, `last` + 1 is where to go on.
+
+        Claims the partitions first. Raises UnsettledError while somebody else's insert for them is running.
+        """
+        if self._claims is not None:
+            self._claims.take(self._client, partitions)
+            for said in self._running():
+                if touches(said, self._route.topic, partitions):
+                    raise UnsettledError(f"{self._route.table}: the insert {said[:200]!r} is still running")
         return self._plans.last(self._route.topic, partitions)
 
     def verify(self, plans: Sequence[Plan]) -> dict[int, Verdict]:
@@ -96,6 +108,12 @@ class Ingest:
             return
         settings = {"insert_deduplication_token": token(plans), **_INSERT_SETTINGS}
         body = arrow_stream(frame)
+        if self._claims is not None:
+            partitions = [plan.partition for plan in plans]
+            self._claims.insert(
+                self._client, partitions, self._route.table, frame.columns, body, "ArrowStream", settings
+            )
+            return
         self._client.raw_insert(
             self._route.table, frame.columns, insert_block=body, settings=settings, fmt="ArrowStream"
         )
@@ -123,12 +141,21 @@ class Ingest:
         """An insert whose answer was lost may still be at work in the server."""
         if not plans:
             return
-        running = self._client.query(
-            "SELECT Settings['insert_deduplication_token'] FROM system.processes WHERE query_kind = 'Insert'"
-        )
-        for (said,) in running.result_rows:
+        for said in self._running():
             if any(mentions(said, plan) for plan in plans):
                 raise UnsettledError(f"{self._route.table}: the insert {said[:200]!r} is still running")
+
+    def _running(self) -> list[str]:
+        """The tokens of all inserts that run in the server."""
+        result = self._client.query(
+            "SELECT Settings['insert_deduplication_token'] FROM system.processes WHERE query_kind = 'Insert'"
+        )
+        return [said for (said,) in result.result_rows]
+
+    def _check(self, plans: Sequence[Plan]) -> None:
+        """Raises ClaimLostError when the inserts for `plans` may have come to nothing."""
+        if self._claims is not None:
+            self._claims.check(self._client, [plan.partition for plan in plans])
 
 
 def _where(plans: Sequence[Plan]) -> str:

@@ -16,7 +16,7 @@ from streams.archive.consumer import Bounds, GivenUpError, Records, Source, Unsu
 from streams.archive.letters import DeadLetters
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.plans import Complete, Doubled, Incomplete, Plan, Verdict
-from streams.archive.storing import Connect, Storing
+from streams.archive.storing import Connect, StartOverError, Storing
 
 _RETRY_S = 1.0
 _log = structlog.get_logger(__name__)
@@ -48,6 +48,8 @@ class Lane:
         letters: DeadLetters,
         metrics: ArchiveMetrics,
         limits: Limits,
+        *,
+        claims: bool = False,
     ) -> None:
         self.topic = route.topic
         self.next: dict[int, int] = {}
@@ -57,7 +59,7 @@ class Lane:
         self._letters = letters
         self._metrics = metrics
         self._limits = limits
-        self._storing = Storing(route, connect, metrics)
+        self._storing = Storing(route, connect, metrics, claims=claims)
         self._wanted: set[int] = set()
         self._expected: dict[int, int] = {}
         self._gaps: dict[int, int] = {}
@@ -83,13 +85,18 @@ class Lane:
 
     async def revoke(self) -> None:
         """Gives all partitions back; on return nothing is written for them any more."""
-        self._term += 1
         self._wanted.clear()
+        self._forget()
+        await self._idle.wait()
+
+    def _forget(self) -> None:
+        """All that is known of the partitions; those that are still wanted are adopted again."""
+        self._term += 1
         self.next.clear()
         self._expected.clear()
+        self._gaps.clear()
         self._take_waiting()
         self._changed.set()
-        await self._idle.wait()
 
     def places(self) -> list[TopicPartition]:
         """What may be polled for: nothing while too much waits."""
@@ -130,6 +137,8 @@ class Lane:
             try:
                 with contextlib.suppress(GivenUpError):
                     await self._step(self._term)
+            except StartOverError:
+                self._forget()
             finally:
                 self._idle.set()
             if self._ends_at is None:
