@@ -167,6 +167,9 @@ def archive(
     clickhouse: Annotated[
         str | None, _says("URL of a server, instead of the embedded store; without --store also FLEETBEAT_CLICKHOUSE.")
     ] = None,
+    cluster: Annotated[
+        str | None, _says("With --clickhouse: make the tables on all servers of this cluster, replicated.")
+    ] = None,
     store: Annotated[Path | None, _says("Folder of the embedded store; without it .fleetbeat/store.")] = None,
     listen: Annotated[str, _says("HOST:PORT where the embedded store answers read-only SQL.")] = "127.0.0.1:8123",
     metrics: Annotated[str | None, _says("HOST:PORT of the archive's own health and metrics.")] = None,
@@ -180,9 +183,7 @@ def archive(
     if clickhouse is None and store is None:
         clickhouse = os.environ.get("FLEETBEAT_CLICKHOUSE")  # so that no password stands on a command line
         store = None if clickhouse else Path(".fleetbeat/store")
-    return run_archive(
-        ArchiveOptions(brokers=brokers, clickhouse=clickhouse, store=store, listen=listen, metrics=metrics)
-    )
+    return run_archive(ArchiveOptions(*(brokers, clickhouse, store), listen=listen, metrics=metrics, cluster=cluster))
 
 
 @app.command

@@ -15,7 +15,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from schemas.listen import parse_listen
-from streams.archive import ddl
+from streams.archive import cluster_ddl, ddl
 from streams.archive.consumer import UnsuitableTopicError
 from streams.archive.ingest import StoreClient
 from streams.archive.lane import Limits
@@ -45,6 +45,8 @@ class ArchiveOptions:
     ready_lag: int = 100_000
     """The archive is not ready while more records than this wait in Kafka."""
     limits: Limits = field(default_factory=Limits)
+    cluster: str | None = None
+    """With `clickhouse`: make tables on all servers of this cluster, replicated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ def run_archive(options: ArchiveOptions) -> int:
     if options.clickhouse is not None:
         if options.store is not None:
             raise OptionsError(f"--store {options.store} beside --clickhouse: expected one of them")
-        return run_with(options, Store(server(options.clickhouse)))
+        return run_with(options, Store(server(options.clickhouse, options.cluster)))
+    if options.cluster is not None:
+        raise OptionsError(f"--cluster {options.cluster} without --clickhouse: expected the URL of one of its servers")
     parse_listen(options.listen)  # before a store is made
     if options.store is None:
         raise OptionsError("no store: expected --store FOLDER for an embedded one, or --clickhouse URL")
@@ -99,8 +103,13 @@ def run_with(options: ArchiveOptions, store: Store) -> int:
     return status
 
 
-def server(url: str) -> Callable[[], StoreClient]:
-    """Connects to a ClickHouse server. Raises OptionsError for a URL that is none."""
+def server(url: str, cluster: str | None = None) -> Callable[[], StoreClient]:
+    """Connects to a ClickHouse server, maybe one of a cluster. Raises OptionsError for a URL or a name that is none."""
+    if cluster is not None:
+        try:
+            cluster_ddl.check_name(cluster)
+        except ValueError as problem:
+            raise OptionsError(str(problem)) from None
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") not in ("", ddl.DATABASE):
         shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
@@ -119,7 +128,7 @@ def server(url: str) -> Callable[[], StoreClient]:
             send_receive_timeout=_ANSWER_S,
             autogenerate_session_id=False,
         )
-        return client
+        return client if cluster is None else cluster_ddl.OnCluster(client, cluster)
 
     return connect
 
@@ -138,7 +147,7 @@ async def _serve(options: ArchiveOptions, store: Store) -> None:
         stack.push_async_callback(archive.close)
         address = await _listen(stack, _status(archive, metrics, options.ready_lag), options.metrics or "127.0.0.1:0")
         _log.info("status-served", address=address)
-        if not await _migrate(store, stop):
+        if not await _migrate(store, options.cluster, stop):
             return
         if store.embedded is not None:
             _log.info("sql-served", address=await _serve_sql(stack, store.embedded, options.listen, metrics))
@@ -157,13 +166,16 @@ async def _serve_sql(stack: AsyncExitStack, store: "EmbeddedStore", listen: str,
         raise CannotStartError(f"--listen {listen}: {error.strerror or error}") from error
 
 
-async def _migrate(store: Store, stop: asyncio.Event) -> bool:
+async def _migrate(store: Store, cluster: str | None, stop: asyncio.Event) -> bool:
     """Brings the tables up to date; a server may be down for a while. False when asked to stop before."""
 
     def work() -> list[str]:
         client = store.connect()
         try:
-            return ddl.apply(client)
+            applied = ddl.apply(client)
+            for statement in cluster_ddl.reads(cluster) if cluster else ():
+                client.command(statement)
+            return applied
         finally:
             client.close()
 

@@ -35,7 +35,7 @@ class ClickHouseProcess:
 
     def start(self) -> Self:
         command = [sys.executable, "-P", "-m", "tests.clickhouse_server.server", self._folder / "store", str(self.port)]
-        prefix = self.shim.prefix if self.shim else []
+        prefix: list[str | Path] = self.shim.prefix if self.shim else []
         self._child = Child("clickhouse", [*prefix, *command], self._folder / "clickhouse.log")
         self._child.await_ready(lambda: unready(f"{self.url}/ping"), START_S)
         return self

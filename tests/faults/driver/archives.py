@@ -96,7 +96,7 @@ class ArchiveProcess:
         if self.shim is not None:
             self.shim.calm()
         command = [sys.executable, "-P", "-m", MODULE, *self._options, "--metrics", self.url.removeprefix("http://")]
-        prefix = self.shim.prefix if self.shim else []
+        prefix: list[str | Path] = self.shim.prefix if self.shim else []
         log = self._folder / f"{self.name}.log"
         self._child = Child(self.name, [*prefix, *command, *(death.options if death else [])], log, grace_s=60)
         self.wanted = death is None
