@@ -161,7 +161,7 @@ def worker(  # noqa: PLR0913 - one argument an option
 
 
 @app.command
-def archive(
+def archive(  # noqa: PLR0913 - as many options
     *,
     brokers: Brokers = LOCAL_KAFKA,
     clickhouse: Annotated[

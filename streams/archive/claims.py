@@ -1,9 +1,9 @@
 """Who may write, on a server that several archives share: a claim a partition, which each insert carries with it.
 
-An archive that was stopped, or a request that the network held back, may come when a successor has long gone on. So each
-insert holds only if the claim it carries is still the last one of its partitions. The server finds that out after it has
-listed the insert among its processes, and a successor claims first and then waits until none of them runs: so an insert
-either is seen, or comes to nothing.
+An archive that was stopped, or a request that the network held back, may come when a successor has long gone on. So
+each insert holds only if the claim it carries is still the last one of its partitions. The server finds that out after
+it has listed the insert among its processes, and a successor claims first and then waits until none of them runs: so an
+insert either is seen, or comes to nothing.
 """
 
 import json
@@ -40,7 +40,8 @@ class Claims:
         client.command(CREATE)
         self._columns.clear()  # tables may have changed
         result = client.query(
-            f"SELECT partition, max(term) FROM {TABLE} WHERE topic = {{topic:String}} GROUP BY partition",  # noqa: S608
+            f"SELECT partition, max(term) FROM {TABLE} "  # noqa: S608 - our own names
+            "WHERE topic = {topic:String} GROUP BY partition",
             parameters={"topic": self._topic},
         )
         terms, claim = dict(result.result_rows), uuid.uuid4().hex
@@ -66,7 +67,8 @@ class Claims:
         types = self._types(client, table)
         structure = ", ".join(f"`{name}` {types[name]}" for name in columns).replace("\\", "\\\\").replace("'", "\\'")
         names = ", ".join(f"`{name}`" for name in columns)
-        into = f"{table} ({names}) SELECT {names} FROM input('{structure}') WHERE {self._holds(partitions)}"
+        rows = f"SELECT {names} FROM input('{structure}') WHERE {self._holds(partitions)}"  # noqa: S608 - our own names
+        into = f"{table} ({names}) {rows}"
         client.raw_insert(into, insert_block=body, settings=settings, fmt=fmt)
 
     def check(self, client: Any, partitions: Collection[int]) -> None:  # noqa: ANN401 - as above
@@ -78,7 +80,7 @@ class Claims:
         """The condition that all partitions are still claimed."""
         held = ", ".join(f"({partition}, '{self._held[partition]}')" for partition in sorted(partitions))
         return (
-            "(SELECT count() FROM (SELECT partition, argMax(claim, (term, claim)) AS last "  # noqa: S608 - our own names
+            "(SELECT count() FROM (SELECT partition, argMax(claim, (term, claim)) AS last "  # noqa: S608 - as above
             f"FROM {TABLE} WHERE topic = '{self._topic}' GROUP BY partition) "
             f"WHERE (partition, last) IN ({held})) = {len(partitions)}"
         )

@@ -1,11 +1,14 @@
 """One topic's rows into its table: plan, tokened insert, and what to do when nobody knows whether it arrived."""
 
+import itertools
+from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from streams.archive.blocks import Route, Shaped, arrow_stream
 from streams.archive.claims import Claims
@@ -13,6 +16,29 @@ from streams.archive.plans import Found, Incomplete, Plan, PlanStore, Verdict, j
 
 # A batch may touch months of slo_windows; the answer must not come before the rows are written.
 _INSERT_SETTINGS = {"throw_on_max_partitions_per_insert_block": 0, "async_insert": 0}
+
+
+# What ClickHouse says of rows, not of itself or of the table: out of bounds, too large, null, against a constraint.
+_DATA_CODES = frozenset({69, 117, 131, 321, 349, 395, 407, 469, 691})
+# When more rows of one batch are refused, it is the table that is not as it should be.
+_MOST_REFUSED = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A row that ClickHouse refuses, and what it says."""
+
+    partition: int
+    offset: int
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What completing a batch came to."""
+
+    inserted: int = 0
+    refused: tuple[Refused, ...] = ()
 
 
 class UnsettledError(RuntimeError):
@@ -57,23 +83,31 @@ class Ingest:
         self._insert(shaped.frame, shaped.plans)
         self._check(shaped.plans)
 
-    def settle(self, shaped: Shaped) -> int:
-        """Completes a batch of unknown outcome; returns how many rows it inserted.
+    def settle(self, shaped: Shaped) -> Settled:
+        """Completes a batch of unknown outcome.
 
         Inserts the rows that the table does not hold, under a new epoch: the old token may have been noted without
-        its rows. May be called again and again. Raises UnsettledError while an earlier insert may still be running.
+        its rows. What ClickHouse refuses for its data is left out, and the plan still counts it: until `accept`, the
+        batch is in doubt. May be called again and again. Raises UnsettledError while an earlier insert may still run.
         """
         plans = self._as_written(shaped.plans)
         missing = self._missing(shaped.frame, plans)
         if missing.is_empty():
-            return 0
+            return Settled()
         again = [plan.again() for plan in plans]
         self._plans.write(again)
-        self._insert(missing, again)
+        refused = self._insert_most(missing, again)
         self._check(again)
-        if not self._route.replacing and (lost := self._missing(shaped.frame, again).height):
+        if not self._route.replacing and (lost := self._missing(shaped.frame, again).height - len(refused)):
             raise UnsettledError(f"{self._route.table}: {lost} of {missing.height} rows are missing after their insert")
-        return missing.height
+        return Settled(missing.height - len(refused), tuple(refused))
+
+    def accept(self, shaped: Shaped, refused: Sequence[Refused]) -> None:
+        """Plans the batch without the rows that were refused, and are kept elsewhere by now."""
+        without = Counter(each.partition for each in refused)
+        plans = [plan.again() for plan in self._as_written(shaped.plans)]
+        self._plans.write([replace(plan, rows=plan.rows - without[plan.partition]) for plan in plans])
+        self._check(plans)
 
     def last_plans(self, partitions: Collection[int]) -> dict[int, Plan]:
         """The last plan of each partition that has one; once it is carried out, `last` + 1 is where to go on.
@@ -103,10 +137,32 @@ class Ingest:
         found = {partition: Found(rows, offsets) for partition, rows, offsets in result.result_rows}
         return {plan.partition: judge(plan, found.get(plan.partition, Found(0, 0))) for plan in asked}
 
-    def _insert(self, frame: pl.DataFrame, plans: Sequence[Plan]) -> None:
+    def _insert_most(self, frame: pl.DataFrame, plans: Sequence[Plan]) -> list[Refused]:
+        """Halves what is refused until only rows are left out that are refused alone; returns those."""
+        refused: list[Refused] = []
+        parts = [frame]
+        for attempt in itertools.count():
+            part = parts.pop()
+            try:
+                # a token of its own for each attempt
+                self._insert(part, plans, f".{attempt}" if attempt else "")
+            except ClickHouseError as error:
+                if getattr(error, "code", None) not in _DATA_CODES or len(refused) >= _MOST_REFUSED:
+                    raise
+                if part.height == 1:
+                    row = part.row(0, named=True)
+                    refused.append(Refused(row["kafka_partition"], row["kafka_offset"], str(error)))
+                else:
+                    half = part.height // 2
+                    parts += [part.tail(-half), part.head(half)]
+            if not parts:
+                break
+        return refused
+
+    def _insert(self, frame: pl.DataFrame, plans: Sequence[Plan], attempt: str = "") -> None:
         if frame.is_empty():
             return
-        settings = {"insert_deduplication_token": token(plans), **_INSERT_SETTINGS}
+        settings = {"insert_deduplication_token": token(plans) + attempt, **_INSERT_SETTINGS}
         body = arrow_stream(frame)
         if self._claims is not None:
             partitions = [plan.partition for plan in plans]

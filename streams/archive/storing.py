@@ -13,7 +13,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from streams.archive.blocks import Chunk, RawChunk, Route, Shaped, Shaper
 from streams.archive.claims import ClaimLostError, Claims
 from streams.archive.consumer import GivenUpError
-from streams.archive.ingest import Ingest, StoreClient, UnsettledError
+from streams.archive.ingest import Ingest, Refused, Settled, StoreClient, UnsettledError
 from streams.archive.letters import letters_of
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.plans import Plan, Verdict
@@ -57,15 +57,20 @@ class Storing:
 
         return await self._in_thread(work)
 
-    async def store(self, shaped: Shaped, wanted: Wanted) -> None:
+    async def store(self, shaped: Shaped, wanted: Wanted) -> Settled:
         """Stores a batch for the first time. Raises GivenUpError, StartOverError: nobody knows whether it arrived."""
         started = time.monotonic()
-        await self._write(wanted, lambda ingest: ingest.store(shaped), lambda ingest: ingest.settle(shaped))
+        done = await self._write(wanted, lambda ingest: ingest.store(shaped), lambda ingest: ingest.settle(shaped))
         self._metrics.insert_seconds.labels(self._route.topic).observe(time.monotonic() - started)
+        return done or Settled()
 
-    async def settle(self, shaped: Shaped, wanted: Wanted) -> int:
-        """Completes a doubtful batch; returns how many rows were missing. Raises GivenUpError, StartOverError."""
+    async def settle(self, shaped: Shaped, wanted: Wanted) -> Settled:
+        """Completes a doubtful batch. Raises GivenUpError, StartOverError."""
         return await self._write(wanted, lambda ingest: ingest.settle(shaped))
+
+    async def accept(self, shaped: Shaped, refused: Sequence[Refused], wanted: Wanted) -> None:
+        """Ends the doubt about a batch of which rows were refused. Raises GivenUpError, StartOverError."""
+        await self._write(wanted, lambda ingest: ingest.accept(shaped, refused))
 
     async def last_plans(self, partitions: Collection[int], wanted: Wanted) -> dict[int, Plan]:
         """The last plan of each partition that has one. Raises GivenUpError."""

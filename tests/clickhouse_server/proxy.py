@@ -103,34 +103,31 @@ class FaultProxy:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         fault = self._next(request.query.get("query", "").encode() + body[:4096])
-        match fault and fault.kind:
-            case "reset-before":
-                return _reset(request)
-            case "error":
-                return web.Response(status=500, text="Code: 999. DB::Exception: the proxy says so. (KEEPER_EXCEPTION)")
-            case "late":
-                assert fault is not None
-                task = asyncio.create_task(self._pass_on_late(request, body, fault.seconds))
-                self._late.add(task)
-                task.add_done_callback(self._late.discard)
-                return _reset(request)
-            case "slow":
-                assert fault is not None
-                await asyncio.sleep(fault.seconds)
+        if fault is not None and (refusal := await self._before(fault, request, body)):
+            return refusal
         try:
             status, answer, headers = await self._pass_on(request, body)
         except (aiohttp.ClientError, TimeoutError):
             return _reset(request)
-        match fault and fault.kind:
-            case "reset-after":
-                return _reset(request)
-            case "swallow":
-                while self._fault is fault:  # noqa: ASYNC110 - set by another thread
-                    await asyncio.sleep(0.05)
-                return _reset(request)
-            case "drip":
-                return await _drip(request, web.StreamResponse(status=status, headers=headers), answer)
+        if fault is not None and fault.kind in {"reset-after", "swallow"}:
+            while fault.kind == "swallow" and self._fault is fault:  # noqa: ASYNC110 - set by another thread
+                await asyncio.sleep(0.05)
+            return _reset(request)
+        if fault is not None and fault.kind == "drip":
+            return await _drip(request, web.StreamResponse(status=status, headers=headers), answer)
         return web.Response(status=status, body=answer, headers=headers)
+
+    async def _before(self, fault: Fault, request: web.Request, body: bytes) -> web.Response | None:
+        """What the client gets in place of an answer; None when the request is passed on."""
+        if fault.kind == "slow":
+            await asyncio.sleep(fault.seconds)
+        if fault.kind == "error":
+            return web.Response(status=500, text="Code: 999. DB::Exception: the proxy says so. (KEEPER_EXCEPTION)")
+        if fault.kind == "late":
+            task = asyncio.create_task(self._pass_on_late(request, body, fault.seconds))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+        return _reset(request) if fault.kind in {"late", "reset-before"} else None
 
     async def _pass_on(self, request: web.Request, body: bytes) -> tuple[int, bytes, dict[str, str]]:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}

@@ -51,7 +51,7 @@ def test_nothing_is_made_on_one_server_only() -> None:
 
 
 def test_a_name_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected a name as in system.clusters"):
+    with pytest.raises(ValueError, match="expected a name as in"):
         on_cluster("CREATE DATABASE telemetry", "x' ENGINE = Memory")
 
 

@@ -1,9 +1,9 @@
 """`fleetbeat archive` that kills itself at a chosen point, or lacks a rule; OPTIONS as in `parser`.
 
-POINT is before-insert (the plan is written), half-insert (the first half of the rows arrived), after-insert (all did, the
-answer is lost with the process), lost-answer (the answer is lost, the process lives), at-rename and after-rename (of the
-part that the insert makes in `--part-of`). All that is wired here, in a composition root of its own: the archive's code
-knows nothing of it.
+POINT is before-insert (the plan is written), half-insert (the first half of the rows arrived), after-insert (all did,
+the answer is lost with the process), lost-answer (the answer is lost, the process lives), at-rename and after-rename
+(of the part that the insert makes in `--part-of`). All that is wired here, in a composition root of its own: the
+archive's code knows nothing of it.
 """
 
 import argparse

@@ -22,6 +22,7 @@ from tests.integration.worker_process import eventually, now_ms, probe_result
 
 # What is younger may be in slices that are not sealed yet, of which a part only would be read again.
 OPEN_S = 25.0
+ARCHIVE = "fleetbeat-archive"
 
 
 def killed_worker(stand: Stand) -> None:
@@ -161,7 +162,7 @@ def storm(stand: Stand) -> None:
 
 
 def replayed(stand: Stand) -> None:
-    """An hour of event time is in the log; the group is set back to before it, while no worker runs."""
+    """An hour of event time is in the log; worker and archive are killed, and their groups set back to before it."""
     worker = stand.worker().start()
     for seq in range(20_000):
         ts = now_ms() - stand.rng.randrange(HOUR_MS)
@@ -173,8 +174,11 @@ def replayed(stand: Stand) -> None:
         worker.await_ready()
         stand.some_time(5, 12)
         stand.kill(worker)
+        stand.kill_archive()
         reset_offsets(stand.brokers, ["probe-results", PARTIALS, "heartbeats"], age_s)
+        reset_offsets(stand.brokers, ["probe-results", "heartbeats"], age_s, group=ARCHIVE)
         stand.say(f"  read again: the last {age_s:.0f} s")
+        stand.start_archive()
         worker.start()
 
 
