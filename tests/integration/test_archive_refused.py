@@ -1,4 +1,4 @@
-"""A row that a ClickHouse server refuses: it becomes a dead letter, its neighbours are stored, and the archive goes on."""
+"""A row that ClickHouse refuses becomes a dead letter; its neighbours are stored, and the archive goes on."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
