@@ -27,6 +27,10 @@ class ClaimLostError(RuntimeError):
     """Somebody else has claimed a partition since, so nobody knows what was written."""
 
 
+class TableMismatchError(RuntimeError):
+    """The table lacks a column."""
+
+
 class Claims:
     """The claims of one archive on partitions of one topic. Methods raise what the client raises."""
 
@@ -65,6 +69,8 @@ class Claims:
     ) -> None:
         """Inserts all rows or, when one of the partitions is somebody else's by now, none; `check` tells."""
         types = self._types(client, table)
+        if lacking := [name for name in columns if name not in types]:
+            raise TableMismatchError(f"{table} has no columns {', '.join(lacking)}; expected those of the migrations")
         structure = ", ".join(f"`{name}` {types[name]}" for name in columns).replace("\\", "\\\\").replace("'", "\\'")
         names = ", ".join(f"`{name}`" for name in columns)
         rows = f"SELECT {names} FROM input('{structure}') WHERE {self._holds(partitions)}"  # noqa: S608 - our own names

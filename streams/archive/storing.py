@@ -11,7 +11,7 @@ import structlog
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from streams.archive.blocks import Chunk, RawChunk, Route, Shaped, Shaper
-from streams.archive.claims import ClaimLostError, Claims
+from streams.archive.claims import ClaimLostError, Claims, TableMismatchError
 from streams.archive.consumer import GivenUpError
 from streams.archive.ingest import Ingest, Refused, Settled, StoreClient, UnsettledError
 from streams.archive.letters import letters_of
@@ -24,7 +24,7 @@ Letter = tuple[bytes | None, bytes]
 T = TypeVar("T")
 
 # What a store that is down, full or slow raises; anything else is an error in the program.
-STORE_ERRORS = (ClickHouseError, OSError, UnsettledError, ClaimLostError)
+STORE_ERRORS = (ClickHouseError, OSError, UnsettledError, ClaimLostError, TableMismatchError)
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.2, 5.0
 _log = structlog.get_logger(__name__)
 

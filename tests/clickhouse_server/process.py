@@ -34,7 +34,14 @@ class ClickHouseProcess:
             self.kill()
 
     def start(self) -> Self:
-        command = [sys.executable, "-P", "-m", "tests.clickhouse_server.server", self._folder / "store", str(self.port)]
+        command: list[str | Path] = [
+            sys.executable,
+            "-P",
+            "-m",
+            "tests.clickhouse_server.server",
+            self._folder / "store",
+            str(self.port),
+        ]
         prefix: list[str | Path] = self.shim.prefix if self.shim else []
         self._child = Child("clickhouse", [*prefix, *command], self._folder / "clickhouse.log")
         self._child.await_ready(lambda: unready(f"{self.url}/ping"), START_S)
