@@ -26,8 +26,8 @@ from tests.faults.driver.verdict import Balance
 from tests.integration.worker_process import eventually, probe_result
 from tests.ports import free_port
 
-FRESH_S = 180.0
-AGREE_S = 180.0
+FRESH_S = 400.0
+AGREE_S = 400.0
 SERVER_MB, EMBEDDED_MB = 700, 2_000
 CANARIES = "SELECT count() FROM telemetry.probe_results WHERE node_id = 'canary'"
 

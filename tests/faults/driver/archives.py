@@ -17,8 +17,8 @@ from tests.clickhouse_server.shim import Shim
 from tests.integration.worker_process import eventually
 from tests.ports import free_port
 
-READY_S = 180.0
-DEATH_S = 180.0
+READY_S = 400.0
+DEATH_S = 400.0
 MODULE = "tests.faults.driver.dying_archive"
 
 
