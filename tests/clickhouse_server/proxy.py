@@ -101,7 +101,10 @@ class FaultProxy:
         return fault
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
+        try:
+            body = await request.read()
+        except ConnectionError:  # whoever asked has died
+            return _reset(request)
         fault = self._next(request.query.get("query", "").encode() + body[:4096])
         if fault is not None and (refusal := await self._before(fault, request, body)):
             return refusal
