@@ -17,7 +17,7 @@ from infra.state import LOOPBACK
 from tests.clickhouse_server.process import ClickHouseProcess
 from tests.clickhouse_server.proxy import FaultProxy
 from tests.clickhouse_server.shim import Shim
-from tests.faults.driver.archive_verdict import judge_store, log_ends
+from tests.faults.driver.archive_verdict import BY_PARTITION, judge_store, log_ends
 from tests.faults.driver.archives import ArchiveProcess, FilledStore
 from tests.faults.driver.guests import Guests
 from tests.faults.driver.proxy import FarKafka
@@ -142,7 +142,7 @@ class ArchiveStand:
 
     def _judge_control(self, store: FilledStore, ends: dict[str, int]) -> str | None:
         """What speaks against a control: that it was exact."""
-        distinct = "SELECT uniqExact(kafka_partition, kafka_offset) FROM telemetry.probe_results"
+        distinct = f"SELECT sum(offsets) FROM ({BY_PARTITION.format(table='probe_results')})"  # noqa: S608 - our own names
         ends_of = "SELECT max(kafka_offset) + 1 AS e FROM telemetry.probe_results GROUP BY kafka_partition"
         last = f"SELECT sum(e) FROM ({ends_of})"  # noqa: S608 - our own names
         eventually(lambda: store.number(last) == ends["probe-results"], f"last record in {store.name}", AGREE_S)
