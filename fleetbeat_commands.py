@@ -1,6 +1,5 @@
 """The commands of `fleetbeat`: each imports its own room only when it runs."""
 
-import os
 import runpy
 import sys
 from collections.abc import Iterator, Sequence
@@ -44,6 +43,12 @@ app.command(topics)
 app.command("infra.dlq.command:app", name="dlq", help="Look at dead letters, and send them back.")
 app.command(
     "streams.state.command:app", name="state", help="Look at the state that workers keep in Kafka, and begin it anew."
+)
+app.command(
+    "streams.archive.command:app",
+    name="archive",
+    help="Write every raw event to ClickHouse, each exactly once.\n\n"
+    "Example: `fleetbeat archive --brokers kafka1:9092 --clickhouse http://user:password@ch1:8123/telemetry`",
 )
 app.command("streams.store.command:app", name="store", help="Look after the archive's tables.")
 app.command(
@@ -160,37 +165,6 @@ def worker(  # noqa: PLR0913 - one argument an option
             live=live,
         )
     )
-
-
-@app.command
-def archive(  # noqa: PLR0913 - one argument an option
-    *,
-    brokers: Brokers = LOCAL_KAFKA,
-    clickhouse: Annotated[
-        str | None, _says("URL of a server, instead of the embedded store; without --store also FLEETBEAT_CLICKHOUSE.")
-    ] = None,
-    store: Annotated[Path | None, _says("Folder of the embedded store; without it .fleetbeat/store.")] = None,
-    listen: Annotated[str, _says("HOST:PORT where the embedded store answers read-only SQL.")] = "127.0.0.1:8123",
-    metrics: Annotated[str | None, _says("HOST:PORT of the archive's own health and metrics.")] = None,
-    keep: Annotated[
-        tuple[str, ...], _says("TABLE=DAYSd; may be repeated. Without it heartbeats=3d, others longer.")
-    ] = (),
-    cold_after: Annotated[tuple[str, ...], _says("TABLE=DAYSd, then to the volume `cold` of a server's disks.")] = (),
-    sql_users: Annotated[Path | None, _says("Who may ask there; needed where --listen is not loopback.")] = None,
-) -> int:
-    """Write every raw event to ClickHouse, each exactly once.
-
-    Example: `fleetbeat archive --brokers kafka1:9092 --clickhouse http://user:password@ch1:8123/telemetry`
-    """
-    with _extra("archive"):
-        from streams.archive.app import ArchiveOptions, run_archive
-    if clickhouse is None and store is None:
-        clickhouse = os.environ.get("FLEETBEAT_CLICKHOUSE")  # so that no password stands on a command line
-        store = None if clickhouse else Path(".fleetbeat/store")
-    options = ArchiveOptions(
-        brokers, clickhouse, store, listen, metrics, keep=keep, cold_after=cold_after, sql_users=sql_users
-    )
-    return run_archive(options)
 
 
 @app.command
@@ -386,7 +360,7 @@ def version_() -> int:
 
 @contextmanager
 def _extra(name: str) -> Iterator[None]:
-    """Turns the import of a package that is not installed into the extra that brings it."""
+    """As `schemas.extras.extra`, which would load a room for every --help."""
     try:
         yield
     except ModuleNotFoundError as cause:

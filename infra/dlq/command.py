@@ -1,21 +1,15 @@
 """`fleetbeat dlq list|show|replay`: what the command line takes. Light to import, since every --help comes by here."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from infra import InfraError
+from schemas.extras import extra
 
 LOCAL_KAFKA = "127.0.0.1:19092"
 
 app = App(name="dlq", help="Look at dead letters, and send them back.")
-
-
-class MissingPackageError(InfraError, ValueError):
-    """A package that only some installations have; a ValueError, so that the command line answers with status 2."""
 
 
 def _says(text: str) -> Parameter:
@@ -48,7 +42,7 @@ def list_(  # noqa: PLR0913 - one argument an option
 
     Example: `fleetbeat dlq list --since 2h --by-reason`
     """
-    with _extra("streams"):
+    with extra("streams"):
         from infra.dlq.run import run_list, wanted
     return run_list(brokers, wanted(topic, reason, since), limit, by_reason=by_reason, as_json=json)
 
@@ -65,7 +59,7 @@ def show(
 
     Example: `fleetbeat dlq show probe-results/3/1200`
     """
-    with _extra("streams"):
+    with extra("streams"):
         from infra.dlq.run import run_show, wanted
     return run_show(brokers, wanted(None, None, None, (origin,)), as_json=json)
 
@@ -94,19 +88,8 @@ def replay(  # noqa: PLR0913 - one argument an option
 
     Example: `fleetbeat dlq replay --reason unknown-schema --schema-id 901=2 --yes`
     """
-    with _extra("streams"):
+    with extra("streams"):
         from infra.dlq.corrections import Corrections
         from infra.dlq.run import run_replay, wanted
     corrections = Corrections.parse(schema_id, key_from_node_id=key_from_node_id)
     return run_replay(brokers, wanted(topic, reason, since, origins), limit, corrections, yes=yes, as_json=json)
-
-
-@contextmanager
-def _extra(name: str) -> Iterator[None]:
-    """Turns the import of a package that is not installed into the extra that brings it."""
-    try:
-        yield
-    except ModuleNotFoundError as cause:
-        if (cause.name or "infra").split(".")[0] in ("infra", "schemas"):
-            raise
-        raise MissingPackageError(f"this command needs {cause.name}: install fleetbeat[{name}]") from cause

@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -15,12 +15,13 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from schemas.listen import parse_listen
-from streams.archive import ddl, retention
+from streams.archive import cluster_ddl, ddl, retention
 from streams.archive.consumer import UnsuitableTopicError
 from streams.archive.ingest import StoreClient
+from streams.archive.lane import Limits
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.service import Archive
-from streams.archive.sql_limits import Limits
+from streams.archive.sql_limits import Limits as SqlLimits
 from streams.archive.sql_users import Users, load_users
 from streams.archive.storing import STORE_ERRORS
 from streams.logs import configure_logs
@@ -50,6 +51,9 @@ class ArchiveOptions:
     keep: tuple[str, ...] = ()
     """TABLE=DAYSd of tables that are to be kept for another time than usual; likewise `cold_after`."""
     cold_after: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    cluster: str | None = None
+    """With `clickhouse`: make tables on all servers of this cluster, replicated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,9 @@ def run_archive(options: ArchiveOptions) -> int:
             raise OptionsError(f"--store {options.store} beside --clickhouse: expected one of them")
         if options.sql_users is not None:
             raise OptionsError("--sql-users beside --clickhouse: that server has users of its own")
-        return run_with(options, Store(server(options.clickhouse)))
+        return run_with(options, Store(server(options.clickhouse, options.cluster)))
+    if options.cluster is not None:
+        raise OptionsError(f"--cluster {options.cluster} without --clickhouse: expected the URL of one of its servers")
     _check_listen(options)  # before a store is made
     if options.store is None:
         raise OptionsError("no store: expected --store FOLDER for an embedded one, or --clickhouse URL")
@@ -101,7 +107,7 @@ def _check_listen(options: ArchiveOptions) -> None:
     if options.sql_users is None:
         parse_listen(options.listen, "--listen without --sql-users")
     else:
-        load_users(options.sql_users, Limits())
+        load_users(options.sql_users, SqlLimits())
         parse_listen(options.listen, open_to_all=True)
 
 
@@ -117,8 +123,13 @@ def run_with(options: ArchiveOptions, store: Store) -> int:
     return status
 
 
-def server(url: str) -> Callable[[], StoreClient]:
-    """Connects to a ClickHouse server. Raises OptionsError for a URL that is none."""
+def server(url: str, cluster: str | None = None) -> Callable[[], StoreClient]:
+    """Connects to a ClickHouse server, maybe one of a cluster. Raises OptionsError for a URL or a name that is none."""
+    if cluster is not None:
+        try:
+            cluster_ddl.check_name(cluster)
+        except ValueError as problem:
+            raise OptionsError(str(problem)) from None
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") not in ("", ddl.DATABASE):
         shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
@@ -137,7 +148,7 @@ def server(url: str) -> Callable[[], StoreClient]:
             send_receive_timeout=_ANSWER_S,
             autogenerate_session_id=False,
         )
-        return client
+        return client if cluster is None else cluster_ddl.OnCluster(client, cluster)
 
     return connect
 
@@ -148,12 +159,15 @@ async def _serve(options: ArchiveOptions, store: Store) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     metrics = ArchiveMetrics()
-    archive = Archive(options.brokers, options.group, store.connect, metrics, shared=store.embedded is None)
+    shared = store.embedded is None
+    archive = Archive(
+        *(options.brokers, options.group, store.connect, metrics), shared=shared, limits=options.limits, claims=shared
+    )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(archive.close)
         address = await _listen(stack, _status(archive, metrics, options.ready_lag), options.metrics or "127.0.0.1:0")
         _log.info("status-served", address=address)
-        if not await _migrate(store, stop, retention.ages(options.keep, options.cold_after)):
+        if not await _migrate(store, options, stop):
             return
         if store.embedded is not None:
             _log.info("sql-served", address=await _serve_sql(stack, store.embedded, options, metrics))
@@ -166,7 +180,7 @@ async def _serve_sql(
 ) -> str:
     from streams.archive.gateway import Gateway  # noqa: PLC0415 - only with an embedded store
 
-    users = Users(options.sql_users, Limits()) if options.sql_users is not None else None
+    users = Users(options.sql_users, SqlLimits()) if options.sql_users is not None else None
     try:
         gateway = Gateway(store, listen=options.listen, users=users, registry=metrics.registry)
         stack.push_async_callback(gateway.close)
@@ -175,13 +189,16 @@ async def _serve_sql(
         raise CannotStartError(f"--listen {options.listen}: {error.strerror or error}") from error
 
 
-async def _migrate(store: Store, stop: asyncio.Event, wanted: Mapping[str, retention.Age]) -> bool:
+async def _migrate(store: Store, options: ArchiveOptions, stop: asyncio.Event) -> bool:
     """Brings the tables up to date; a server may be down for a while. False when asked to stop before."""
+    wanted = retention.ages(options.keep, options.cold_after)
 
     def work() -> list[str]:
         client = store.connect()
         try:
             applied = ddl.apply(client, lambda progress: _log.info("rollup-filled", progress=progress))
+            for statement in cluster_ddl.reads(options.cluster) if options.cluster else ():
+                client.command(statement)
             for table, change in retention.apply(client, wanted).items():
                 _log.info("retention-changed", table=table, change=change)
             return applied

@@ -1,19 +1,57 @@
 """One topic's rows into its table: plan, tokened insert, and what to do when nobody knows whether it arrived."""
 
+import itertools
+from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from streams.archive.blocks import Route, Shaped, arrow_stream
-from streams.archive.plans import Found, Incomplete, Plan, PlanStore, Verdict, judge, mentions, token, where
+from streams.archive.claims import Claims
+from streams.archive.plans import (
+    Found,
+    Incomplete,
+    Plan,
+    PlanStore,
+    Verdict,
+    judge,
+    mentions,
+    token,
+    touches,
+    where,
+)
 from streams.archive.retention import whole_from_ms
 from streams.archive.rollups import mend
 
 # A batch may touch months of slo_windows; the answer must not come before the rows are written.
 _INSERT_SETTINGS = {"throw_on_max_partitions_per_insert_block": 0, "async_insert": 0}
+
+
+# What ClickHouse says of rows, not of itself or of the table: out of bounds, too large, null, against a constraint.
+_DATA_CODES = frozenset({69, 117, 131, 321, 349, 395, 407, 469, 691})
+# When more rows of one batch are refused, it is the table that is not as it should be.
+_MOST_REFUSED = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A row that ClickHouse refuses, and what it says."""
+
+    partition: int
+    offset: int
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What completing a batch came to."""
+
+    inserted: int = 0
+    refused: tuple[Refused, ...] = ()
 
 
 class UnsettledError(RuntimeError):
@@ -46,37 +84,56 @@ class StoreClient(Protocol):
 class Ingest:
     """The store's side of one topic. Blocks, belongs to one thread, raises what the client raises."""
 
-    def __init__(self, client: StoreClient, route: Route) -> None:
+    def __init__(self, client: StoreClient, route: Route, claims: Claims | None = None) -> None:
         self._client = client
         self._route = route
-        self._plans = PlanStore(client)
+        self._claims = claims
+        self._plans = PlanStore(client, claims)
 
     def store(self, shaped: Shaped) -> None:
         """Plans the batch, then inserts it. When this raises, only `settle` may follow."""
         self._plans.write(shaped.plans)
         self._insert(shaped.frame, shaped.plans)
+        self._check(shaped.plans)
 
-    def settle(self, shaped: Shaped) -> int:
-        """Completes a batch of unknown outcome; returns how many rows it inserted.
+    def settle(self, shaped: Shaped) -> Settled:
+        """Completes a batch of unknown outcome.
 
         Inserts the rows that the table does not hold, under a new epoch: the old token may have been noted without
-        its rows. May be called again and again. Raises UnsettledError while an earlier insert may still be running.
+        its rows. What ClickHouse refuses for its data is left out, and the plan still counts it: until `accept`, the
+        batch is in doubt. May be called again and again. Raises UnsettledError while an earlier insert may still run.
         """
         plans = self._as_written(shaped.plans)
         missing = self._missing(shaped.frame, plans)
         if missing.is_empty():
             self._mend_rollups(plans)
-            return 0
+            return Settled()
         again = [plan.again() for plan in plans]
         self._plans.write(again)
-        self._insert(missing, again)
-        if not self._route.replacing and (lost := self._missing(shaped.frame, again).height):
+        refused = self._insert_most(missing, again)
+        self._check(again)
+        if not self._route.replacing and (lost := self._missing(shaped.frame, again).height - len(refused)):
             raise UnsettledError(f"{self._route.table}: {lost} of {missing.height} rows are missing after their insert")
         self._mend_rollups(again)
-        return missing.height
+        return Settled(missing.height - len(refused), tuple(refused))
+
+    def accept(self, shaped: Shaped, refused: Sequence[Refused]) -> None:
+        """Plans the batch without the rows that were refused, and are kept elsewhere by now."""
+        without = Counter(each.partition for each in refused)
+        plans = [plan.again() for plan in self._as_written(shaped.plans)]
+        self._plans.write([replace(plan, rows=plan.rows - without[plan.partition]) for plan in plans])
+        self._check(plans)
 
     def last_plans(self, partitions: Collection[int]) -> dict[int, Plan]:
-        """The last plan of each partition that has one; once it is carried out, `last` + 1 is where to go on."""
+        """The last plan of each partition that has one; once it is carried out, `last` + 1 is where to go on.
+
+        Claims the partitions first. Raises UnsettledError while somebody else's insert for them is running.
+        """
+        if self._claims is not None:
+            self._claims.take(self._client, partitions)
+            for said in self._running():
+                if touches(said, self._route.topic, partitions):
+                    raise UnsettledError(f"{self._route.table}: the insert {said[:200]!r} is still running")
         return self._plans.last(self._route.topic, partitions)
 
     def verify(self, plans: Sequence[Plan]) -> dict[int, Verdict]:
@@ -103,11 +160,39 @@ class Ingest:
         if why := mend(self._client, self._route.table, plans):
             raise UnsettledError(why)
 
-    def _insert(self, frame: pl.DataFrame, plans: Sequence[Plan]) -> None:
+    def _insert_most(self, frame: pl.DataFrame, plans: Sequence[Plan]) -> list[Refused]:
+        """Halves what is refused until only rows are left out that are refused alone; returns those."""
+        refused: list[Refused] = []
+        parts = [frame]
+        for attempt in itertools.count():
+            part = parts.pop()
+            try:
+                # a token of its own for each attempt
+                self._insert(part, plans, f".{attempt}" if attempt else "")
+            except ClickHouseError as error:
+                if getattr(error, "code", None) not in _DATA_CODES or len(refused) >= _MOST_REFUSED:
+                    raise
+                if part.height == 1:
+                    row = part.row(0, named=True)
+                    refused.append(Refused(row["kafka_partition"], row["kafka_offset"], str(error)))
+                else:
+                    half = part.height // 2
+                    parts += [part.tail(-half), part.head(half)]
+            if not parts:
+                break
+        return refused
+
+    def _insert(self, frame: pl.DataFrame, plans: Sequence[Plan], attempt: str = "") -> None:
         if frame.is_empty():
             return
-        settings = {"insert_deduplication_token": token(plans), **_INSERT_SETTINGS}
+        settings = {"insert_deduplication_token": token(plans) + attempt, **_INSERT_SETTINGS}
         body = arrow_stream(frame)
+        if self._claims is not None:
+            partitions = [plan.partition for plan in plans]
+            self._claims.insert(
+                self._client, partitions, self._route.table, frame.columns, body, "ArrowStream", settings
+            )
+            return
         self._client.raw_insert(
             self._route.table, frame.columns, insert_block=body, settings=settings, fmt="ArrowStream"
         )
@@ -135,9 +220,18 @@ class Ingest:
         """An insert whose answer was lost may still be at work in the server."""
         if not plans:
             return
-        running = self._client.query(
-            "SELECT Settings['insert_deduplication_token'] FROM system.processes WHERE query_kind = 'Insert'"
-        )
-        for (said,) in running.result_rows:
+        for said in self._running():
             if any(mentions(said, plan) for plan in plans):
                 raise UnsettledError(f"{self._route.table}: the insert {said[:200]!r} is still running")
+
+    def _running(self) -> list[str]:
+        """The tokens of all inserts that run in the server."""
+        result = self._client.query(
+            "SELECT Settings['insert_deduplication_token'] FROM system.processes WHERE query_kind = 'Insert'"
+        )
+        return [said for (said,) in result.result_rows]
+
+    def _check(self, plans: Sequence[Plan]) -> None:
+        """Raises ClaimLostError when the inserts for `plans` may have come to nothing."""
+        if self._claims is not None:
+            self._claims.check(self._client, [plan.partition for plan in plans])

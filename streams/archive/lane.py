@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -11,14 +12,16 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.archive.blocks import KEPT_DAYS, Chunk, RawChunk, Rejected, Route
+from streams.archive.blocks import KEPT_DAYS, Chunk, RawChunk, Rejected, Route, Shaped
 from streams.archive.consumer import Bounds, GivenUpError, Records, Source, UnsuitableTopicError, chunk_of
-from streams.archive.letters import DeadLetters
+from streams.archive.ingest import Refused, Settled
+from streams.archive.letters import DeadLetters, letters_of
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.plans import Complete, Doubled, Incomplete, Plan, Verdict
-from streams.archive.storing import Connect, Storing
+from streams.archive.storing import Connect, StartOverError, Storing
 
 _RETRY_S = 1.0
+REFUSED_DETAIL = 1_000
 _log = structlog.get_logger(__name__)
 
 
@@ -48,6 +51,8 @@ class Lane:
         letters: DeadLetters,
         metrics: ArchiveMetrics,
         limits: Limits,
+        *,
+        claims: bool = False,
     ) -> None:
         self.topic = route.topic
         self.next: dict[int, int] = {}
@@ -57,7 +62,7 @@ class Lane:
         self._letters = letters
         self._metrics = metrics
         self._limits = limits
-        self._storing = Storing(route, connect, metrics)
+        self._storing = Storing(route, connect, metrics, claims=claims)
         self._wanted: set[int] = set()
         self._expected: dict[int, int] = {}
         self._gaps: dict[int, int] = {}
@@ -83,13 +88,18 @@ class Lane:
 
     async def revoke(self) -> None:
         """Gives all partitions back; on return nothing is written for them any more."""
-        self._term += 1
         self._wanted.clear()
+        self._forget()
+        await self._idle.wait()
+
+    def _forget(self) -> None:
+        """All that is known of the partitions; those that are still wanted are adopted again."""
+        self._term += 1
         self.next.clear()
         self._expected.clear()
+        self._gaps.clear()
         self._take_waiting()
         self._changed.set()
-        await self._idle.wait()
 
     def places(self) -> list[TopicPartition]:
         """What may be polled for: nothing while too much waits."""
@@ -130,6 +140,8 @@ class Lane:
             try:
                 with contextlib.suppress(GivenUpError):
                     await self._step(self._term)
+            except StartOverError:
+                self._forget()
             finally:
                 self._idle.set()
             if self._ends_at is None:
@@ -185,14 +197,41 @@ class Lane:
         shaped, letters = await self._storing.shape(taken)
         # before the plan: once a batch is planned and stored nobody looks at its records again
         await self._letters.send(letters, lambda: self._still(term))
-        await self._storing.store(shaped, lambda: self._still(term))
+        stored = await self._storing.store(shaped, lambda: self._still(term))
+        await self._set_aside(shaped, stored.refused, term)
         if term != self._term:
             return
         self.next.update({plan.partition: plan.last + 1 for plan in shaped.plans})
         self._metrics.records.labels(self.topic).inc(shaped.records)
-        self._metrics.rows.labels(self.topic).inc(shaped.frame.height)
+        self._metrics.rows.labels(self.topic).inc(shaped.frame.height - len(stored.refused))
         self._metrics.batches.labels(self.topic).inc()
         self._count_rejected(shaped.rejected)
+
+    async def _set_aside(self, shaped: Shaped, refused: Sequence[Refused], term: int) -> None:
+        """Keeps rows that ClickHouse refuses as dead letters, and only then goes on without them."""
+        if not refused:
+            return
+        rejected = [each for row in refused for each in await self._as_rejected(row, term)]
+        await self._letters.send(letters_of(self.topic, rejected), lambda: self._still(term))
+        await self._storing.accept(shaped, refused, lambda: self._still(term))
+        self._count_rejected(tuple(rejected))
+
+    async def _as_rejected(self, row: Refused, term: int) -> list[Rejected]:
+        """The record behind a row; none when Kafka no longer has it."""
+        while True:
+            try:
+                found = await self._source.read_again(
+                    *(self.topic, row.partition, row.offset, row.offset), lambda: self._still(term)
+                )
+                break
+            except KafkaError as error:
+                _log.warning("refused-row-not-read", topic=self.topic, error=repr(error), retry_s=_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
+        detail = row.said[:REFUSED_DETAIL]
+        if not isinstance(found, Chunk):
+            return []
+        places = zip(found.offsets, found.append_ms, found.keys, found.values, strict=True)
+        return [Rejected("refused-by-store", detail, row.partition, *place) for place in places]
 
     def _count_rejected(self, rejected: tuple[Rejected, ...]) -> None:
         for reason, count in Counter(record.reason for record in rejected).items():
@@ -268,15 +307,20 @@ class Lane:
         chunk = await self._source.read_again(
             self.topic, plan.partition, plan.first, plan.last, lambda: self._still(term)
         )
-        inserted = 0
+        settled = Settled()
         if chunk is not None:
             shaped, _ = await self._storing.shape([chunk])
-            inserted = await self._storing.settle(replace(shaped, plans=(plan,)), lambda: self._still(term))
+            mine = replace(shaped, plans=(plan,))
+            settled = await self._storing.settle(mine, lambda: self._still(term))
+            await self._set_aside(mine, settled.refused, term)
         if self._route.replacing:
             return "rewritten"
+        inserted, refused = settled.inserted, len(settled.refused)
         _log.info("plan-completed", topic=self.topic, partition=plan.partition, first=plan.first, inserted=inserted)
-        if inserted < missing:
-            self._report_lost(plan.partition, missing - inserted, "Kafka no longer has records of the last plan")
+        if inserted + refused < missing:
+            self._report_lost(
+                plan.partition, missing - inserted - refused, "Kafka no longer has records of the last plan"
+            )
             return "lost"
         return "completed"
 

@@ -6,8 +6,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from streams.archive.claims import Claims
+
 TABLE = "telemetry.archive_plans"
 _EPOCH_BITS = 16
+PLANNING = "plan "
+"""Begins the token of an insert of plans, by which it is known while it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,12 @@ def mentions(said: str, plan: Plan) -> bool:
     """Whether the insert with the token `said` carries the offsets of `plan`, under any epoch."""
     topic, *ranges = said.split(" ")
     return topic == plan.topic and any(entry.startswith(_range(plan)) for entry in ranges)
+
+
+def touches(said: str, topic: str, partitions: Collection[int]) -> bool:
+    """Whether the insert with the token `said` carries anything of the partitions, rows or plans."""
+    of, *ranges = said.removeprefix(PLANNING).split(" ")
+    return of == topic and any(int(entry.partition(":")[0]) in partitions for entry in ranges)
 
 
 def _range(plan: Plan) -> str:
@@ -106,13 +116,22 @@ def judge(plan: Plan, found: Found) -> Verdict:
 class PlanStore:
     """The table of plans; every method raises what the client raises."""
 
-    def __init__(self, client: Any) -> None:  # noqa: ANN401 - clickhouse-connect is not typed
+    def __init__(self, client: Any, claims: Claims | None = None) -> None:  # noqa: ANN401 - clickhouse-connect is not typed
         self._client = client
+        self._claims = claims
 
     def write(self, plans: Sequence[Plan]) -> None:
         """Stores all plans in one insert, which is one part and so all or nothing; repeating it is harmless."""
-        lines = "".join(json.dumps(_row(plan)) + "\n" for plan in plans)
-        self._client.raw_insert(TABLE, insert_block=lines.encode(), fmt="JSONEachRow")
+        rows = [_row(plan) for plan in plans]
+        lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        if self._claims is None:
+            self._client.raw_insert(TABLE, insert_block=lines, fmt="JSONEachRow")
+            return
+        partitions, settings = (
+            [plan.partition for plan in plans],
+            {"insert_deduplication_token": PLANNING + token(plans)},
+        )
+        self._claims.insert(self._client, partitions, TABLE, list(rows[0]), lines, "JSONEachRow", settings)
 
     def last(self, topic: str, partitions: Collection[int]) -> dict[int, Plan]:
         """The last plan of each of the partitions that has one."""

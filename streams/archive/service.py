@@ -32,13 +32,15 @@ class Archive:
         *,
         shared: bool,
         limits: Limits | None = None,
+        claims: bool = False,
     ) -> None:
+        """`claims`: other archives may write to the store, so each write carries a claim on its partitions."""
         self._metrics = metrics
         self._letters = DeadLetters(brokers)
         found = routes()
         self._source = Source(brokers, group, found, shared=shared)
         self._lanes = {
-            route.topic: Lane(route, connect, self._source, self._letters, metrics, limits or Limits())
+            route.topic: Lane(route, connect, self._source, self._letters, metrics, limits or Limits(), claims=claims)
             for route in found
         }
         self._assigned = False

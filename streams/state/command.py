@@ -1,18 +1,14 @@
 """`fleetbeat state show|reset|rebuild`: what the command line takes. Light to import: every --help comes by here."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from schemas.extras import extra
+
 LOCAL_KAFKA = "127.0.0.1:19092"
 
 app = App(name="state", help="Look at the state that workers keep in Kafka, and begin it anew.")
-
-
-class MissingPackageError(ValueError):
-    """A package that only some installations have; a ValueError, so that the command line answers with status 2."""
 
 
 def _says(text: str) -> Parameter:
@@ -43,7 +39,7 @@ def show(
 
     Example: `fleetbeat state show --family slo --json`
     """
-    with _extra():
+    with extra("streams"):
         from streams.state.run import run_show
     return run_show(brokers, family, partition, as_lines=not json)
 
@@ -63,7 +59,7 @@ def reset(
 
     Example: `fleetbeat state reset --family nodes --partition 3`
     """
-    with _extra():
+    with extra("streams"):
         from streams.state.run import run_reset
     return run_reset(brokers, family, partition, yes=yes)
 
@@ -78,17 +74,6 @@ def rebuild(*, family: Families = (), yes: Yes = False, brokers: Brokers = LOCAL
 
     Example: `fleetbeat state rebuild --brokers kafka1:9092 --yes`
     """
-    with _extra():
+    with extra("streams"):
         from streams.state.run import run_rebuild
     return run_rebuild(brokers, family, yes=yes)
-
-
-@contextmanager
-def _extra() -> Iterator[None]:
-    """Turns the import of a package that is not installed into the extra that brings it."""
-    try:
-        yield
-    except ModuleNotFoundError as cause:
-        if (cause.name or "streams").split(".")[0] in ("schemas", "streams"):
-            raise
-        raise MissingPackageError(f"this command needs {cause.name}: install fleetbeat[streams]") from cause

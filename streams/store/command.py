@@ -1,17 +1,13 @@
 """`fleetbeat store …`: what the command line takes. Light to import: every --help comes by here."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from schemas.extras import extra
+
 app = App(name="store", help="Look after the archive's tables.")
-
-
-class MissingPackageError(ValueError):
-    """A package that only some installations have; a ValueError, so that the command line answers with status 2."""
 
 
 def _says(text: str) -> Parameter:
@@ -44,7 +40,7 @@ def migrate(*, store: Store = None, clickhouse: Clickhouse = None) -> int:
 
     Example: `fleetbeat store migrate --clickhouse http://user:password@ch1:8123`
     """
-    with _extra():
+    with extra("archive"):
         from streams.store.places import Place
         from streams.store.tables import run_migrate
     return run_migrate(Place(store, clickhouse))
@@ -62,7 +58,7 @@ def usage(
 
     Example: `fleetbeat store usage --url http://127.0.0.1:8123`
     """
-    with _extra():
+    with extra("archive"):
         from streams.store.places import Place
         from streams.store.tables import run_usage
     return run_usage(Place(store, clickhouse, url), as_json=json)
@@ -84,7 +80,7 @@ def verify(  # noqa: PLR0913 - one argument an option
 
     Example: `fleetbeat store verify --from -6h --to now --url http://127.0.0.1:8123`
     """
-    with _extra():
+    with extra("archive"):
         from streams.store.places import Place
         from streams.store.verify import run_verify
     return run_verify(Place(store, clickhouse, url), from_, to, repair=repair)
@@ -106,7 +102,7 @@ def delete_node(
 
     Example: `fleetbeat store delete-node eu-07 --store /var/lib/fleetbeat/store`
     """
-    with _extra():
+    with extra("archive"):
         from streams.store.nodes import run_delete_node
         from streams.store.places import Place
     return run_delete_node(Place(store, clickhouse), node, yes=yes)
@@ -118,7 +114,7 @@ def backup(to: Annotated[Path, _says("A folder that does not exist yet.")], /, *
 
     Example: `fleetbeat store backup /backup/2026-03-02 --store /var/lib/fleetbeat/store`
     """
-    with _extra():
+    with extra("archive"):
         from streams.store.backup import run_backup
         from streams.store.places import Place
     return run_backup(Place(store, None), to)
@@ -132,7 +128,7 @@ def restore(source: Annotated[Path, _says("A folder made by `backup`.")], /, *, 
 
     Example: `fleetbeat store restore /backup/2026-03-02 --store /var/lib/fleetbeat/store`
     """
-    with _extra():
+    with extra("archive"):
         from streams.store.backup import run_restore
         from streams.store.places import Place
     return run_restore(Place(store, None), source)
@@ -154,18 +150,7 @@ def export(  # noqa: PLR0913 - one argument an option
 
     Example: `fleetbeat store export probe_results march.parquet --from 2026-03-01 --to 2026-04-01`
     """
-    with _extra():
+    with extra("archive"):
         from streams.store.export import run_export
         from streams.store.places import Place
     return run_export(Place(store, clickhouse, url), table, file, from_, to)
-
-
-@contextmanager
-def _extra() -> Iterator[None]:
-    """Turns the import of a package that is not installed into the extra that brings it."""
-    try:
-        yield
-    except ModuleNotFoundError as cause:
-        if (cause.name or "streams").split(".")[0] in ("schemas", "streams"):
-            raise
-        raise MissingPackageError(f"this command needs {cause.name}: install fleetbeat[archive]") from cause

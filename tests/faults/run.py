@@ -11,7 +11,9 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+from tests.faults.driver.archive_stand import ArchiveStand
 from tests.faults.driver.capacity import measure
 from tests.faults.driver.jobs import run_jobs
 from tests.faults.driver.outcome import Outcome, table, write
@@ -35,7 +37,8 @@ def run_row(row: int, seed: int, form: Form, folder: Path, capacity: int | None 
     if ROWS[row].at_half_capacity and form.long:
         capacity = capacity or measure(place.with_name(f"{place.name}-capacity"), form, _say)
         form = replace(form, results_per_s=capacity // 2)
-    stand = Stand(place, seed, form, _say)
+    make: Any = ArchiveStand if ROWS[row].of_archive else Stand
+    stand = make(place, seed, form, _say)
     recovery_s, events, lost, doubled, faults = 0.0, 0, 0, 0, tuple[str, ...]()
     try:
         with stand:

@@ -7,10 +7,12 @@ from typing import Any
 
 import polars as pl
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 
 from schemas.codec import encode
 from schemas.records import BucketCount, DeadLetter, Heartbeat, Label, ProbeResult, RequestCount
 from streams.archive import ddl
+from streams.archive import ingest as ingest_module
 from streams.archive.blocks import Chunk, Route, Shaped, Shaper, routes
 from streams.archive.embedded import EmbeddedStore
 from streams.archive.ingest import Ingest, UnsettledError
@@ -64,7 +66,7 @@ def test_a_stored_batch_is_complete_and_a_repeat_changes_nothing(client: Any) ->
     ingest.store(batch)
     ingest.store(batch)
     assert ingest.verify(batch.plans) == {0: Complete(), 1: Complete()}
-    assert ingest.settle(batch) == 0
+    assert ingest.settle(batch).inserted == 0
     assert offsets(client) == [(0, n) for n in range(10)] + [(1, n) for n in range(100, 110)]
     assert ingest.last_plans({0, 1, 2}) == {plan.partition: plan for plan in batch.plans}
 
@@ -76,8 +78,8 @@ def test_a_batch_that_arrived_in_part_is_completed(client: Any, arrived: list[in
     PlanStore(client).write(batch.plans)
     ingest._insert(batch.frame.filter(pl.col("kafka_offset").is_in(arrived)), batch.plans)
     assert ingest.verify(batch.plans) == {4: Incomplete(20 - len(arrived))}
-    assert ingest.settle(batch) == 20 - len(arrived)
-    assert ingest.settle(batch) == 0
+    assert ingest.settle(batch).inserted == 20 - len(arrived)
+    assert ingest.settle(batch).inserted == 0
     assert ingest.verify(batch.plans) == {4: Complete()}
     assert offsets(client) == [(4, n) for n in range(20)]
 
@@ -90,7 +92,7 @@ def test_a_batch_over_two_days_that_lost_one_is_completed(client: Any) -> None: 
         f"ALTER TABLE telemetry.heartbeats DELETE WHERE received_at < {NOW / 1000} SETTINGS mutations_sync = 2"
     )
     assert ingest.verify(batch.plans) == {0: Incomplete(10)}
-    assert ingest.settle(batch) == 10
+    assert ingest.settle(batch).inserted == 10
     assert offsets(client) == [(0, n) for n in range(20)]
 
 
@@ -101,9 +103,9 @@ def test_a_token_that_was_noted_without_its_rows_does_not_lose_them(client: Any)
     client.command("ALTER TABLE telemetry.heartbeats DELETE WHERE 1 SETTINGS mutations_sync = 2")
     ingest.store(batch)
     assert offsets(client) == [], "the engine no longer drops a repeated token: this test has lost its ground"
-    assert ingest.settle(batch) == 10
+    assert ingest.settle(batch).inserted == 10
     client.command("ALTER TABLE telemetry.heartbeats DELETE WHERE 1 SETTINGS mutations_sync = 2")
-    assert ingest.settle(batch) == 10
+    assert ingest.settle(batch).inserted == 10
     assert offsets(client) == [(0, n) for n in range(10)]
     assert ingest.last_plans({0})[0].epoch == 2
 
@@ -115,7 +117,7 @@ def test_counted_requests_are_completed_like_any_rows(client: Any) -> None:  # n
     batch = shape(COUNTS, Chunk(3, range(7, 10), [NOW] * 3, [b"n"] * 3, [encode(each) for each in said]))
     PlanStore(client).write(batch.plans)
     ingest._insert(batch.frame.filter(pl.col("kafka_offset") == 7), batch.plans)
-    assert (ingest.settle(batch), ingest.settle(batch)) == (2, 0)
+    assert (ingest.settle(batch).inserted, ingest.settle(batch).inserted) == (2, 0)
     found = client.query(
         "SELECT kafka_offset, toUnixTimestamp64Milli(ts), began_ms, window_ms, total, good, sum_us, "
         "arrayZip(histogram_bucket, histogram_total, histogram_good) FROM telemetry.request_counts ORDER BY seq"
@@ -150,7 +152,7 @@ def test_a_table_with_one_row_a_key_is_written_again(client: Any) -> None:  # no
     batch = shape(LETTERS, Chunk(0, range(5), [NOW] * 5, [None] * 5, letters))
     ingest.store(batch)
     assert ingest.verify(batch.plans) == {0: Incomplete(5)}
-    assert ingest.settle(batch) == 5
+    assert ingest.settle(batch).inserted == 5
     found = client.query("SELECT offset, value = unhex('00FF'), key FROM telemetry.dead_letters FINAL ORDER BY offset")
     assert [tuple(row) for row in found.result_rows] == [(n, 1, None) for n in range(5)]
 
@@ -214,4 +216,39 @@ def test_nothing_is_decided_while_the_insert_may_still_run(client: Any) -> None:
     with pytest.raises(UnsettledError, match="still running"):
         ingest.verify(batch.plans)
     other = Ingest(StillRunning(client, "heartbeats 1:0-9#0"), BEATS)
-    assert other.settle(replace(batch)) == 10
+    assert other.settle(replace(batch)).inserted == 10
+
+
+def test_rows_that_the_table_refuses_are_left_out_and_the_rest_goes_in(client: Any) -> None:  # noqa: ANN401
+    ingest = Ingest(client, BEATS)
+    client.command("ALTER TABLE telemetry.heartbeats ADD CONSTRAINT some CHECK seq NOT IN (3, 4, 19)")
+    try:
+        batch = shape(BEATS, beats(0, count=15), beats(1, first=15, count=5))
+        with pytest.raises(DatabaseError, match="VIOLATED_CONSTRAINT"):
+            ingest.store(batch)
+        settled = ingest.settle(batch)
+        assert [(row.partition, row.offset) for row in settled.refused] == [(0, 3), (0, 4), (1, 19)]
+        assert all("VIOLATED_CONSTRAINT" in row.said for row in settled.refused)
+        assert settled.inserted == 17
+        assert [offset for _, offset in offsets(client)] == [n for n in range(20) if n not in {3, 4, 19}]
+        last = ingest.last_plans({0, 1})
+        assert ingest.verify(list(last.values())) == {0: Incomplete(2), 1: Incomplete(1)}
+        ingest.accept(batch, settled.refused)
+        last = ingest.last_plans({0, 1})
+        assert ingest.verify(list(last.values())) == {0: Complete(), 1: Complete()}
+    finally:
+        client.command("ALTER TABLE telemetry.heartbeats DROP CONSTRAINT some")
+
+
+def test_a_table_that_refuses_everything_is_no_matter_of_rows(
+    client: Any,  # noqa: ANN401
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ingest_module, "_MOST_REFUSED", 5)
+    ingest = Ingest(client, BEATS)
+    client.command("ALTER TABLE telemetry.heartbeats ADD CONSTRAINT none CHECK seq < 0")
+    try:
+        with pytest.raises(DatabaseError, match="VIOLATED_CONSTRAINT"):
+            ingest.settle(shape(BEATS, beats(count=20)))
+    finally:
+        client.command("ALTER TABLE telemetry.heartbeats DROP CONSTRAINT none")

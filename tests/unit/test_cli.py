@@ -16,7 +16,6 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = [
     "up",
     "worker",
-    "archive",
     "agent",
     "probe",
     "simulate",
@@ -78,7 +77,7 @@ def test_no_help_loads_a_room_or_anything_heavy() -> None:
     assert loaded & (HEAVY | fleetbeat.ROOMS) == set()
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "sql"])
+@pytest.mark.parametrize("command", [*COMMANDS, "archive", "sql"])
 def test_every_command_shows_an_example_of_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert fleetbeat.main([*command.split(), "--help"]) == 0
     assert f"Example: fleetbeat {command}" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The workers' group seen from outside, and the last page of a changelog: what an operator, or an accident, may do."""
+"""A group seen from outside, and the last page of a changelog: what an operator, or an accident, may do."""
 
 import time
 from random import Random
@@ -11,12 +11,12 @@ from tests.integration.worker_process import GROUP, Logged, read_log
 EMPTY_S = 30.0
 
 
-def reset_offsets(brokers: str, topics: list[str], age_s: float) -> None:
+def reset_offsets(brokers: str, topics: list[str], age_s: float, *, group: str = GROUP) -> None:
     """Commits, without metadata, the first record that is younger than `age_s`; waits until the group is empty.
 
     Never ahead of what the group has committed: what lies in between would be skipped, and be lost by our own hand.
     """
-    consumer = Consumer({"bootstrap.servers": brokers, "group.id": GROUP, "enable.auto.commit": False})
+    consumer = Consumer({"bootstrap.servers": brokers, "group.id": group, "enable.auto.commit": False})
     since_ms = round((time.time() - age_s) * 1_000)
     known = consumer.list_topics(timeout=10).topics
     asked = [TopicPartition(topic, p, since_ms) for topic in topics for p in known[topic].partitions]
@@ -32,8 +32,8 @@ def reset_offsets(brokers: str, topics: list[str], age_s: float) -> None:
     deadline = time.monotonic() + EMPTY_S
     while True:  # members that were killed are still counted for a session
         try:
-            asked_for = [ConsumerGroupTopicPartitions(GROUP, offsets)]
-            found = admin.alter_consumer_group_offsets(asked_for)[GROUP].result(10).topic_partitions
+            asked_for = [ConsumerGroupTopicPartitions(group, offsets)]
+            found = admin.alter_consumer_group_offsets(asked_for)[group].result(10).topic_partitions
             refused = [each.error for each in found if each.error is not None]
         except KafkaException as cause:
             refused = [cause]

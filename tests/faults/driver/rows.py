@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from schemas.codec import encode
+from tests.faults.driver.archive_rows import killed_archive, refusing_store
+from tests.faults.driver.archive_stand import ArchiveStand
 from tests.faults.driver.group import reset_offsets, tear_last_page
 from tests.faults.driver.poison import heartbeat, poisons
 from tests.faults.driver.processes import PAGES, PARTIALS, DoomedWorker, deaths
@@ -20,6 +22,7 @@ from tests.integration.worker_process import eventually, now_ms, probe_result
 
 # What is younger may be in slices that are not sealed yet, of which a part only would be read again.
 OPEN_S = 25.0
+ARCHIVE = "fleetbeat-archive"
 
 
 def killed_worker(stand: Stand) -> None:
@@ -159,7 +162,7 @@ def storm(stand: Stand) -> None:
 
 
 def replayed(stand: Stand) -> None:
-    """An hour of event time is in the log; the group is set back to before it, while no worker runs."""
+    """An hour of event time is in the log; worker and archive are killed, and their groups set back to before it."""
     worker = stand.worker().start()
     for seq in range(20_000):
         ts = now_ms() - stand.rng.randrange(HOUR_MS)
@@ -171,8 +174,11 @@ def replayed(stand: Stand) -> None:
         worker.await_ready()
         stand.some_time(5, 12)
         stand.kill(worker)
+        stand.kill_archive()
         reset_offsets(stand.brokers, ["probe-results", PARTIALS, "heartbeats"], age_s)
+        reset_offsets(stand.brokers, ["probe-results", "heartbeats"], age_s, group=ARCHIVE)
         stand.say(f"  read again: the last {age_s:.0f} s")
+        stand.start_archive()
         worker.start()
 
 
@@ -197,9 +203,10 @@ class Row:
     """A row of the matrix, and about how many seconds its long form takes on two idle cores."""
 
     title: str
-    scenario: Callable[[Stand], None]
+    scenario: Callable[[Stand], None] | Callable[[ArchiveStand], None]
     takes_s: int
     at_half_capacity: bool = False
+    of_archive: bool = False
 
 
 # Row 0 is no row of the matrix: the short form of several.
@@ -207,9 +214,11 @@ TOGETHER = 0
 ROWS = {
     TOGETHER: Row("many at once", together, 80),
     2: Row("worker killed", killed_worker, 240),
+    3: Row("archive killed", killed_archive, 300, of_archive=True),
     4: Row("worker frozen, woken", frozen_worker, 100),
     5: Row("broker killed, paused", broker_gone, 150),
     6: Row("worker's network broken", broken_network, 120),
+    8: Row("ClickHouse refuses", refusing_store, 240, of_archive=True),
     9: Row("wild clocks", wild_clocks, 70),
     10: Row("poison", poisoned, 90),
     11: Row("torn state page", torn_page, 60),

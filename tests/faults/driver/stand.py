@@ -96,8 +96,9 @@ class Stand:
             self._run("topics", "apply", "--brokers", self.brokers, "--partitions", str(PARTITIONS), "--local")
             self.objectives = write_objectives(self.folder / "slos.yaml", PROMISES)
             self.guests = Guests(self.brokers)
-            self._start_archive()
-            cleanup.callback(_end, self._archive)
+            self._sql_port, self._status_port = free_port(), free_port()
+            self.start_archive()
+            cleanup.callback(lambda: _end(self._archive))
             cleanup.callback(self._end_processes)
             self.witness = cleanup.enter_context(Witness(self._running))
             self._cleanup = cleanup.pop_all()
@@ -275,8 +276,13 @@ class Stand:
         if self._archive.poll() is not None:
             raise self._archive.ended()
 
-    def _start_archive(self) -> None:
-        sql, status = (free_port() for _ in range(2))
+    def kill_archive(self) -> None:
+        _end(self._archive)
+        self.kills += 1
+
+    def start_archive(self) -> None:
+        """And waits until it is ready."""
+        sql, status = self._sql_port, self._status_port
         self._sql = f"http://127.0.0.1:{sql}"
         command = fleetbeat(
             *("archive", "--brokers", self.brokers, "--store", self.folder / "store"),

@@ -1,0 +1,1 @@
+CREATE TABLE IF NOT EXISTS telemetry.archive_claims ON CLUSTER 'fleet' (topic LowCardinality(String), partition UInt16, term UInt64, claim String, claimed_at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}') ORDER BY (topic, partition, term, claim);

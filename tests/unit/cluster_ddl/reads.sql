@@ -1,0 +1,13 @@
+CREATE OR REPLACE TABLE telemetry.archive_plans_all ON CLUSTER 'fleet' AS telemetry.archive_plans ENGINE = Distributed('fleet', 'telemetry', 'archive_plans');
+CREATE OR REPLACE TABLE telemetry.probe_results_all ON CLUSTER 'fleet' AS telemetry.probe_results ENGINE = Distributed('fleet', 'telemetry', 'probe_results');
+CREATE OR REPLACE TABLE telemetry.heartbeats_all ON CLUSTER 'fleet' AS telemetry.heartbeats ENGINE = Distributed('fleet', 'telemetry', 'heartbeats');
+CREATE OR REPLACE TABLE telemetry.slo_windows_all ON CLUSTER 'fleet' AS telemetry.slo_windows ENGINE = Distributed('fleet', 'telemetry', 'slo_windows');
+CREATE OR REPLACE TABLE telemetry.dead_letters_all ON CLUSTER 'fleet' AS telemetry.dead_letters ENGINE = Distributed('fleet', 'telemetry', 'dead_letters');
+CREATE OR REPLACE TABLE telemetry.node_states_all ON CLUSTER 'fleet' AS telemetry.node_states ENGINE = Distributed('fleet', 'telemetry', 'node_states');
+CREATE OR REPLACE TABLE telemetry.request_counts_all ON CLUSTER 'fleet' AS telemetry.request_counts ENGINE = Distributed('fleet', 'telemetry', 'request_counts');
+CREATE OR REPLACE TABLE telemetry.probe_1m_all ON CLUSTER 'fleet' AS telemetry.probe_1m ENGINE = Distributed('fleet', 'telemetry', 'probe_1m');
+CREATE OR REPLACE TABLE telemetry.probe_1h_all ON CLUSTER 'fleet' AS telemetry.probe_1h ENGINE = Distributed('fleet', 'telemetry', 'probe_1h');
+CREATE OR REPLACE TABLE telemetry.request_1m_all ON CLUSTER 'fleet' AS telemetry.request_1m ENGINE = Distributed('fleet', 'telemetry', 'request_1m');
+CREATE OR REPLACE TABLE telemetry.request_1h_all ON CLUSTER 'fleet' AS telemetry.request_1h ENGINE = Distributed('fleet', 'telemetry', 'request_1h');
+CREATE OR REPLACE TABLE telemetry.heartbeat_1m_all ON CLUSTER 'fleet' AS telemetry.heartbeat_1m ENGINE = Distributed('fleet', 'telemetry', 'heartbeat_1m');
+CREATE OR REPLACE TABLE telemetry.archive_retention_all ON CLUSTER 'fleet' AS telemetry.archive_retention ENGINE = Distributed('fleet', 'telemetry', 'archive_retention');
