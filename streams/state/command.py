@@ -43,7 +43,7 @@ def show(
 
     Example: `fleetbeat state show --family slo --json`
     """
-    with _extra():
+    with extra():
         from streams.state.run import run_show
     return run_show(brokers, family, partition, as_lines=not json)
 
@@ -63,7 +63,7 @@ def reset(
 
     Example: `fleetbeat state reset --family nodes --partition 3`
     """
-    with _extra():
+    with extra():
         from streams.state.run import run_reset
     return run_reset(brokers, family, partition, yes=yes)
 
@@ -78,13 +78,13 @@ def rebuild(*, family: Families = (), yes: Yes = False, brokers: Brokers = LOCAL
 
     Example: `fleetbeat state rebuild --brokers kafka1:9092 --yes`
     """
-    with _extra():
+    with extra():
         from streams.state.run import run_rebuild
     return run_rebuild(brokers, family, yes=yes)
 
 
 @contextmanager
-def _extra() -> Iterator[None]:
+def extra() -> Iterator[None]:
     """Turns the import of a package that is not installed into the extra that brings it."""
     try:
         yield
