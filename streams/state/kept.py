@@ -8,10 +8,12 @@ from streams.core.rows import STEP_SCHEMA
 from streams.core.series import SeriesIndex
 from streams.core.slices import Tier
 from streams.core.sources import place_of
+from streams.core.table import SloTable
 from streams.engine.changelog import read_changelog
 from streams.engine.page_heads import PageFormatError, PartitionsChangedError, origin_now, require_partitions
 from streams.engine.pages import NotWholeError, PartPages, load
 from streams.engine.topic_ids import TopicIdentity
+from streams.history.sums import Span
 from streams.processors.slo_parts import OBJECTIVES, Part, PartFolder
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from streams.state.cluster import Commit, Log, StateError
@@ -50,17 +52,22 @@ class Kept:
         """By which chunks are over."""
         return max(self.part.tables[OBJECTIVES].frontiers.values(), default=0) // 1_000
 
-    def sealed(self, family: str, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
-        """Steps (NAMED) with start_s ≤ start < end_s, without open cells."""
-        chunks = [
-            chunk.rows.frame()
-            for (name, begins_s), chunk in self.part.tables[family].chunks.items()
-            if name == tier.name and begins_s < end_s and begins_s + tier.chunk_s > start_s
-        ]
-        rows = pl.concat([pl.DataFrame(schema=STEP_SCHEMA), *chunks])
-        rows = rows.filter(pl.col("start").is_between(start_s, end_s, closed="left"))
-        names = pl.Series(self.index.names, dtype=pl.String)
-        return rows.with_columns(series=names.gather(rows["series"]) if rows.height else pl.lit("")).cast(NAMED)
+    def sealed(self, family: str, tier: Tier, span: Span) -> pl.DataFrame:
+        """Steps (NAMED) of a span, without open cells."""
+        return sealed_steps(self.part.tables[family], self.index, tier, span)
+
+
+def sealed_steps(table: SloTable, index: SeriesIndex, tier: Tier, span: Span) -> pl.DataFrame:
+    """Steps (NAMED) of a span, without open cells."""
+    chunks = [
+        chunk.rows.frame()
+        for (name, begins_s), chunk in table.chunks.items()
+        if name == tier.name and begins_s < span.end_s and begins_s + tier.chunk_s > span.start_s
+    ]
+    rows = pl.concat([pl.DataFrame(schema=STEP_SCHEMA), *chunks])
+    rows = rows.filter(pl.col("start").is_between(span.start_s, span.end_s, closed="left"))
+    names = pl.Series(index.names, dtype=pl.String)
+    return rows.with_columns(series=names.gather(rows["series"]) if rows.height else pl.lit("")).cast(NAMED)
 
 
 async def read_pages(brokers: str, partition: int) -> PartPages:

@@ -75,7 +75,7 @@ async def reconcile(cluster: Cluster, rows: RawRows, timeline: Timeline, asked: 
         say(f"partition {partition}: tables read up to offset {kept.part.applied} of {PARTIALS}")
         frontiers = {source: kept.frontiers(source) for source in SOURCES}
         reaches = await await_offsets(rows, await offsets_of(cluster, frontiers), asked.wait_s, frontiers)
-        own = {name: each for name, each in series.items() if _owner(name, len(inputs)) == partition}
+        own = {name: each for name, each in series.items() if owner_of(name, len(inputs)) == partition}
         if known != frontiers:
             cuts = await asyncio.to_thread(cuts_of, rows, frontiers, asked.span.start_s)
             known, recount = frontiers, Recount(rows, cuts)
@@ -124,7 +124,7 @@ class _Step:
 
     def _objectives(self, tier: Tier, asked: Asked, finding: Finding, series: Mapping[str, Judging]) -> None:
         span = self._span(tier, asked, finding)
-        stream = self.kept.sealed(OBJECTIVES, tier, span.start_s, span.end_s)
+        stream = self.kept.sealed(OBJECTIVES, tier, span)
         parts = [pl.DataFrame(schema=STEPS)]
         for name, judging in series.items():
             if judging.objective.source in self.recount.cuts:
@@ -134,7 +134,7 @@ class _Step:
     def _plain(self, tier: Tier, asked: Asked, finding: Finding) -> None:
         """Raw rows of all partitions are asked for, and those of this one kept: no SQL knows who owns a series."""
         span = self._span(tier, asked, finding)
-        stream = self.kept.sealed(PLAIN, tier, span.start_s, span.end_s)
+        stream = self.kept.sealed(PLAIN, tier, span)
         parts = [pl.DataFrame(schema=STEPS)]
         parts += [
             owned(rows, self.kept.partition, self.partitions)
@@ -162,9 +162,10 @@ class _Step:
 def owned(rows: pl.DataFrame, partition: int, partitions: int) -> pl.DataFrame:
     """Rows of the series that a partition owns."""
     names: Sequence[str] = rows["series"].unique().to_list()
-    mine = [name for name in names if _owner(name, partitions) == partition]
+    mine = [name for name in names if owner_of(name, partitions) == partition]
     return rows.filter(pl.col("series").is_in(mine))
 
 
-def _owner(series: str, partitions: int) -> int:
+def owner_of(series: str, partitions: int) -> int:
+    """The partition of slo-partials that a series belongs to."""
     return partition_of(owner_key(series), partitions)

@@ -1,0 +1,205 @@
+"""Sums of raw rows, made by ClickHouse, are what the tables hold of the same log: every tier, topic, step and bucket.
+
+Logs are drawn as for the tests of exactness: late events, absurd times, unreadable records, append times that go back.
+"""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from streams.archive import ddl
+from streams.archive.embedded import EmbeddedStore
+from streams.core.histogram import BOUNDS, buckets_of
+from streams.core.slices import COUNTS, HOURS, LATENESS_MS, MINUTES, PLAIN_TIERS, SECONDS, TIERS, Tier, held_since
+from streams.core.sources import COUNTS as REQUEST_COUNTS
+from streams.core.sources import PROBES, place_of
+from streams.core.versions import Announcement, Timeline
+from streams.history.judging import judgings
+from streams.history.recount import STEPS, Recount
+from streams.history.rows import RawRows
+from streams.history.sums import Cut, Span
+from streams.state.compare import Difference, differences
+from streams.state.kept import sealed_steps
+from streams.state.reconcile import cuts_of
+from tests.unit.exactness import DAY_MS, Counted, Event, Log, Logged, draw_log
+from tests.unit.exactness_parts import OBJECTIVES
+from tests.unit.exactness_world import World
+
+PARTITIONS, COUNTED = 2, 1
+TIMELINE = Timeline([Announcement(0, 0, 0, OBJECTIVES)])
+
+
+class Asked:
+    """Stands for an endpoint: asks the engine itself."""
+
+    def __init__(self, store: EmbeddedStore) -> None:
+        self._store = store
+
+    def ask(self, sql: str, output_format: str) -> Generator[bytes]:
+        with self._store.handle() as handle:
+            yield handle.query(sql, output_format).data
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
+    with EmbeddedStore(tmp_path_factory.mktemp("store"), memory_cap_bytes=1 << 30) as opened:
+        client = opened.client()
+        ddl.apply(client)
+        client.command("SYSTEM STOP TTL MERGES")
+        client.close()
+        yield opened
+
+
+def archived(store: EmbeddedStore, log: Log) -> RawRows:
+    """The log as the archive would have it."""
+    tables: dict[str, list[dict[str, object]]] = {"probe_results": [], "request_counts": [], "dead_letters": []}
+    for place, records in enumerate(log):
+        topic, partition = (PROBES, place) if place < PARTITIONS else (REQUEST_COUNTS, place - PARTITIONS)
+        for offset, record in enumerate(records):
+            table, row = _row(record, topic, partition, offset)
+            tables[table].append(row)
+    client = store.client()
+    for table, rows in tables.items():
+        client.command(f"TRUNCATE TABLE telemetry.{table}")
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        client.raw_insert(f"telemetry.{table}", insert_block=lines.encode(), fmt="JSONEachRow")
+    client.close()
+    return RawRows(Asked(store))  # type: ignore[arg-type]
+
+
+def _row(record: Logged, topic: str, partition: int, offset: int) -> tuple[str, dict[str, object]]:
+    event, at = record.event, record.append_ms
+    if event is None:
+        place = {"topic": topic, "partition": partition, "offset": offset}
+        return "dead_letters", {**place, "append_ts": at / 1_000, "received_at": at / 1_000}
+    ts = min(max(event.ts, at - 35 * DAY_MS), at + 5_000)
+    row: dict[str, object] = {"ts": ts / 1_000, "received_at": at / 1_000}
+    row |= {"kafka_partition": partition, "kafka_offset": offset}
+    row |= dict(zip(("service", "endpoint", "region", "kind"), event.labels, strict=True))
+    if isinstance(event, Event):
+        return "probe_results", {**row, "success": event.success, "latency_us": event.latency_us}
+    assert isinstance(event, Counted)
+    del row["kind"]
+    items = dict(zip(("histogram_bucket", "histogram_total", "histogram_good"), _columns(event.histogram), strict=True))
+    counts = {name: getattr(event, name) for name in ("total", "good", "sum_us", "max_us")}
+    return "request_counts", {**row, **counts, **items}
+
+
+def _columns(items: Sequence[tuple[int, int, int]]) -> tuple[list[int], ...]:
+    return tuple([item[column] for item in items] for column in range(3))
+
+
+def tables_of(log: Log) -> World:
+    """All of the log, counted and sealed."""
+    world = World(log, counted=COUNTED)
+    world.finish()
+    return world
+
+
+def frontiers_of(world: World) -> dict[str, dict[int, int]]:
+    found: dict[str, dict[int, int]] = {}
+    for own, at in world.owners[0].tables["objectives"].frontiers.items():
+        source, partition = place_of(own)
+        found.setdefault(source, {})[partition] = at
+    return found
+
+
+def compared(world: World, rows: RawRows) -> tuple[list[Difference], int, Recount]:
+    """What differs between tables and raw rows, in how many steps, and how they were counted again."""
+    owner, frontiers = world.owners[0], frontiers_of(world)
+    now_s = max(at for known in frontiers.values() for at in known.values()) // 1_000
+    recount = Recount(rows, cuts_of(rows, frontiers, held_since(HOURS, now_s)))
+    found, steps = list[Difference](), 0
+    for tier in TIERS:
+        span = Span(held_since(tier, now_s), now_s + 3_600)
+        stream = sealed_steps(owner.tables["objectives"], owner.index, tier, span)
+        series = {name: each for name, each in judgings(TIMELINE).items() if tier is not COUNTS or "-1m" in name}
+        parts = [
+            recount.objective(name, judging, span, tier, histograms=tier is not COUNTS)
+            for name, judging in series.items()
+        ]
+        found += differences(stream, pl.concat(parts))
+        steps += stream.height
+    for tier in PLAIN_TIERS:
+        span = Span(held_since(tier, now_s), now_s + 3_600)
+        stream = sealed_steps(owner.tables["series"], owner.index, tier, span)
+        found += differences(stream, all_plain(recount, span, tier, histograms=tier is SECONDS))
+        steps += stream.height
+    return found, steps, recount
+
+
+def all_plain(recount: Recount, span: Span, tier: Tier, *, histograms: bool) -> pl.DataFrame:
+    return pl.concat([pl.DataFrame(schema=STEPS), *recount.plain(span, tier, histograms=histograms)])
+
+
+@pytest.mark.parametrize("records", [60, 1_500])
+def test_raw_rows_add_up_to_what_the_tables_have_sealed(store: EmbeddedStore, rng: random.Random, records: int) -> None:
+    log = draw_log(rng, PARTITIONS, records, counted=COUNTED)
+    world = tables_of(log)
+    found, steps, recount = compared(world, archived(store, log))
+    assert found == []
+    assert steps > records / 2
+    went_back = any(after.append_ms < before.append_ms for records in log for before, after in pairwise(records))
+    assert went_back == any(cut.setbacks for cut in recount.cuts.values())
+    assert world.owners[0].tables["objectives"].sealed_to_ms() > 0
+
+
+def test_one_row_more_or_less_is_found_and_named(store: EmbeddedStore, rng: random.Random) -> None:
+    log = draw_log(rng, PARTITIONS, 400, counted=COUNTED)
+    world, rows = tables_of(log), archived(store, log)
+    client = store.client()
+    last = frontiers_of(world)[PROBES][0]
+    sealed = (
+        f"received_at < fromUnixTimestamp64Milli({last - LATENESS_MS - 6_000}) AND ts > received_at - INTERVAL 1 HOUR"
+    )
+    offset = client.query(
+        f"SELECT max(kafka_offset) FROM telemetry.probe_results WHERE kafka_partition = 0 AND {sealed}"  # noqa: S608
+    ).result_rows[0][0]
+    event = log[0][offset].event
+    assert isinstance(event, Event)
+    client.command(f"DELETE FROM telemetry.probe_results WHERE kafka_partition = 0 AND kafka_offset = {offset}")  # noqa: S608
+    client.close()
+    found, _, _ = compared(world, rows)
+    second = min(event.ts, log[0][offset].append_ms + 5_000) // 1_000
+    hours = [each for each in found if each.start_s == second // 3_600 * 3_600 and each.field == "total"]
+    assert {each.series.split("@")[0] for each in hours} >= {"slo:all"}
+    assert {each.stream - each.raw for each in hours} == {1}
+    assert {each.start_s for each in found} <= {second, second // 60 * 60, second // 3_600 * 3_600}
+    assert event.series in {each.series for each in found} or held_since(MINUTES, last // 1_000) > second
+
+
+def test_without_its_rule_of_frontiers_other_events_would_be_late(store: EmbeddedStore) -> None:
+    """A control: append times that go back, judged by each record's own."""
+    log = [[_at(0), _at(60_000), _at(49_000, lag=39_500), _at(200_000)], [], []]
+    world, rows = tables_of(log), archived(store, log)
+    assert compared(world, rows)[0] == []
+    frontiers = frontiers_of(world)
+    blind = Recount(rows, {PROBES: Cut(PROBES, frontiers[PROBES])})
+    span = Span(0, 1 << 31)
+    owner = world.owners[0]
+    stream = sealed_steps(owner.tables["series"], owner.index, MINUTES, span)
+    found = list(differences(stream, all_plain(blind, span, MINUTES, histograms=False)))
+    assert [each.field for each in found] == ["late"]
+
+
+def _at(append: int, lag: int = 0) -> Logged:
+    begin = 1_763_000_000_000
+    return Logged(begin + append, Event(("shop", "/", "eu", "http"), begin + append - lag, success=True, latency_us=5))
+
+
+def test_buckets_of_every_bound_and_its_neighbours(store: EmbeddedStore) -> None:
+    values = sorted({int(v) for bound in BOUNDS for v in (bound - 1, bound, bound + 1) if 0 <= v <= BOUNDS[-2]})
+    begin = 1_763_000_000_000
+    log = [[Logged(begin, Event(("s", "", "", ""), begin, success=True, latency_us=value)) for value in values], [], []]
+    rows = archived(store, log)
+    cut = Cut(PROBES, {0: begin + 60_000})
+    sums = all_plain(Recount(rows, {PROBES: cut}), Span(begin // 1_000, begin // 1_000 + 1), SECONDS, histograms=True)
+    expected = Counter(buckets_of(np.array(values)).tolist())
+    assert dict(sums.select("bucket", "n").iter_rows()) == expected
