@@ -87,9 +87,9 @@ def rebuild(  # noqa: PLR0913 - one argument an option
     With --clickhouse: pages of the partitions that lost theirs are summed up from raw events, as far back as these are
     kept; good pages stay, and workers go on where the tables end. Needs an archive that is up to date.
 
-    Without: pages and commits are deleted, and all is counted again from probe-results, request-counts and heartbeats, as
-    far as these topics are kept. It is also the way to go on after the number of partitions was changed. Either says from
-    which time on the tables will be exact, and asks before. No worker may run.
+    Without: pages and commits are deleted, and all is counted again from probe-results, request-counts and heartbeats,
+    as far as these topics are kept. It is also the way to go on after the number of partitions was changed. Either says
+    from which time on the tables will be exact, and asks before. No worker may run.
 
     Example: `fleetbeat state rebuild --clickhouse http://127.0.0.1:8123 --yes`
     """

@@ -19,7 +19,6 @@ from streams.core.rows import OPEN_SCHEMA, STEP_SCHEMA, Steps
 from streams.core.series import OVERFLOW, SeriesIndex
 from streams.core.slices import COUNTS, PLAIN_TIERS, SECONDS, SLICE_MS, TIERS, Tier, held_since
 from streams.core.sources import SOURCES, lane
-from streams.core.summaries import ChunkKey
 from streams.core.table import Chunk, SloTable
 from streams.engine.changelog import read_changelog
 from streams.engine.page_heads import Origin
@@ -158,7 +157,7 @@ class Refill:
         self, partition: int, family: str, owner: str, parts: Collection[tuple[Tier, pl.DataFrame]]
     ) -> tuple[list[Page], Page]:
         index, applied, origin = SeriesIndex(), self.ends[partition] - 1, self.origins[partition]
-        chunks: dict[ChunkKey, Chunk] = {}
+        chunks: dict[tuple[str, int], Chunk] = {}
         for tier in TIERS:
             rows = pl.concat([pl.DataFrame(schema=STEPS), *(found for of, found in parts if of is tier)])
             self.events += int(rows["n"].sum()) if tier is SECONDS else 0

@@ -8,7 +8,6 @@ import random
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import polars as pl
