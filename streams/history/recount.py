@@ -25,8 +25,10 @@ class Recount:
 
     def objective(self, series: str, judging: Judging, span: Span, tier: Tier, *, histograms: bool) -> pl.DataFrame:
         """Rows as STEPS of one version of an objective; `span` has whole steps."""
-        cut = self.cuts[judging.objective.source]
         parts = [pl.DataFrame(schema=STEPS)]
+        cut = self.cuts.get(judging.objective.source)
+        if cut is None:  # nothing of its topic is sealed
+            return parts[0]
         for part in self._parts(cut.source, span):
             judged = [each for each in judging.slices if each.start_s < part.end_s and each.end_s > part.start_s]
             if not judged:

@@ -127,8 +127,7 @@ class _Step:
         stream = self.kept.sealed(OBJECTIVES, tier, span)
         parts = [pl.DataFrame(schema=STEPS)]
         for name, judging in series.items():
-            if judging.objective.source in self.recount.cuts:
-                parts.append(self.recount.objective(name, judging, span, tier, histograms=tier is not COUNTS))
+            parts.append(self.recount.objective(name, judging, span, tier, histograms=tier is not COUNTS))
         self._compare(tier, stream, pl.concat(parts), finding)
 
     def _plain(self, tier: Tier, asked: Asked, finding: Finding) -> None:

@@ -136,9 +136,8 @@ class Refill:
         for tier in TIERS:
             series = {name: each for name, each in own.items() if tier is not COUNTS or is_kept_by_minute(name)}
             for name, judging in series.items():
-                if judging.objective.source in recount.cuts:
-                    found = recount.objective(name, judging, self._span(tier), tier, histograms=tier is not COUNTS)
-                    parts.append((tier, found))
+                found = recount.objective(name, judging, self._span(tier), tier, histograms=tier is not COUNTS)
+                parts.append((tier, found))
         return parts
 
     def _plain_parts(self, recount: Recount) -> dict[int, list[tuple[Tier, pl.DataFrame]]]:

@@ -36,6 +36,19 @@ PROMISES = (
     Promise("shop", {"service": "service-0", "kind": "http"}, 1_000),
 )
 HOUR_MS = 3_600_000
+_DAY = """
+services:
+  - {name: service-0, endpoints: [/a, /b], kinds: [http, tcp], latency_ms: 2, sigma: 0.7, failure_rate: 0.01}
+  - {name: service-1, latency_ms: 18}
+regions:
+  - {name: eu-1, zones: [a, b]}
+  - {name: us-1, latency_factor: 1.5}
+faults:
+  - {at_s: 4, do: cut-off, share: 0.3, region: us-1, back_after_s: 12}
+  - {at_s: 9, do: die, count: 5, back_after_s: 20}
+late: {share: 0.05, by_s: [2, 30]}
+repeat_every_s: 3600
+"""
 
 
 class Archive:
@@ -188,24 +201,73 @@ def test_lost_pages_are_made_anew_and_what_differs_is_named(
     status, found = reconciled(brokers, archive.url, "--from", "-6h")
     assert (status, found["differences"], found["lost"]) == (0, [], {})
 
-    # The control: one row less.
     archive.child.stop()
+    names_a_missing_row(brokers, tmp_path, sender)
+
+
+def names_a_missing_row(brokers: str, folder: Path, sender: Sender) -> None:
+    """The control: one row less in the store, which nobody else holds any more."""
     (victim,) = [each for each in read_log(brokers) if each.partition == 0 and each.offset == 7]
     event = sender.events[victim.value or b""]
-    server = Server(tmp_path)
+    server = Server(folder)
     try:
         sql = "DELETE FROM telemetry.probe_results WHERE kafka_partition = 0 AND kafka_offset = 7"
         server.tell("run " + json.dumps(sql))
         status, found = reconciled(brokers, f"http://{server.address}", "--from", "-6h")
     finally:
         server.stop()
-    hour_s = event.ts // HOUR_MS * 3_600
-    hours = {each["series"].split("@")[0]: each for each in found["differences"] if each["tier"] == "1h"}
     assert status == 1
-    if hour_s + 3_600 <= found["spans"]["1h"]["end_s"]:
-        assert "slo:all" in hours
-    assert {(each["stream"] - each["raw"], each["start_s"]) for each in hours.values() if each["field"] == "total"} <= {
-        (1, hour_s)
-    }
-    minutes = [each for each in found["differences"] if each["tier"] == "1m" and each["field"] == "total"]
-    assert {each["start_s"] for each in minutes} == {event.ts // 60_000 * 60}
+    hour_s = event.ts // HOUR_MS * 3_600
+    totals = [each for each in found["differences"] if each["field"] == "total"]
+    hours = {each["series"].split("@")[0]: each for each in totals if each["tier"] == "1h"}
+    assert ("slo:all" in hours) == (hour_s + 3_600 <= found["spans"]["1h"]["end_s"])
+    assert all((each["stream"] - each["raw"], each["start_s"]) == (1, hour_s) for each in hours.values())
+    minutes = {(each["start_s"], each["stream"] - each["raw"]) for each in totals if each["tier"] == "1m"}
+    assert minutes == {(event.ts // 60_000 * 60, 1)}
+
+
+@pytest.mark.kafka
+@pytest.mark.long
+def test_a_day_with_late_and_spooled_events(
+    brokers: str, worker: WorkerProcess, archive: Archive, tmp_path: Path, rng: random.Random
+) -> None:
+    """A fleet's day as it comes after an outage, then some of it live; nodes that spool, die, and send late."""
+    script = tmp_path / "day.yaml"
+    script.write_text(_DAY)
+    seed, fleet = str(rng.randrange(1 << 31)), ("simulate", "--brokers", brokers, "--script", str(script))
+    begin_ms = now_ms() - 25 * HOUR_MS
+    day = ("--nodes", "120", "--rate", "6", "--interval", "300", "--duration", "86400", "--unpaced")
+    status, _, said = ask(*fleet, *day, "--seed", seed, "--start-ms", str(begin_ms))
+    assert status == 0, said
+    status, _, said = ask(*fleet, "--nodes", "120", "--rate", "200", "--duration", "40")
+    assert status == 0, said
+    sender, sent = Sender(brokers), len(read_log(brokers))
+    assert sent > 400_000
+    eventually(lambda: worker.metric("fleetbeat_rollup_events_total") >= sent, "all of the day", 1_000)
+    tick(sender, 0)
+    saved(brokers)
+    since = ("--from", "-26h")
+    status, found = reconciled(brokers, archive.url, *since)
+    assert (status, found["differences"]) == (0, [])
+    assert found["spans"]["1h"]["end_s"] - found["spans"]["1h"]["start_s"] >= 25 * 3_600
+    assert found["compared"]["1h"] > 24 * 3
+    late = worker.metric("fleetbeat_rollup_late_events_total")
+    assert late > 400_000
+
+    assert worker.stop() == 0
+    for partition in range(PARTITIONS):
+        assert lose(brokers, partition) > 4
+        status, found = reconciled(brokers, archive.url, *since)
+        assert (status, list(found["lost"])) == (1, [str(partition)])
+        status, out, said = ask("state", "rebuild", "--brokers", brokers, "--clickhouse", archive.url, "--yes")
+        assert (status, "nothing is lost" in out) == (0, True), said
+        status, found = reconciled(brokers, archive.url, *since)
+        assert (status, found["differences"], found["lost"]) == (0, [], {})
+    worker.start().await_ready()
+    status, _, said = ask(*fleet, "--nodes", "120", "--rate", "200", "--duration", "20")
+    assert status == 0, said
+    tick(sender, 1)
+    saved(brokers)
+    status, found = reconciled(brokers, archive.url, *since)
+    assert (status, found["differences"], found["lost"]) == (0, [], {})
+    archive.child.stop()
