@@ -59,6 +59,8 @@ from streams.views.tips import ask_tips
 LOOK_AT_LOGS_EVERY_S = 0.25
 # A step over few heartbeats costs as much as one over many; a backlog does not wait for it.
 NODES_EVERY_S = 0.5
+# So much longer at most when that took long: on a busy machine it must not take a fifth of the time.
+NODES_PAUSE_S = 0.5
 FOLD_EVERY_S = 1.0
 # Threads that compute let the event loop have the interpreter this soon; Python's 5 ms would come twice in each answer.
 SWITCH_S = 0.001
@@ -182,7 +184,7 @@ class Worker:
             asyncio.create_task(self._every(SAVE_EVERY_S, self._save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
             asyncio.create_task(self._fold_nodes()),
-            asyncio.create_task(self._every(NODES_EVERY_S, self._liveness.tend)),
+            asyncio.create_task(self._every(NODES_EVERY_S, self._tend_nodes)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._show_nodes)),
             asyncio.create_task(self._every(LOOK_AT_LOGS_EVERY_S, self._look)),
             asyncio.create_task(self._every(LOOK_EVERY_S, self._watchdog.look)),
@@ -280,10 +282,18 @@ class Worker:
                 await self._guarded(self._objectives.fold)
 
     async def _fold_nodes(self) -> None:
+        patience_s = NODES_EVERY_S
         while not self._stop.is_set():
-            await self._liveness.due(NODES_EVERY_S)
+            await self._liveness.due(patience_s)
+            started = time.monotonic()
             if not self.app.rebalancing:
                 await self._guarded(self._liveness.fold)
+            patience_s = NODES_EVERY_S + _to_spare(started)
+
+    async def _tend_nodes(self) -> None:
+        started = time.monotonic()
+        await self._liveness.tend()
+        await pause(self._stop, _to_spare(started))
 
     async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
         """Anything unexpected ends the worker: a restart replays, going on might not."""
@@ -318,6 +328,11 @@ class Worker:
     @property
     def _consumer(self) -> Consumer:
         return self.app.consumer  # type: ignore[return-value]
+
+
+def _to_spare(started_s: float) -> float:
+    """Seconds to leave to others after work on nodes that began then (monotonic)."""
+    return min(NODES_PAUSE_S, 4 * (time.monotonic() - started_s))
 
 
 def run_worker(options: WorkerOptions) -> int:

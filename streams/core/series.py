@@ -99,11 +99,13 @@ class SeriesIndex:
         When a flood of names has taken all numbers, rows of new plain series are left out and counted in `left_out`.
         """
         full = len(self.names) + len(names) > self._most - _RESERVED
-        numbers = pl.Series([self._place(n) if full else self.number(n) for n in names], dtype=pl.UInt32)
-        rows = rows.with_columns(series=numbers.gather(rows["series"]) if rows.height else rows["series"])
-        if not numbers.null_count():
-            return rows
-        kept = rows.filter(pl.col("series").is_not_null())
+        found = [self._place(name) if full else self.number(name) for name in names]
+        numbers = np.array([0 if number is None else number for number in found], dtype=np.uint32)
+        own = rows["series"].to_numpy()
+        kept = rows = _with_series(rows, numbers[own])
+        if None in found:
+            known = np.array([number is not None for number in found])
+            kept = rows.filter(pl.Series(known[own], dtype=pl.Boolean))
         self.left_out += int(rows["n"].sum()) - int(kept["n"].sum())
         return kept
 
@@ -117,10 +119,15 @@ class SeriesIndex:
         return externalize(rows, self.names)
 
 
+def _with_series(rows: pl.DataFrame, numbers: Numbers) -> pl.DataFrame:
+    """The rows with other numbers; `with_columns` would wait for a thread of polars, which may have to wait itself."""
+    return rows.clone().replace_column(rows.get_column_index("series"), pl.Series("series", numbers))
+
+
 def externalize(rows: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
     """`rows` with `series` as indices into the returned names: how they travel between processes."""
     used, local = np.unique(rows["series"].to_numpy(), return_inverse=True)
-    return rows.with_columns(series=local.astype(np.uint32)), [names[number] for number in used]
+    return _with_series(rows, local.astype(np.uint32)), [names[number] for number in used.tolist()]
 
 
 def is_of_objective(name: str) -> bool:
@@ -203,12 +210,13 @@ class Judge:
 
     def number(self, frame: pl.DataFrame) -> pl.DataFrame:
         """`frame` with `series` (UInt32) in place of the four labels, in the same row order."""
-        joined = frame.join(self._known, on=LABELS, how="left", maintain_order="left")
+        labels = frame[list(LABELS)]
+        joined = labels.join(self._known, on=LABELS, how="left", maintain_order="left")
         if joined["series"].null_count():
             unknown = joined.filter(pl.col("series").is_null()).select(LABELS).unique(maintain_order=True)
             self._learn(unknown.rows())
-            joined = frame.join(self._known, on=LABELS, how="left", maintain_order="left")
-        return joined.drop(LABELS)
+            joined = labels.join(self._known, on=LABELS, how="left", maintain_order="left")
+        return frame[[name for name in frame.columns if name not in LABELS]].hstack([joined["series"]])
 
     def objective_rows(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows with (series, slice, …, success, rank) as rows of the objectives' series; other columns are kept."""
@@ -228,7 +236,8 @@ class Judge:
         if self.source != PROBES:  # a threshold says nothing of requests whose latency nobody knows
             judged = judged.filter((pl.col("bucket") != NO_BUCKET) | (pl.col("limit") == len(self._thresholds)))
         good = pl.col("success") & (pl.col("rank") <= pl.col("limit"))
-        return judged.with_columns(series=pl.col("slo"), good=good).drop("slo", "limit", "success", "rank")
+        kept = [name for name in rows.columns if name not in {"series", "success", "rank"}]
+        return judged.select(*kept, pl.col("slo").alias("series"), good.alias("good"))
 
     def _learn(self, labels: Sequence[tuple[str, str, str, str]]) -> None:
         known = [(*four, self._index.number(series_name(*four, self.source))) for four in labels]

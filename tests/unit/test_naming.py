@@ -1,6 +1,7 @@
 """A bounded number of plain series has names: whatever that changes, no event is lost, doubled or judged otherwise."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams import metrics
+from streams.core.cells import Cells
 from streams.core.naming import Naming
 from streams.core.rollup import Rollup
 from streams.core.rows import OPEN_SCHEMA, OpenCells, series_in
@@ -72,12 +74,12 @@ class NamingEarly(Rollup):
 
     seen: set[int] | None = None
 
-    def _merge(self, fresh: pl.DataFrame, family: str) -> pl.DataFrame:
+    def _merge(self, fresh: Cells, family: str) -> pl.DataFrame:
         if family == "plain":
-            self.seen = self.seen or {min(fresh["series"])}
+            self.seen = self.seen or {int(fresh.series.min())}
             overflow = self._judge._index.number(OVERFLOW)
-            named = [number if number in self.seen else overflow for number in fresh["series"]]
-            fresh = fresh.with_columns(series=pl.Series(named, dtype=pl.UInt32))
+            named = np.where(np.isin(fresh.series, list(self.seen)), fresh.series, overflow)
+            fresh = replace(fresh, series=named.astype(np.uint32))
         return super()._merge(fresh, family)
 
 

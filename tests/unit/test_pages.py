@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.core.cells import CELL_ROWS
-from streams.core.rows import OPEN_SCHEMA
+from streams.core.rows import OPEN_SCHEMA, OpenCells
 from streams.core.series import SeriesIndex
 from streams.core.slices import TIERS
 from streams.core.table import Heading, SloTable
@@ -28,7 +28,8 @@ def table_of(*records: tuple[int, int, int], hours: bool = True) -> SloTable:
     table = SloTable(histograms_in_hours=hours)
     rows = [(0, 0, at, -1, 3, True, n, n * 5, 5, offset) for offset, (at, n, _) in enumerate(records)]
     heads = [Heading(offset, ((0, offset, frontier),)) for offset, (_, _, frontier) in enumerate(records)]
-    table.fold(heads, pl.DataFrame(rows, schema={**CELL_ROWS, "offset": pl.Int64}, orient="row"))
+    frame = pl.DataFrame(rows, schema={**CELL_ROWS, "offset": pl.Int64}, orient="row")
+    table.fold(heads, OpenCells.arrived(frame, frame["offset"].to_numpy()))
     table.seal()
     return table
 
