@@ -75,7 +75,10 @@ def rebuild(  # noqa: PLR0913 - one argument an option
     clickhouse: Annotated[str | None, _says("From the raw events there, at http://USER:PASSWORD@HOST:PORT.")] = None,
     partition: Partitions = (),
     from_: Annotated[
-        str | None, Parameter(name="--from", help="Only events since then: -10d, or a time of ISO 8601.")
+        str | None,
+        Parameter(
+            name="--from", help="Only events since then: -10d, or a time of ISO 8601.", allow_leading_hyphen=True
+        ),
     ] = None,
     force: Annotated[bool, _flag("Make good pages anew as well.")] = False,
     series_max: Annotated[int, Parameter(help="As the workers have it.")] = 250_000,

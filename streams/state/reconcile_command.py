@@ -11,6 +11,10 @@ def _says(text: str) -> Parameter:
     return Parameter(help=text, negative=(), show_default=False)
 
 
+def _time(text: str, name: str | None = None) -> Parameter:
+    return Parameter(name=name, help=text, allow_leading_hyphen=True)  # an age begins with one
+
+
 Clickhouse = Annotated[
     str | None, _says("http://USER:PASSWORD@HOST:PORT; without it FLEETBEAT_SQL, or http://127.0.0.1:8123.")
 ]
@@ -19,9 +23,9 @@ Clickhouse = Annotated[
 def reconcile(  # noqa: PLR0913 - one argument an option
     *,
     from_: Annotated[
-        str, Parameter(name="--from", help="Hours from then on: -24h, or a time such as 2026-03-02T10:00:00Z.")
+        str, _time("Hours from then on: -24h, or a time such as 2026-03-02T10:00:00Z.", name="--from")
     ] = "-24h",
-    to: Annotated[str, Parameter(help="Hours up to then.")] = "now",
+    to: Annotated[str, _time("Hours up to then.")] = "now",
     minutes: Annotated[
         bool, _says("Minutes as well, of objectives and of all other series: the tables keep 6.5 hours of them.")
     ] = False,
