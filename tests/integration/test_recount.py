@@ -3,6 +3,7 @@
 Logs are drawn as for the tests of exactness: late events, absurd times, unreadable records, append times that go back.
 """
 
+import asyncio
 import json
 import random
 from collections import Counter
@@ -20,6 +21,7 @@ from streams.core.slices import COUNTS, HOURS, LATENESS_MS, MINUTES, PLAIN_TIERS
 from streams.core.sources import COUNTS as REQUEST_COUNTS
 from streams.core.sources import PROBES, place_of
 from streams.core.versions import Announcement, Timeline
+from streams.engine.page_heads import Origin
 from streams.history.judging import judgings
 from streams.history.recount import STEPS, Recount
 from streams.history.rows import RawRows
@@ -27,6 +29,7 @@ from streams.history.sums import Cut, Span
 from streams.state.compare import Difference, differences
 from streams.state.kept import sealed_steps
 from streams.state.reconcile import cuts_of
+from streams.state.refill import Refill, Stand
 from tests.unit.exactness import DAY_MS, Counted, Event, Log, Logged, draw_log
 from tests.unit.exactness_parts import OBJECTIVES
 from tests.unit.exactness_world import World
@@ -181,6 +184,47 @@ def test_without_its_rule_of_frontiers_other_events_would_be_late(store: Embedde
     stream = sealed_steps(owner.tables["series"], owner.index, MINUTES, span)
     found = list(differences(stream, all_plain(blind, span, MINUTES, histograms=False)))
     assert [each.field for each in found] == ["late"]
+
+
+def begun_anew(store: EmbeddedStore, rng: random.Random, back_ms: int = 0) -> str:
+    """A worker counts some of a log and loses its pages; they are made anew, and another one counts on to the end.
+
+    Returns how its tables then differ from the log. `back_ms`: how far the new pages stand behind the archive.
+    """
+    log = draw_log(rng, PARTITIONS, 500, counted=COUNTED)
+    ends = [rng.randrange(len(records) // 2, len(records)) for records in log]
+    world = World(log, counted=COUNTED)
+    for _ in range(4):
+        for counter in world.counters:
+            polls = [(p, at, rng.randint(at, ends[p])) for p, at in counter.next.items()]
+            polls = [poll for poll in polls if poll[1] < poll[2]]
+            if polls:
+                world.count(counter, *polls, commit=rng.random() < 0.8)
+    rows = archived(store, [records[:end] for records, end in zip(log, ends, strict=True)])
+    frontiers: dict[str, dict[int, int]] = {PROBES: {}, REQUEST_COUNTS: {}}
+    for place, (records, end) in enumerate(zip(log, ends, strict=True)):
+        topic, partition = (PROBES, place) if place < PARTITIONS else (REQUEST_COUNTS, place - PARTITIONS)
+        frontiers[topic][partition] = max(record.append_ms for record in records[:end]) - back_ms
+    last = len(world.partials[0])
+    refill = Refill(rows, Stand(frontiers, {}, {}), judgings(TIMELINE), 1, {0: last}, {0: Origin()}, 10_000)
+    chunks, opens = asyncio.run(refill.pages(print))
+    world.pages[0] = [(key, value) for _, key, value in chunks + opens]
+    world.page_commits[0] = last
+    world.restart_counters()
+    world.replace_owner()
+    return world.finish()
+
+
+def test_tables_that_were_made_anew_are_gone_on_from_exactly(store: EmbeddedStore, rng: random.Random) -> None:
+    for _ in range(3):
+        assert begun_anew(store, rng) == ""
+
+
+def test_made_anew_behind_what_owners_were_told_they_would_lack_events(
+    store: EmbeddedStore, rng: random.Random
+) -> None:
+    """A control: the frontier must not be before what rollups are done with."""
+    assert begun_anew(store, rng, back_ms=600_000)
 
 
 def _at(append: int, lag: int = 0) -> Logged:
