@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import sys
@@ -178,6 +179,9 @@ class Worker:
             self._ahead.begin(pages, range(self._partitions))
         self.app.finalize()
         await self.app.start()
+        # What was made until here stays; to look through it again would stop all threads for a tenth of a second.
+        gc.collect()
+        gc.freeze()
         steps = [
             *(asyncio.create_task(self._guarded(partial(own.run, self._stop))) for own in self._rollups.values()),
             asyncio.create_task(self._fold_partials()),
