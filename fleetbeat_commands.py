@@ -231,6 +231,9 @@ def simulate(  # noqa: PLR0913 - one argument an option
     brokers: Brokers = LOCAL_KAFKA,
     nodes: Annotated[int, _says("Size of the fleet.")] = 1_000,
     rate: Annotated[float | None, _says("Probe results per second of the whole fleet; without it one a node.")] = None,
+    requests: Annotated[
+        float | None, _says("Requests per second that services count; without it the script's.")
+    ] = None,
     unpaced: Annotated[bool, _flag("Send as fast as Kafka takes it; needs --duration or --events.")] = False,
     duration: Annotated[float | None, _says("Seconds of event time; without it until Ctrl-C.")] = None,
     events: Annotated[int | None, _says("End after so many events.")] = None,
@@ -257,6 +260,7 @@ def simulate(  # noqa: PLR0913 - one argument an option
             endpoints=endpoints,
             regions=regions,
             rate=rate,
+            requests_per_s=requests,
             interval_s=interval,
             duration_s=duration,
             events=events,

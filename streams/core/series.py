@@ -24,6 +24,9 @@ OF_OBJECTIVES = "slo:"
 # Numbers that plain series do not get, so that there is always one for an objective.
 _RESERVED = 1 << 16
 _WORTH_FORGETTING = 1 << 16
+# Of all names together, in UTF-8: a page holds those of its partition, and what is in them may not compress.
+MOST_NAME_BYTES = 64 << 20
+_RECORD_BYTES = 1 << 20  # names come in records, each of which is smaller
 _MOST_PIECES = 16
 
 Numbers = npt.NDArray[np.uint32]
@@ -33,11 +36,12 @@ Mask = npt.NDArray[np.bool_]
 class SeriesIndex:
     """Numbers series names until they are forgotten; numbers mean nothing outside of it. Safe to share by threads."""
 
-    def __init__(self, most: int = 1 << SERIES_BITS) -> None:
+    def __init__(self, most: int = 1 << SERIES_BITS, most_bytes: int = MOST_NAME_BYTES) -> None:
         self.names: list[str] = []
         self.left_out = 0  # events of series for which there was no number
-        self._most = most
-        self._crowded_at = _WORTH_FORGETTING
+        self._most, self._most_bytes = most, most_bytes
+        self._bytes = 0
+        self._crowded_at, self._crowded_at_bytes = _WORTH_FORGETTING, most_bytes // 2
         self._numbers: dict[str, int] = {}
         self._masks: dict[Callable[[str], bool], Mask] = {}
         self._adding = threading.Lock()
@@ -65,12 +69,13 @@ class SeriesIndex:
                 raise OverflowError(message)
             self.names.append(name)
             self._numbers[name] = found
+            self._bytes += len(name.encode())
             return found
 
     @property
     def crowded(self) -> bool:
         """Whether there are so many names that it is worth while to forget some."""
-        return len(self.names) > self._crowded_at
+        return len(self.names) > self._crowded_at or self._bytes > self._crowded_at_bytes
 
     def forget(self, used: Mask) -> Numbers:
         """Forget the names whose numbers are not in `used`; returns new numbers by old ones, in the same order.
@@ -83,6 +88,8 @@ class SeriesIndex:
             self._masks = {test: mask[used[: len(mask)]] for test, mask in self._masks.items()}
             # Twice as many as are left, so that forgetting costs little for each name that came since.
             self._crowded_at = min(max(_WORTH_FORGETTING, 2 * len(self.names)), self._most // 8 * 7)
+            self._bytes = sum(len(name.encode()) for name in self.names)
+            self._crowded_at_bytes = min(max(self._most_bytes // 2, 2 * self._bytes), self._most_bytes // 8 * 7)
         return (np.cumsum(used) - 1).astype(np.uint32)
 
     def mask(self, test: Callable[[str], bool]) -> Mask:
@@ -96,9 +103,10 @@ class SeriesIndex:
     def localize(self, rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         """`rows` whose `series` are indices into `names`, with our numbers instead.
 
-        When a flood of names has taken all numbers, rows of new plain series are left out and counted in `left_out`.
+        When a flood of names has taken all numbers, or all room for names, rows of new plain series are left out and
+        counted in `left_out`.
         """
-        full = len(self.names) + len(names) > self._most - _RESERVED
+        full = len(self.names) + len(names) > self._most - _RESERVED or self._bytes > self._most_bytes - _RECORD_BYTES
         found = [self._place(name) if full else self.number(name) for name in names]
         numbers = np.array([0 if number is None else number for number in found], dtype=np.uint32)
         own = rows["series"].to_numpy()
@@ -111,7 +119,8 @@ class SeriesIndex:
 
     def _place(self, name: str) -> int | None:
         """The number of a name; None when there is none left for it."""
-        wanted = len(self.names) < self._most - _RESERVED or name.startswith(OF_OBJECTIVES) or name == OVERFLOW
+        room = len(self.names) < self._most - _RESERVED and self._bytes < self._most_bytes
+        wanted = room or name.startswith(OF_OBJECTIVES) or name == OVERFLOW
         return self.number(name) if wanted else self._numbers.get(name)
 
     def externalize(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
