@@ -10,6 +10,8 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
+from streams.state.reconcile_command import ABOUT as RECONCILE
+
 LOCAL_KAFKA = "127.0.0.1:19092"
 ROOMS = frozenset({"agents", "infra", "schemas", "streams"})
 FAILED = 1
@@ -52,13 +54,7 @@ app.command(
     "Exit 1 when ClickHouse says an error, 2 when it cannot be asked like that, 3 when nothing answers.\n\n"
     "Example: `fleetbeat sql --name worst_series --param service=checkout --param since=-30m`",
 )
-app.command(
-    "streams.state.reconcile_command:reconcile",
-    name="reconcile",
-    help="Compare the SLO tables with the raw events in ClickHouse, hour by hour, and name every difference.\n\n"
-    "Exit 0 when all are equal, 1 when something differs or state is lost, 2 when they could not be compared.\n\n"
-    "Example: `fleetbeat reconcile --from -24h --clickhouse http://127.0.0.1:8123`",
-)
+app.command("streams.state.reconcile_command:reconcile", name="reconcile", help=RECONCILE)
 
 
 def _says(text: str) -> Parameter:

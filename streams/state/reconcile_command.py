@@ -6,6 +6,12 @@ from cyclopts import Parameter
 
 from streams.state.command import LOCAL_KAFKA, extra
 
+ABOUT = """Compare the SLO tables with the raw events in ClickHouse, hour by hour, and name every difference.
+
+Exit 0 when all are equal, 1 when something differs or state is lost, 2 when they could not be compared.
+
+Example: `fleetbeat reconcile --from -24h --clickhouse http://127.0.0.1:8123`"""
+
 
 def _says(text: str) -> Parameter:
     return Parameter(help=text, negative=(), show_default=False)
@@ -34,7 +40,7 @@ def reconcile(  # noqa: PLR0913 - one argument an option
     wait: Annotated[float, Parameter(help="Seconds to wait for an archive that is behind.")] = 60.0,
     json: Annotated[bool, _says("One JSON document instead of lines.")] = False,
 ) -> int:
-    """Compares; what --help says about it stands where the command is registered."""
+    """Compares; what --help says about it is ABOUT."""
     with extra():
         from streams.state.reconcile_run import ReconcileOptions, run_reconcile  # noqa: PLC0415 - only when it runs
     return run_reconcile(ReconcileOptions(from_, to, minutes, clickhouse, brokers, wait, json))
