@@ -10,6 +10,7 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
+from streams.sql.command import ABOUT as SQL
 from streams.state.reconcile_command import ABOUT as RECONCILE
 
 LOCAL_KAFKA = "127.0.0.1:19092"
@@ -44,16 +45,9 @@ topics = App(name="topics", help="Create Kafka's topics as the catalog describes
 app.command(topics)
 # By name, so that its options do not stand here and nothing of infra is imported for the other commands.
 app.command("infra.dlq.command:app", name="dlq", help="Look at dead letters, and send them back.")
-app.command(
-    "streams.state.command:app", name="state", help="Look at the state that workers keep in Kafka, and begin it anew."
-)
-app.command(
-    "streams.sql.command:sql",
-    name="sql",
-    help="Ask the archive in SQL: a prompt, one statement, or a query of the library.\n\n"
-    "Exit 1 when ClickHouse says an error, 2 when it cannot be asked like that, 3 when nothing answers.\n\n"
-    "Example: `fleetbeat sql --name worst_series --param service=checkout --param since=-30m`",
-)
+app.command("streams.state.command:app", name="state", help="Look at what workers keep in Kafka, and begin it anew.")
+app.command("streams.store.command:app", name="store", help="Look after the archive's tables.")
+app.command("streams.sql.command:app", name="sql", help=SQL)
 app.command("streams.state.reconcile_command:reconcile", name="reconcile", help=RECONCILE)
 
 
@@ -146,7 +140,8 @@ def worker(  # noqa: PLR0913 - one argument an option
     Example: `fleetbeat worker --brokers kafka1:9092 --objectives slos.yaml --state /var/lib/fleetbeat`
     """
     with _extra("streams"):
-        from streams.app import WorkerOptions, run_worker
+        from streams.app import run_worker
+        from streams.options import WorkerOptions
     return run_worker(
         WorkerOptions(
             brokers=brokers,
@@ -164,7 +159,7 @@ def worker(  # noqa: PLR0913 - one argument an option
 
 
 @app.command
-def archive(
+def archive(  # noqa: PLR0913 - one argument an option
     *,
     brokers: Brokers = LOCAL_KAFKA,
     clickhouse: Annotated[
@@ -173,6 +168,11 @@ def archive(
     store: Annotated[Path | None, _says("Folder of the embedded store; without it .fleetbeat/store.")] = None,
     listen: Annotated[str, _says("HOST:PORT where the embedded store answers read-only SQL.")] = "127.0.0.1:8123",
     metrics: Annotated[str | None, _says("HOST:PORT of the archive's own health and metrics.")] = None,
+    keep: Annotated[
+        tuple[str, ...], _says("TABLE=DAYSd; may be repeated. Without it heartbeats=3d, others longer.")
+    ] = (),
+    cold_after: Annotated[tuple[str, ...], _says("TABLE=DAYSd, then to the volume `cold` of a server's disks.")] = (),
+    sql_users: Annotated[Path | None, _says("Who may ask there; needed where --listen is not loopback.")] = None,
 ) -> int:
     """Write every raw event to ClickHouse, each exactly once.
 
@@ -183,9 +183,10 @@ def archive(
     if clickhouse is None and store is None:
         clickhouse = os.environ.get("FLEETBEAT_CLICKHOUSE")  # so that no password stands on a command line
         store = None if clickhouse else Path(".fleetbeat/store")
-    return run_archive(
-        ArchiveOptions(brokers=brokers, clickhouse=clickhouse, store=store, listen=listen, metrics=metrics)
+    options = ArchiveOptions(
+        brokers, clickhouse, store, listen, metrics, keep=keep, cold_after=cold_after, sql_users=sql_users
     )
+    return run_archive(options)
 
 
 @app.command
@@ -360,9 +361,7 @@ def bench(
     """
     root = Path(__file__).parent
     if not (root / "pyproject.toml").is_file():
-        raise CannotRunError(
-            "benchmarks are not installed; expected a checkout of fleetbeat and its .venv/bin/fleetbeat"
-        )
+        raise CannotRunError("benchmarks are not installed; expected a checkout of fleetbeat and its .venv")
     known = {path.stem: path for path in sorted(root.glob("tests/bench/[a-z]*.py"))}
     if name not in known:
         raise CannotRunError(f"no benchmark {name!r}; expected one of: {', '.join(known)}")

@@ -8,9 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -20,7 +18,6 @@ from schemas.listen import ListenAddress, parse_listen
 from streams import metrics
 from streams.config import load_objectives
 from streams.core.liveness.admission import Limits
-from streams.core.routing import AddressError, parse_address
 from streams.core.series import CELL_SERIES, Judge, SeriesIndex
 from streams.core.sources import SOURCES
 from streams.engine.ahead import ReadAhead
@@ -35,6 +32,7 @@ from streams.engine.partitioning import partition_share
 from streams.engine.rounds import let_end, pause
 from streams.engine.transport import Consumer, topic_partitions
 from streams.logs import configure_logs
+from streams.options import CannotStartError, WorkerOptions, check_options
 from streams.processors.lags import Lags
 from streams.processors.live_queries import LiveQueries
 from streams.processors.liveness import LivenessProcessor
@@ -73,34 +71,8 @@ HEAR_EVERY_S = 1.0
 STOP_S = 10.0
 # Ready means that a question is answered from events this fresh at most.
 READY_LAG_RECORDS = 200_000
-# Of plain series with a name of their own: half of the numbers that rows of tables have room for.
-MOST_SERIES = 500_000
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("fleetbeat.worker")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """What `fleetbeat worker` was asked for."""
-
-    brokers: str
-    objectives: Path
-    listen: str = "127.0.0.1:8080"
-    state: Path = Path(".fleetbeat/worker")
-    nodes_max: int = 2_500_000
-    nodes_new_per_minute: int = 500_000
-    series_max: int = 250_000
-    advertise: str | None = None
-    stall_after_s: float = 60.0
-    live: tuple[str, ...] = ()
-
-
-class OptionError(ValueError):
-    """An option whose value cannot be meant."""
-
-
-class CannotStartError(RuntimeError):
-    """The machine refuses something that the worker needs, such as a folder or a port."""
 
 
 class Worker:
@@ -346,20 +318,7 @@ def run_worker(options: WorkerOptions) -> int:
     """
     file = load_file(options.objectives, load_objectives)
     listen = parse_listen(options.listen)
-    try:
-        advertised = None if options.advertise is None else parse_address(options.advertise)
-    except AddressError as cause:
-        raise OptionError(f"--advertise: value {options.advertise!r}: {cause}") from None
-    if not options.stall_after_s > 0:
-        raise OptionError(f"--stall-after: value {options.stall_after_s}; expected seconds, more than 0")
-    known = [objective.id for objective in file.objectives]
-    for name in options.live:
-        if name not in known:
-            raise OptionError(
-                f"--live: value {name!r}: no such objective in {options.objectives}; expected one of {known}"
-            )
-    if not 0 < options.series_max <= MOST_SERIES:
-        raise OptionError(f"--series-max: value {options.series_max}; expected 1 to {MOST_SERIES}")
+    advertised = check_options(options, [objective.id for objective in file.objectives])
     configure_logs()
     sys.setswitchinterval(SWITCH_S)
     try:
