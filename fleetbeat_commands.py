@@ -9,6 +9,9 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
+from streams.sql.command import ABOUT as SQL
+from streams.state.reconcile_command import ABOUT as RECONCILE
+
 LOCAL_KAFKA = "127.0.0.1:19092"
 ROOMS = frozenset({"agents", "infra", "schemas", "streams"})
 FAILED = 1
@@ -41,9 +44,7 @@ topics = App(name="topics", help="Create Kafka's topics as the catalog describes
 app.command(topics)
 # By name, so that its options do not stand here and nothing of infra is imported for the other commands.
 app.command("infra.dlq.command:app", name="dlq", help="Look at dead letters, and send them back.")
-app.command(
-    "streams.state.command:app", name="state", help="Look at the state that workers keep in Kafka, and begin it anew."
-)
+app.command("streams.state.command:app", name="state", help="Look at what workers keep in Kafka, and begin it anew.")
 app.command(
     "streams.archive.command:app",
     name="archive",
@@ -51,13 +52,8 @@ app.command(
     "Example: `fleetbeat archive --brokers kafka1:9092 --clickhouse http://user:password@ch1:8123/telemetry`",
 )
 app.command("streams.store.command:app", name="store", help="Look after the archive's tables.")
-app.command(
-    "streams.sql.command:app",
-    name="sql",
-    help="Ask the archive in SQL: a prompt, one statement, or a query of the library.\n\n"
-    "Exit 1 when ClickHouse says an error, 2 when it cannot be asked like that, 3 when nothing answers.\n\n"
-    "Example: `fleetbeat sql --name worst_series --param service=checkout --param since=-30m`",
-)
+app.command("streams.sql.command:app", name="sql", help=SQL)
+app.command("streams.state.reconcile_command:reconcile", name="reconcile", help=RECONCILE)
 
 
 def _says(text: str) -> Parameter:
@@ -339,9 +335,7 @@ def bench(
     """
     root = Path(__file__).parent
     if not (root / "pyproject.toml").is_file():
-        raise CannotRunError(
-            "benchmarks are not installed; expected a checkout of fleetbeat and its .venv/bin/fleetbeat"
-        )
+        raise CannotRunError("benchmarks are not installed; expected a checkout of fleetbeat and its .venv")
     known = {path.stem: path for path in sorted(root.glob("tests/bench/[a-z]*.py"))}
     if name not in known:
         raise CannotRunError(f"no benchmark {name!r}; expected one of: {', '.join(known)}")

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import math
 import signal
 import socket
 import sys
@@ -29,6 +28,7 @@ from streams.engine.applied_schemas import require_our_schemas
 from streams.engine.brokers import find_partitions
 from streams.engine.changelog import read_changelog
 from streams.engine.members import Group, advertise
+from streams.engine.partitioning import partition_share
 from streams.engine.rounds import let_end, pause
 from streams.engine.transport import Consumer, topic_partitions
 from streams.logs import configure_logs
@@ -45,6 +45,7 @@ from streams.processors.objectives import ObjectivesProcessor
 from streams.processors.objectives_file import LoadedFile, ObjectivesFile, load_file
 from streams.processors.queries import KeptElsewhereError, NotHereError, TableQueries
 from streams.processors.rollup import RollupProcessor
+from streams.processors.slo_parts import series_share
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from streams.processors.status import StatusPublisher
 from streams.processors.versions import Versions
@@ -70,8 +71,6 @@ HEAR_EVERY_S = 1.0
 STOP_S = 10.0
 # Ready means that a question is answered from events this fresh at most.
 READY_LAG_RECORDS = 200_000
-# A page of minutes must fit into a record: ten of these, good and bad, ten bytes each.
-PARTITION_SERIES = 30_000
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("fleetbeat.worker")
 
@@ -99,7 +98,7 @@ class Worker:
             for source, own in indexes.items()
         }
         self._ahead = ReadAhead(partial(read_changelog, options.brokers))
-        series_most = min(partition_share(options.series_max, partitions), PARTITION_SERIES)
+        series_most = series_share(options.series_max, partitions)
         self._objectives = ObjectivesProcessor(self.app, self._ahead.read, index, series_most)
         limits = Limits(
             max_nodes=partition_share(options.nodes_max, partitions),
@@ -360,12 +359,6 @@ async def _serve(worker: Worker, partitions: int, listen: ListenAddress, adverti
         return await worker.run()
     finally:
         await runner.cleanup()
-
-
-def partition_share(total: int, partitions: int) -> int:
-    """What one partition takes of a bound for all: its part, and what chance may put there more."""
-    share = total / partitions
-    return math.ceil(share + 4 * math.sqrt(share))
 
 
 def _now_ms() -> int:

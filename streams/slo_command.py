@@ -35,7 +35,7 @@ class SloOptions:
 
 def run_slo_command(options: SloOptions) -> int:
     """The exit status. Raises NotPreparedError and CannotReadError."""
-    timeline = asyncio.run(_read(options.brokers))
+    timeline = asyncio.run(read_timeline(options.brokers))
     if not timeline.eras:
         sys.stderr.write(f"{TOPIC}: nothing was announced yet; a worker announces its file when it starts\n")
         return _FAILED
@@ -48,7 +48,8 @@ def run_slo_command(options: SloOptions) -> int:
     return 0
 
 
-async def _read(brokers: str) -> Timeline:
+async def read_timeline(brokers: str) -> Timeline:
+    """All that was announced. Raises NotPreparedError and CannotReadError."""
     await find_partitions(brokers, [TOPIC])
     try:
         async with AnnouncementLog(brokers) as log:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from streams.core.rows import Keys, OpenCells, renumbered, series_in, starts_of
 from streams.core.series import OVERFLOW, Mask, SeriesIndex
-from streams.core.slices import Tier
+from streams.core.slices import Tier, held_since
 
 Longs = npt.NDArray[np.int64]
 _LONG_AGO = np.iinfo(np.int64).min
@@ -42,7 +42,7 @@ class Naming:
         `sealed_at`: the offset by which each one was sealed; what was sealed first is named first.
         """
         overflow, series = self._grow(), series_in(cells.key)
-        since = self._held_since(now_s)
+        since = held_since(self._longest, now_s)
         held = starts_of(cells.key) >= since  # others are in no chunk
         named = self._last >= since
         asking = np.flatnonzero(~named & (np.bincount(series[held], minlength=len(named)) > 0))
@@ -63,11 +63,6 @@ class Naming:
     def renumber(self, used: Mask) -> None:
         """The index has forgotten all series but those `used`."""
         self._last = self._last[used[: len(self._last)]]
-
-    def _held_since(self, now_s: int) -> int:
-        """The first slice that some chunk still holds."""
-        chunk_s = self._longest.chunk_s
-        return -(-(now_s - self._longest.keep_s - chunk_s) // chunk_s) * chunk_s
 
     def _grow(self) -> int:
         """The number of the overflow series, when there is a place for every number."""

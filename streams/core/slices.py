@@ -36,6 +36,11 @@ def is_slice(length_s: int) -> bool:
     return length_s >= COUNTS.step_s and length_s % COUNTS.step_s == 0 and COUNTS.chunk_s % length_s == 0
 
 
+def held_since(tier: Tier, now_s: int) -> int:
+    """The first second of the oldest chunk of a tier that is not over when the greatest frontier is at `now_s`."""
+    return -(-(now_s - tier.keep_s - tier.chunk_s) // tier.chunk_s) * tier.chunk_s
+
+
 def frontiers(before: int, append_ms: Longs) -> Longs:
     """The frontier at each record: the greatest append time up to and with it, `before` included; shape (n,)."""
     return np.maximum(np.maximum.accumulate(append_ms), before)

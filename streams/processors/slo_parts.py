@@ -19,6 +19,7 @@ from streams.core.table import Heading, SloTable, forget_series
 from streams.engine.frames import FrameError
 from streams.engine.page_heads import Origin
 from streams.engine.partials import heading, read_partial
+from streams.engine.partitioning import partition_share
 from streams.engine.transport import require_append_time
 from streams.processors.dead_letters import dead_letters
 
@@ -28,6 +29,8 @@ Letters = list[tuple[bytes | None, bytes]]
 OBJECTIVES, PLAIN = "objectives", "series"
 # Plain series of a partition: a twelfth of 250,000, and what chance may put there more.
 SERIES_MOST = 21_412
+# A page of minutes must fit into a record: ten of these, good and bad, ten bytes each.
+PARTITION_SERIES = 30_000
 _NO_CELLS = OpenCells.from_frame(pl.DataFrame(schema=OPEN_SCHEMA))
 
 
@@ -56,6 +59,11 @@ class Part:
     def applied(self) -> int:
         """Everything up to and with this offset of `slo-partials` is in the tables."""
         return min(table.applied for table in self.tables.values())
+
+
+def series_share(series_max: int, partitions: int) -> int:
+    """Plain series that a partition keeps apart, of so many for all of them."""
+    return min(partition_share(series_max, partitions), PARTITION_SERIES)
 
 
 class PartFolder:

@@ -31,7 +31,7 @@ class StateLostError(RuntimeError):
         super().__init__(
             f"{topic} partition {partition}: the state pages end at offset {applied}, the commit is {committed}; "
             "expected pages up to the commit (was the pages topic recreated, or changed by hand? "
-            "`fleetbeat state rebuild` begins anew from what the topics hold)"
+            "`fleetbeat state rebuild` makes them anew, from ClickHouse or from what the topics hold)"
         )
 
 

@@ -30,7 +30,7 @@ class Parameter:
         if not self.kind.startswith("DateTime"):
             return text
         try:
-            at = _time(text, now)
+            at = read_time(text, now)
         except (ValueError, OverflowError):
             raise LibraryError(
                 f"parameter {self.name}: value {text!r}; expected a time such as 2026-03-02T10:00:00Z, "
@@ -105,7 +105,8 @@ def parse(name: str, text: str) -> NamedQuery:
     return NamedQuery(name, answers.rstrip("."), about.strip(), tuple(parameters), "\n".join(lines[end:]).strip())
 
 
-def _time(text: str, now: datetime) -> datetime:
+def read_time(text: str, now: datetime) -> datetime:
+    """`now`, an age such as -15m, or a time of ISO 8601, UTC unless it says otherwise. Raises ValueError."""
     if text == "now":
         return now
     if age := _AGE.fullmatch(text):

@@ -109,6 +109,13 @@ class Cluster:
             for p in places
         }
 
+    async def offsets_at(self, topic: str, times: Mapping[int, int]) -> dict[int, int]:
+        """For each partition the offset of the first record appended at a time (ms) or later, or of the log's end."""
+        places = {TopicPartition(topic, partition): at for partition, at in times.items()}
+        found = await self._consumer.offsets_for_times(places)
+        ends = await self._consumer.end_offsets(list(places))
+        return {p.partition: known.offset if (known := found.get(p)) else ends[p] for p in places}
+
     async def commits(self, group: str = APP_ID) -> dict[tuple[str, int], Commit]:
         """Of every partition that has one."""
         found = await fetch_commits(self._admin, group)

@@ -65,15 +65,38 @@ def reset(
 
 
 @app.command
-def rebuild(*, family: Families = (), yes: Yes = False, brokers: Brokers = LOCAL_KAFKA) -> int:
-    """Delete pages and commits, and have all counted again from probe-results, request-counts and heartbeats.
+def rebuild(  # noqa: PLR0913 - one argument an option
+    *,
+    family: Families = (),
+    clickhouse: Annotated[str | None, _says("From the raw events there, at http://USER:PASSWORD@HOST:PORT.")] = None,
+    partition: Partitions = (),
+    from_: Annotated[
+        str | None,
+        Parameter(
+            name="--from", help="Only events since then: -10d, or a time of ISO 8601.", allow_leading_hyphen=True
+        ),
+    ] = None,
+    force: Annotated[bool, _flag("Make good pages anew as well.")] = False,
+    series_max: Annotated[int, Parameter(help="As the workers have it.")] = 250_000,
+    yes: Yes = False,
+    brokers: Brokers = LOCAL_KAFKA,
+) -> int:
+    """Make lost tables of objectives and series anew from ClickHouse, or all of them from what Kafka keeps.
 
-    That reaches further back than `reset`, as far as these topics are kept, and takes as long as reading them. It is
-    also the way to go on after the number of partitions was changed. Says from which time on the tables will be exact,
-    and asks before. No worker may run. Rebuilding from ClickHouse, which keeps more, is not there yet.
+    With --clickhouse: pages of the partitions that lost theirs are summed up from raw events, as far back as these are
+    kept; good pages stay, and workers go on where the tables end. Needs an archive that is up to date.
 
-    Example: `fleetbeat state rebuild --brokers kafka1:9092 --yes`
+    Without: pages and commits are deleted, and all is counted again from probe-results, request-counts and heartbeats,
+    as far as these topics are kept. It is also the way to go on after the number of partitions was changed. Either says
+    from which time on the tables will be exact, and asks before. No worker may run.
+
+    Example: `fleetbeat state rebuild --clickhouse http://127.0.0.1:8123 --yes`
     """
     with extra("streams"):
-        from streams.state.run import run_rebuild
-    return run_rebuild(brokers, family, yes=yes)
+        from streams.state.run import families_of, run_rebuild
+    if clickhouse is None:
+        return run_rebuild(brokers, family, yes=yes)
+    families_of(family)
+    with extra("streams,archive"):
+        from streams.state.refill_run import RefillOptions, run_refill
+    return run_refill(RefillOptions(brokers, clickhouse, partition, from_, force, yes, series_max))

@@ -72,7 +72,7 @@ async def _change(
         whole = not partitions
         plan = plan_rebuild(found, families) if rebuild else plan_reset(found, families, everything=whole)
         _tell(plan, found)
-        if not (yes or await asyncio.to_thread(_confirmed)):
+        if not (yes or await asyncio.to_thread(confirmed)):
             print("nothing was changed", file=sys.stderr)
             return Exit.CANNOT_RUN
         await carry_out(cluster, plan, found)
@@ -88,7 +88,8 @@ def _tell(plan: Plan, found: Survey) -> None:
         print(sentence)
 
 
-def _confirmed() -> bool:
+def confirmed() -> bool:
+    """Whether somebody at the terminal says yes. Raises AskedWronglyError when nobody is there."""
     if not sys.stdin.isatty():
         raise AskedWronglyError("nobody can be asked here; expected --yes")
     print("Go on? [yes/no] ", end="", flush=True)
