@@ -72,13 +72,12 @@ class Past:
 
 
 def questions(reach: Mapping[Tier, int], since_s: int) -> tuple[Question, ...]:
-    """What to ask for, in this order, when windows of these tiers begin so early: from the newest to the oldest."""
+    """What to ask for, in this order, when tiers are read from these seconds on: from the newest to the oldest."""
     found, end_s = list[Question](), since_s
-    if reach.get(COUNTS, since_s) < since_s:
+    if COUNTS in reach:
         found.append(Question(COUNTS, reach[COUNTS], since_s))
     for tier in _FINE_FIRST:
-        start_s = reach.get(tier, since_s)
-        if start_s < end_s:
-            found.append(Question(tier, start_s, end_s))
-            end_s = start_s
+        if tier in reach and reach[tier] < end_s:
+            found.append(Question(tier, reach[tier], end_s))
+            end_s = reach[tier]
     return tuple(found)

@@ -47,17 +47,22 @@ def shown_windows(objective: Objective, now_ms: int) -> tuple[Window, ...]:
     return (*(sliding(length, now_ms) for length in lengths), own)
 
 
-def reach_of(objective: Objective, now_ms: int) -> dict[Tier, int]:
-    """The first second of each tier that is asked for at `now_ms` or later. Raises ZoneInfoNotFoundError."""
+def reach_of(objective: Objective, since_s: int, now_ms: int) -> dict[Tier, int]:
+    """The first second of each tier that is read at `now_ms` or later, of those before `since_s`.
+
+    Raises ZoneInfoNotFoundError.
+    """
     # Rules are judged up to where all is known, which is a little earlier.
     windows = (*shown_windows(objective, now_ms), *_judged_windows(objective, now_ms - BEHIND_MS).values())
     found: dict[Tier, int] = {}
     for window in windows:
-        found[window.tier] = min(found.get(window.tier, window.start_s), window.start_s)
+        if window.start_s < since_s:
+            found[window.tier] = min(found.get(window.tier, window.start_s), window.start_s)
     if objective.time_slices:
         earliest_s = min(now_ms // 1_000 - objective.window_s, *(window.start_s for window in windows))
-        # As many slices as cover a window, up to the last one that is over.
-        found[COUNTS] = (earliest_s - 2 * objective.time_slices.length_s) // COUNTS.step_s * COUNTS.step_s
+        # As many slices as cover a window, up to the last one that is over; which is the first may lie further back.
+        if earliest_s - 2 * objective.time_slices.length_s < since_s:
+            found[COUNTS] = (now_ms // 1_000 - COUNTS.keep_s) // COUNTS.step_s * COUNTS.step_s
     return found
 
 

@@ -169,9 +169,7 @@ def next_ms(since_ms: int, asked_ms: int, took_ms: int) -> int | None:
 
 
 def _reach(beginning: Beginning, now_ms: int) -> dict[Tier, int]:
-    """Where windows begin, of the tiers in which some begin before the objective."""
     try:
-        found = reach_of(beginning.promise, now_ms)
+        return reach_of(beginning.promise, beginning.key.since_s, now_ms)
     except ZoneInfoNotFoundError:  # said by whoever is asked for its windows
         return {}
-    return {tier: start_s for tier, start_s in found.items() if start_s < beginning.key.since_s}
