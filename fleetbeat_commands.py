@@ -9,9 +9,6 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from streams.sql.command import ABOUT as SQL
-from streams.state.reconcile_command import ABOUT as RECONCILE
-
 LOCAL_KAFKA = "127.0.0.1:19092"
 ROOMS = frozenset({"agents", "infra", "schemas", "streams"})
 FAILED = 1
@@ -52,8 +49,19 @@ app.command(
     "Example: `fleetbeat archive --brokers kafka1:9092 --clickhouse http://user:password@ch1:8123/telemetry`",
 )
 app.command("streams.store.command:app", name="store", help="Look after the archive's tables.")
-app.command("streams.sql.command:app", name="sql", help=SQL)
-app.command("streams.state.reconcile_command:reconcile", name="reconcile", help=RECONCILE)
+app.command(
+    "streams.sql.command:app",
+    name="sql",
+    help="Ask the archive in SQL: a prompt, one statement, or a query of the library.\n\n"
+    "Exit 1 when ClickHouse says an error, 2 when it cannot be asked like that, 3 when nothing answers.\n\n"
+    "Example: `fleetbeat sql --name worst_series --param service=checkout --param since=-30m`",
+)
+app.command(
+    "streams.state.reconcile_command:reconcile",
+    name="reconcile",
+    help="Compare the SLO tables with raw events in ClickHouse: exit 0 equal, 1 different, 2 could not be compared.\n\n"
+    "Example: `fleetbeat reconcile --from -24h --clickhouse http://127.0.0.1:8123`",
+)
 
 
 def _says(text: str) -> Parameter:
@@ -127,14 +135,14 @@ def worker(  # noqa: PLR0913 - one argument an option
     ] = None,
     nodes_max: Annotated[int, _says("Nodes known at once; heartbeats of more are refused.")] = 2_500_000,
     nodes_new_per_minute: Annotated[
-        int, _says("New nodes taken in a minute; the others come with a later heartbeat.")
+        int, _says("New nodes taken in a minute; others come with a later heartbeat.")
     ] = 500_000,
     series_max: Annotated[
         int,
         _says("Combinations of service, endpoint, region and kind kept apart; the events of more are summed as one."),
     ] = 250_000,
     stall_after: Annotated[
-        float, _says("Seconds behind without any progress, after which the worker ends to be started again.")
+        float, _says("Seconds behind without any progress, after which the worker ends to start again.")
     ] = 60.0,
     live: Annotated[
         tuple[str, ...], _says("An objective whose last minute is counted by the millisecond; may be repeated.")
