@@ -231,7 +231,7 @@ def names_a_missing_row(brokers: str, folder: Path, sender: Sender) -> None:
 def test_a_day_with_late_and_spooled_events(
     brokers: str, worker: WorkerProcess, archive: Archive, tmp_path: Path, rng: random.Random
 ) -> None:
-    """Some of each hour of a fleet's day as it comes after an outage, then some live; nodes spool, die, and send late."""
+    """Some of each hour of a day as it comes after an outage, then some live; nodes spool, die, and send late."""
     script = tmp_path / "day.yaml"
     script.write_text(_DAY)
     seed, fleet = str(rng.randrange(1 << 31)), ("simulate", "--brokers", brokers, "--script", str(script))
