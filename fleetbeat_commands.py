@@ -59,7 +59,8 @@ app.command(
 app.command(
     "streams.state.reconcile_command:reconcile",
     name="reconcile",
-    help="Compare the SLO tables with raw events in ClickHouse: exit 0 equal, 1 different, 2 could not be compared.\n\n"
+    help="Compare the SLO tables with the raw events in ClickHouse, hour by hour, and name every difference.\n\n"
+    "Exit 0 when all are equal, 1 when something differs or state is lost, 2 when they could not be compared.\n\n"
     "Example: `fleetbeat reconcile --from -24h --clickhouse http://127.0.0.1:8123`",
 )
 
@@ -135,14 +136,14 @@ def worker(  # noqa: PLR0913 - one argument an option
     ] = None,
     nodes_max: Annotated[int, _says("Nodes known at once; heartbeats of more are refused.")] = 2_500_000,
     nodes_new_per_minute: Annotated[
-        int, _says("New nodes taken in a minute; others come with a later heartbeat.")
+        int, _says("New nodes taken in a minute; the others come with a later heartbeat.")
     ] = 500_000,
     series_max: Annotated[
         int,
         _says("Combinations of service, endpoint, region and kind kept apart; the events of more are summed as one."),
     ] = 250_000,
     stall_after: Annotated[
-        float, _says("Seconds behind without any progress, after which the worker ends to start again.")
+        float, _says("Seconds behind without any progress, after which the worker ends to be started again.")
     ] = 60.0,
     live: Annotated[
         tuple[str, ...], _says("An objective whose last minute is counted by the millisecond; may be repeated.")

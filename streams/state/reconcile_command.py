@@ -35,7 +35,7 @@ def reconcile(  # noqa: PLR0913 - one argument an option
     wait: Annotated[float, Parameter(help="Seconds to wait for an archive that is behind.")] = 60.0,
     json: Annotated[bool, _says("One JSON document instead of lines.")] = False,
 ) -> int:
-    """Compares; what --help says about it stands where the command is registered."""
+    """Compares; what --help says about it stands with the names of the commands."""
     with extra("streams,archive"):
         from streams.state.reconcile_run import ReconcileOptions, run_reconcile  # noqa: PLC0415 - only when it runs
     return run_reconcile(ReconcileOptions(from_, to, minutes, clickhouse, brokers, wait, json))
