@@ -9,9 +9,6 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from streams.sql.command import ABOUT as SQL
-from streams.state.reconcile_command import ABOUT as RECONCILE
-
 LOCAL_KAFKA = "127.0.0.1:19092"
 ROOMS = frozenset({"agents", "infra", "schemas", "streams"})
 FAILED = 1
@@ -52,8 +49,20 @@ app.command(
     "Example: `fleetbeat archive --brokers kafka1:9092 --clickhouse http://user:password@ch1:8123/telemetry`",
 )
 app.command("streams.store.command:app", name="store", help="Look after the archive's tables.")
-app.command("streams.sql.command:app", name="sql", help=SQL)
-app.command("streams.state.reconcile_command:reconcile", name="reconcile", help=RECONCILE)
+app.command(
+    "streams.sql.command:app",
+    name="sql",
+    help="Ask the archive in SQL: a prompt, one statement, or a query of the library.\n\n"
+    "Exit 1 when ClickHouse says an error, 2 when it cannot be asked like that, 3 when nothing answers.\n\n"
+    "Example: `fleetbeat sql --name worst_series --param service=checkout --param since=-30m`",
+)
+app.command(
+    "streams.state.reconcile_command:reconcile",
+    name="reconcile",
+    help="Compare the SLO tables with the raw events in ClickHouse, hour by hour, and name every difference.\n\n"
+    "Exit 0 when all are equal, 1 when something differs or state is lost, 2 when they could not be compared.\n\n"
+    "Example: `fleetbeat reconcile --from -24h --clickhouse http://127.0.0.1:8123`",
+)
 
 
 def _says(text: str) -> Parameter:

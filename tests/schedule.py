@@ -1,8 +1,8 @@
 """Which of xdist's workers runs which file of `make test`, and when: two cores are never idle, and all end together.
 
-Tests with real processes mostly wait, and the others mostly compute. So there is one worker more than cores: the first
-one runs files that compute, at a low priority, in the time that the others leave; each of those begins with files that
-wait, the longest first, and helps to compute when there are no more.
+Tests with real processes mostly wait, and the others mostly compute. So there are two workers more than cores: the
+first one runs files that compute, at a low priority, in the time that the others leave; each of those begins with files
+that wait, the longest first, and helps to compute when there are no more.
 """
 
 import os
@@ -31,6 +31,9 @@ SECONDS = {
     "tests/integration/test_archive_kafka.py": 60,
     "tests/integration/test_objective_versions.py": 58,
     "tests/integration/test_readme.py": 65,
+    "tests/integration/test_reconcile.py": 56,
+    "tests/integration/test_state.py": 50,
+    "tests/faults/test_archive_row.py": 45,
     "tests/integration/test_several_workers.py": 45,
     "tests/integration/test_liveness.py": 45,
     "tests/unit/test_liveness_exactness.py": 30,
@@ -90,8 +93,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByKind 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """One more than cores for `-n auto --dist loadfile`."""
+    """Two more than cores for `-n auto --dist loadfile`."""
     if config.getoption("dist") != "loadfile":
         return None
     os.environ[WITH_BACKGROUND] = "1"
-    return len(os.sched_getaffinity(0)) + 1
+    return len(os.sched_getaffinity(0)) + 2

@@ -5,12 +5,6 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-ABOUT = """Ask the archive in SQL: a prompt, one statement, or a query of the library.
-
-Exit 1 when ClickHouse says an error, 2 when it cannot be asked like that, 3 when nothing answers.
-
-Example: `fleetbeat sql --name worst_series --param service=checkout --param since=-30m`"""
-
 app = App(name="sql")
 
 

@@ -7,12 +7,6 @@ from cyclopts import Parameter
 from schemas.extras import extra
 from streams.state.command import LOCAL_KAFKA
 
-ABOUT = """Compare the SLO tables with the raw events in ClickHouse, hour by hour, and name every difference.
-
-Exit 0 when all are equal, 1 when something differs or state is lost, 2 when they could not be compared.
-
-Example: `fleetbeat reconcile --from -24h --clickhouse http://127.0.0.1:8123`"""
-
 
 def _says(text: str) -> Parameter:
     return Parameter(help=text, negative=(), show_default=False)
@@ -41,7 +35,7 @@ def reconcile(  # noqa: PLR0913 - one argument an option
     wait: Annotated[float, Parameter(help="Seconds to wait for an archive that is behind.")] = 60.0,
     json: Annotated[bool, _says("One JSON document instead of lines.")] = False,
 ) -> int:
-    """Compares; what --help says about it is ABOUT."""
+    """Compares; what --help says about it stands with the names of the commands."""
     with extra("streams,archive"):
         from streams.state.reconcile_run import ReconcileOptions, run_reconcile  # noqa: PLC0415 - only when it runs
     return run_reconcile(ReconcileOptions(from_, to, minutes, clickhouse, brokers, wait, json))

@@ -235,7 +235,7 @@ class TestCommand:
 
     def test_it_completes_what_the_endpoint_has(self, server: Server) -> None:
         words = read_words(Endpoint.parse(f"http://{server.address}"))
-        told = [candidate.text for candidate in candidates(words, library(), "SELECT max(cpu")]
+        told = [candidate.text for candidate in candidates(words, library(), "SELECT max(cpu_p")]
         assert told == ["cpu_permille"]
         assert "heartbeats" in [candidate.text for candidate in candidates(words, library(), "SELECT 1 FROM he")]
         assert "uniqExact(" in [candidate.text for candidate in candidates(words, library(), "SELECT uniqEx")]

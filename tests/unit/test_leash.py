@@ -103,7 +103,9 @@ def test_kill_9_of_the_parent_ends_the_child(command: list[str]) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, "0.3", *command], stdout=subprocess.PIPE)
     with parent:
         assert parent.stdout is not None
-        child, holder = map(int, parent.stdout.readline().split())
+        # The child may say that it is ready before its parent says its number.
+        numbers = next(line for line in parent.stdout if line != b"ready\n")
+        child, holder = map(int, numbers.split())
         assert runs(child)
         parent.kill()
     wait_until(lambda: not runs(child) and not runs(holder))

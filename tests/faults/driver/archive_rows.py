@@ -9,6 +9,7 @@ from tests.faults.driver.archive_stand import ArchiveStand, ServedStore
 from tests.faults.driver.archive_verdict import TABLES, log_ends, rollups
 from tests.faults.driver.archives import ArchiveProcess, Death, FilledStore, deaths
 from tests.faults.driver.group import reset_offsets
+from tests.faults.driver.stand import PARTITIONS
 from tests.integration.worker_process import eventually
 
 INTO = b"INSERT INTO telemetry.probe_results"
@@ -16,8 +17,11 @@ INTO = b"INSERT INTO telemetry.probe_results"
 PATIENCE_S = 400.0
 # The group gives a silent archive's partitions away after 10 s.
 SESSION_S = 10.0
-HELD, POLL = 10_000, 20_000
+HELD = 10_000
+# So many records, less than a MiB of compressed batches, and one poll more: a MiB of each partition.
+HELD_BYTES = (2 + PARTITIONS) << 20
 STORED = 'fleetbeat_archive_records_total{topic="probe-results"}'
+BUFFERED_BYTES = 'fleetbeat_archive_buffered_bytes{topic="probe-results"}'
 BUFFERED = 'fleetbeat_archive_buffered_records{topic="probe-results"}'
 
 
@@ -260,11 +264,12 @@ def _expect_refused(stand: ArchiveStand, store: FilledStore, seconds: float) -> 
 
 
 def _watch(stand: ArchiveStand, store: FilledStore, seconds: float) -> int:
-    """The most records that were held; more than the bound is a fault."""
-    (archive,), most, until = store.archives, 0, time.monotonic() + seconds
+    """The most records that were held; more bytes than the bound are a fault."""
+    (archive,), most, most_bytes, until = store.archives, 0, 0, time.monotonic() + seconds
     while time.monotonic() < until:
         most = max(most, archive.metric(BUFFERED) or 0)
+        most_bytes = max(most_bytes, archive.metric(BUFFERED_BYTES) or 0)
         time.sleep(0.5)
-    if most > HELD + POLL:
-        stand.faults.append(f"{archive.name} held {most} records; expected at most {HELD} and one poll of {POLL}")
+    if most_bytes > HELD_BYTES:
+        stand.faults.append(f"{archive.name} held {most_bytes} bytes of batches; expected at most {HELD_BYTES}")
     return most
