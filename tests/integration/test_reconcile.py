@@ -162,7 +162,7 @@ def saved(brokers: str) -> None:
 
 
 @pytest.mark.kafka
-@pytest.mark.slow
+@pytest.mark.long
 def test_lost_pages_are_made_anew_and_what_differs_is_named(
     brokers: str, worker: WorkerProcess, archive: Archive, tmp_path: Path, rng: random.Random
 ) -> None:
@@ -216,7 +216,7 @@ def names_a_missing_row(brokers: str, folder: Path, sender: Sender) -> None:
         status, found = reconciled(brokers, f"http://{server.address}", "--from", "-6h")
     finally:
         server.stop()
-    assert status == 1
+    assert status == 1, (event, found)
     hour_s = event.ts // HOUR_MS * 3_600
     totals = [each for each in found["differences"] if each["field"] == "total"]
     hours = {each["series"].split("@")[0]: each for each in totals if each["tier"] == "1h"}
