@@ -148,6 +148,10 @@ def worker(  # noqa: PLR0913 - one argument an option
     live: Annotated[
         tuple[str, ...], _says("An objective whose last minute is counted by the millisecond; may be repeated.")
     ] = (),
+    history: Annotated[
+        str | None,
+        _says("ClickHouse, for the past of new SLOs: http://USER:PASSWORD@HOST:PORT; else FLEETBEAT_HISTORY."),
+    ] = None,
 ) -> int:
     """Keep the SLO tables and the node table from the stream and answer them over HTTP.
 
@@ -168,6 +172,7 @@ def worker(  # noqa: PLR0913 - one argument an option
             advertise=advertise,
             stall_after_s=stall_after,
             live=live,
+            history=history,
         )
     )
 

@@ -31,6 +31,7 @@ from streams.engine.members import Group, advertise
 from streams.engine.partitioning import partition_share
 from streams.engine.rounds import let_end, pause
 from streams.engine.transport import Consumer, topic_partitions
+from streams.history.past import RawPast
 from streams.logs import configure_logs
 from streams.options import CannotStartError, WorkerOptions, check_options
 from streams.processors.lags import Lags
@@ -43,6 +44,7 @@ from streams.processors.node_recovery import SOURCE as HEARTBEATS
 from streams.processors.node_states import TOPIC as NODE_STATES
 from streams.processors.objectives import ObjectivesProcessor
 from streams.processors.objectives_file import LoadedFile, ObjectivesFile, load_file
+from streams.processors.past import Pasts
 from streams.processors.queries import KeptElsewhereError, NotHereError, TableQueries
 from streams.processors.rollup import RollupProcessor
 from streams.processors.slo_parts import series_share
@@ -107,8 +109,10 @@ class Worker:
         self._liveness = LivenessProcessor(self.app, self._ahead.read, limits)
         self._nodes = NodeQueries(self._liveness, partitions, _now_ms)
         self._lags = Lags(self.app, self._rollups, self._objectives, self._liveness, partitions)
+        url = options.history_url
+        self._pasts = Pasts(RawPast.at(url, partitions) if url else None, _now_ms)
         self._queries = TableQueries(
-            lambda: versions.timeline, self._objectives, partitions, _now_ms, self._lags.completeness
+            lambda: versions.timeline, self._objectives, partitions, _now_ms, self._lags.completeness, self._pasts.of
         )
         self._status = StatusPublisher(self.app, self._queries)
         self._watchdog = Watchdog(self.app, self._lags, options.stall_after_s, self._works)
@@ -171,6 +175,7 @@ class Worker:
             asyncio.create_task(self._guarded(self._file.watch)),
             asyncio.create_task(self._guarded(self._reload_when_told)),
             asyncio.create_task(self._watch()),
+            asyncio.create_task(self._pasts.follow(self._queries.beginnings)),
         ]
         await self._stop.wait()
         for task in heard:

@@ -57,3 +57,9 @@ NODE_SNAPSHOT_SECONDS = Histogram("fleetbeat_node_snapshot_seconds", "From a sna
 OBJECTIVES_FILE_USED = Gauge("fleetbeat_objectives_file_used", "1 when the file's objectives are the newest announced")
 OBJECTIVES_RELOADS = Counter("fleetbeat_objectives_reloads_total", "Objectives files looked at again", ["outcome"])
 OBJECTIVE_SETS_UNREADABLE = Counter("fleetbeat_unreadable_objective_sets_total", "Records of objectives that are none")
+PAST_QUESTIONS = Counter(
+    "fleetbeat_past_questions_total",
+    "Objectives whose past ClickHouse was asked for, by what came of it",
+    ["outcome"],
+)
+PAST_WAITING = Gauge("fleetbeat_past_waiting_objectives", "Objectives whose past is not known yet")

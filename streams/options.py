@@ -1,13 +1,17 @@
 """What a worker is asked for, and what of it cannot be meant."""
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from streams.core.routing import AddressError, parse_address
+from streams.sql.client import AddressError as UrlError
+from streams.sql.client import Endpoint
 
 # Of plain series with a name of their own: half of the numbers that rows of tables have room for.
 MOST_SERIES = 500_000
+HISTORY_VARIABLE = "FLEETBEAT_HISTORY"  # so that no password stands on a command line
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,12 @@ class WorkerOptions:
     advertise: str | None = None
     stall_after_s: float = 60.0
     live: tuple[str, ...] = ()
+    history: str | None = None
+
+    @property
+    def history_url(self) -> str | None:
+        """Where the past of new objectives is asked for, if anywhere."""
+        return self.history or os.environ.get(HISTORY_VARIABLE) or None
 
 
 class OptionError(ValueError):
@@ -49,4 +59,9 @@ def check_options(options: WorkerOptions, objectives: Collection[str]) -> str | 
             )
     if not 0 < options.series_max <= MOST_SERIES:
         raise OptionError(f"--series-max: value {options.series_max}; expected 1 to {MOST_SERIES}")
+    try:
+        if options.history_url is not None:
+            Endpoint.parse(options.history_url)
+    except UrlError as cause:
+        raise OptionError(f"--history: {cause}") from None
     return advertised

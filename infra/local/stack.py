@@ -57,6 +57,8 @@ class Stack:
             views,
             "--state",
             self.folder / "worker",
+            "--history",
+            where.sql,
         ]
         if self._options.objectives is None:
             worker += ["--live", "checkout-latency"]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.core.objectives import TimeSlices
+from streams.core.past import Past
 from streams.core.rows import Steps, are_good, starts_of
 from streams.core.slices import COUNTS
 from streams.core.summaries import Shown, ShownRows
@@ -35,16 +36,20 @@ class _Judged:
 
 
 class History:
-    """The series of one objective, one for each of its versions, in the table that keeps them; for one reading."""
+    """The series of one objective, one for each of its versions, in the table that keeps them; for one reading.
 
-    def __init__(self, table: Shown, series: Collection[int]) -> None:
+    `past`: what was before the first of them; no slice is in both.
+    """
+
+    def __init__(self, table: Shown, series: Collection[int], past: Past | None = None) -> None:
         self._table = table
+        self._past = past
         self._series = tuple(sorted(series))
         self._judged: dict[TimeSlices, _Judged] = {}
 
     def summary(self, window: Window) -> Summary:
         """Of all versions: each has counted its own stretches of time only, so they add up."""
-        return self._table.summarize(self._series, window.tier, window.start_s, window.end_s)
+        return self._table.summarize(self._series, window.tier, window.start_s, window.end_s, self._past)
 
     def slices(self, slices: TimeSlices, start_s: int, end_s: int) -> SliceCount:
         """Both ends are multiples of a slice's length."""
@@ -59,9 +64,10 @@ class History:
     def _slices(self, slices: TimeSlices) -> _Judged:
         """All that are held: chunks that do not change any more are judged once."""
         if slices not in self._judged:
-            fresh = Steps.concat(Steps.empty(), *(self._table.open_steps(number, COUNTS) for number in self._series))
+            parts, before = self._before(slices)
+            fresh = Steps.concat(before, *(self._table.open_steps(number, COUNTS) for number in self._series))
             of_chunk = starts_of(fresh.key) // COUNTS.chunk_s * COUNTS.chunk_s
-            open_chunks, parts = set(np.unique(of_chunk).tolist()), list[_Judged]()
+            open_chunks = set(np.unique(of_chunk).tolist())
             for start_s, chunk in self._table.between(COUNTS, 0, 1 << 62):
                 if start_s in open_chunks:
                     open_chunks.remove(start_s)
@@ -76,6 +82,16 @@ class History:
             first_s = min((part.first_s for part in parts if part.first_s is not None), default=None)
             self._judged[slices] = _Judged(bad, first_s)
         return self._judged[slices]
+
+    def _before(self, slices: TimeSlices) -> tuple[list[_Judged], Steps]:
+        """The past as far as it is in no chunk of the table, and its rows of the one that it shares with the table."""
+        if self._past is None or COUNTS not in self._past.rows:
+            return [], Steps.empty()
+        known, steps = self._past.rows[COUNTS].known, self._past.steps(COUNTS)
+        older = starts_of(steps.key) < self._past.since_s // COUNTS.chunk_s * COUNTS.chunk_s
+        if slices not in known:
+            known[slices] = _judge(steps.where(older), slices)
+        return [known[slices]], steps.where(~older)
 
     def _all_of(self, chunk: ShownRows) -> Steps:
         return Steps.concat(Steps.empty(), *map(chunk.of_series, self._series))

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from streams.core.burn import BurnState, Counted, burn_states
 from streams.core.history import History, SliceCount
 from streams.core.objectives import Budget, Objective, TimeSlices, budget
+from streams.core.past import Past
+from streams.core.slices import COUNTS, Tier
 from streams.core.summaries import Shown
 from streams.core.windows import Summary, Window, current, sliding
 
 # Shown as far as they are shorter than the objective's own.
 STANDARD_WINDOWS_S = (10, 60, 300, 3_600, 21_600, 86_400, 604_800)
+# Of a worker that is so far behind at most, windows are whole from their beginning on.
+BEHIND_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +47,40 @@ def shown_windows(objective: Objective, now_ms: int) -> tuple[Window, ...]:
     return (*(sliding(length, now_ms) for length in lengths), own)
 
 
-def figures(objective: Objective, table: Shown, series: Collection[int], now_ms: int, judged_to_ms: int) -> Figures:
+def reach_of(objective: Objective, since_s: int, now_ms: int) -> dict[Tier, int]:
+    """The first second of each tier that is read at `now_ms` or later, of those before `since_s`.
+
+    Raises ZoneInfoNotFoundError.
+    """
+    # Rules are judged up to where all is known, which is a little earlier.
+    windows = (*shown_windows(objective, now_ms), *_judged_windows(objective, now_ms - BEHIND_MS).values())
+    found: dict[Tier, int] = {}
+    for window in windows:
+        if window.start_s < since_s:
+            found[window.tier] = min(found.get(window.tier, window.start_s), window.start_s)
+    if objective.time_slices:
+        earliest_s = min(now_ms // 1_000 - objective.window_s, *(window.start_s for window in windows))
+        # As many slices as cover a window, up to the last one that is over; which is the first may lie further back.
+        if earliest_s - 2 * objective.time_slices.length_s < since_s:
+            found[COUNTS] = (now_ms // 1_000 - COUNTS.keep_s) // COUNTS.step_s * COUNTS.step_s
+    return found
+
+
+def figures(  # noqa: PLR0913 - of what, when, and what is known of it
+    objective: Objective,
+    table: Shown,
+    series: Collection[int],
+    now_ms: int,
+    judged_to_ms: int,
+    past: Past | None = None,
+) -> Figures:
     """`series`: of the versions that judged events of these windows. Until `judged_to_ms` all is known; 0 is nothing.
 
-    Raises NotCaughtUpError and ZoneInfoNotFoundError.
+    `past`: what was before all of them. Raises NotCaughtUpError and ZoneInfoNotFoundError.
     """
     windows = shown_windows(objective, now_ms)
     judged = _judged_windows(objective, judged_to_ms)
-    history = History(table, series)
+    history = History(table, series, past)
     slices: tuple[SliceCount, ...] = ()
     share, left_s = 1.0, None
     own, now_s = windows[-1], now_ms // 1_000

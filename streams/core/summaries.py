@@ -7,7 +7,7 @@ over it: a window is the sum of some chunks, of which only those at its ends and
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -138,6 +138,13 @@ class ShownRows:
         return self._order[begin:end]
 
 
+class Beside(Protocol):
+    """Sums that are added to those of a table, of slices that it has nothing of. Unchanging; equal only to itself."""
+
+    def between(self, tier: Tier, start_s: int, end_s: int) -> Digest | None:
+        """The sum of the steps with start_s ≤ start < end_s; None without any."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """A table after some fold: what it answers, and what these answers rest on.
@@ -157,15 +164,19 @@ class Shown:
     by_minute: npt.NDArray[np.bool_]
     numbers: Mapping[str, int]
     _opened: dict[int, ShownRows] = field(default_factory=dict)
-    _windows: dict[tuple[frozenset[int], str, int, int], Summary] = field(default_factory=dict)
+    _windows: dict[tuple[frozenset[int], str, int, int, Beside | None], Summary] = field(default_factory=dict)
 
-    def summarize(self, numbers: Collection[int], tier: Tier, start_s: int, end_s: int) -> Summary:
+    def summarize(
+        self, numbers: Collection[int], tier: Tier, start_s: int, end_s: int, beside: Beside | None = None
+    ) -> Summary:
         """Of some series together, their steps of a tier with start_s ≤ start < end_s. Raises NotCaughtUpError."""
         self._require_caught_up()
-        window = (frozenset(numbers), tier.name, start_s, end_s)
+        window = (frozenset(numbers), tier.name, start_s, end_s, beside)
         known = self._windows.get(window)
         if known is None:
             found = [digest for number in numbers for digest in self._digests(number, tier, start_s, end_s)]
+            if beside is not None and (more := beside.between(tier, start_s, end_s)) is not None:
+                found.append(more)
             known = _together(found, start_s, tier.step_s)
             if len(self._windows) >= _MAX_WINDOWS:
                 self._windows.clear()

@@ -98,6 +98,10 @@ class Timeline:
                 found.append(Stretch(objective.version, era.since_s, until_s))
         return tuple(found)
 
+    def judge(self, objective_id: str, stretch: Stretch) -> Objective:
+        """The objective as it was when a stretch of it began."""
+        return next(o for o in self.era(stretch.since_s * SLICE_MS).objectives if o.id == objective_id)
+
     def ended_before(self, now_ms: int) -> int:
         """Announcements below this offset judge nothing that can still come."""
         return self.era(max(0, now_ms - KEPT_MS)).offset if self.eras else 0

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfoNotFoundError
 import polars as pl
 
 from streams.core.objectives import Objective, series_of
+from streams.core.past import Past
 from streams.core.rows import STEP_SCHEMA
 from streams.core.slices import SECONDS, Tier
 from streams.core.standing import Figures, figures, shown_windows
@@ -17,6 +18,10 @@ from streams.core.versions import Stretch, Timeline, in_force
 from streams.core.windows import Summary, summarize
 from streams.engine.partitioning import partition_of
 from streams.processors.objectives import NotHeardError, NotKeptError, ObjectivesProcessor
+from streams.processors.past import Beginning, Key
+
+PastOf = Callable[[str, Stretch], Past | None]
+"""What is known of the time before an objective's first stretch."""
 
 
 class NotHereError(LookupError):
@@ -39,7 +44,7 @@ class Completeness:
 class Standing:
     """One objective: its windows and burn rules, the latter judged at `judged_to_ms`, and what they rest on.
 
-    `versions`: those that judged events of the longest window, the one in force last.
+    `versions`: those that judged events of the longest window, the one in force last. `past`: what of them was before.
     """
 
     objective: Objective
@@ -49,6 +54,7 @@ class Standing:
     partition: int
     applied_offset: int
     sealed_to_ms: int
+    past: Past | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,7 @@ class Slices:
     partition: int
     applied_offset: int
     sealed_to_ms: int
+    past: Past | None = None
 
 
 class Queries(Protocol):
@@ -75,8 +82,10 @@ class Queries(Protocol):
     async def standing(self, objective_id: str) -> Standing:
         """Raises KeyError for an unknown objective, NotHereError while it cannot be answered."""
 
-    async def slices(self, objective_id: str, from_ms: int, to_ms: int, tier: Tier = SECONDS) -> Slices:
-        """Steps of a tier that begin in [from_ms, to_ms). Raises like `standing`."""
+    async def slices(
+        self, objective_id: str, from_ms: int, to_ms: int, tier: Tier = SECONDS, *, with_past: bool = False
+    ) -> Slices:
+        """Steps of a tier that begin in [from_ms, to_ms), without the past what tables have. Raises like `standing`."""
 
     def completeness(self) -> Completeness:
         """Of all source partitions; of an answer that is read afterwards, it says no more than that has."""
@@ -85,19 +94,21 @@ class Queries(Protocol):
 class TableQueries:
     """Answers from the tables of this worker."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it reads
         self,
         timeline: Callable[[], Timeline],
         processor: ObjectivesProcessor,
         partitions: int,
         now_ms: Callable[[], int],
         completeness: Callable[[], Completeness],
+        past: PastOf = lambda *_: None,
     ) -> None:
         self._timeline = timeline
         self._processor = processor
         self._partitions = partitions
         self._now_ms = now_ms
         self.completeness = completeness
+        self._past = past
         self._made: tuple[Timeline | None, dict[str, tuple[Stretch, ...]]] = (None, {})
 
     def objectives(self) -> tuple[Objective, ...]:
@@ -107,6 +118,13 @@ class TableQueries:
     def owned(self) -> tuple[Objective, ...]:
         """Those whose partition this worker has."""
         return tuple(o for o in self.objectives() if self.partition(o) in self._processor.parts)
+
+    def beginnings(self) -> Iterator[Beginning]:
+        """Of those whose partition this worker has and that were not there from the beginning of time."""
+        for promise in self.owned():
+            first = self._stretches(promise)[0]
+            if first.since_s:
+                yield Beginning(Key.of(promise.id, first), self._timeline().judge(promise.id, first), promise)
 
     def partition(self, objective: Objective) -> int:
         """Where the objective is kept."""
@@ -122,15 +140,19 @@ class TableQueries:
         with _reasons(partition):
             return self._processor.read(partition, lambda table: self._standing(objective, table, judged_to_ms))
 
-    async def slices(self, objective_id: str, from_ms: int, to_ms: int, tier: Tier = SECONDS) -> Slices:
-        """Steps of a tier that begin in [from_ms, to_ms). Raises like `standing`."""
+    async def slices(
+        self, objective_id: str, from_ms: int, to_ms: int, tier: Tier = SECONDS, *, with_past: bool = False
+    ) -> Slices:
+        """Steps of a tier that begin in [from_ms, to_ms), without the past what tables have. Raises like `standing`."""
         objective, partition = self._place(objective_id)
 
         def read(table: Shown) -> Slices:
             start_s, end_s = -(-from_ms // 1000), -(-to_ms // 1000)
-            steps = tuple(summarize(self._rows(objective, table, tier, start_s, end_s)))
+            past = self._before(objective) if with_past else None
+            steps = tuple(summarize(self._rows(objective, table, tier, start_s, end_s, past)))
             versions = in_force(self._stretches(objective), start_s, end_s)
-            return Slices(objective, versions, steps, partition, table.applied, table.sealed_to_ms(objective.source))
+            sealed_to_ms = table.sealed_to_ms(objective.source)
+            return Slices(objective, versions, steps, partition, table.applied, sealed_to_ms, past)
 
         with _reasons(partition):
             return await self._processor.read_apart(partition, read)
@@ -155,10 +177,17 @@ class TableQueries:
             made[objective.id] = timeline.stretches(objective.id)
         return made[objective.id]
 
-    def _rows(self, objective: Objective, table: Shown, tier: Tier, start_s: int, end_s: int) -> pl.DataFrame:
+    def _before(self, objective: Objective) -> Past | None:
+        return self._past(objective.id, self._stretches(objective)[0])
+
+    def _rows(  # noqa: PLR0913 - what of it, and when
+        self, objective: Objective, table: Shown, tier: Tier, start_s: int, end_s: int, past: Past | None
+    ) -> pl.DataFrame:
         """Of all versions that judged in [start_s, end_s): each has counted its own stretches only, so they add up."""
         numbers = _numbers(table, objective, in_force(self._stretches(objective), start_s, end_s))
         parts = [table.read(number, tier, start_s, end_s) for number in numbers]
+        if past is not None:
+            parts.append(past.steps(tier).frame().filter(pl.col("start").is_between(start_s, end_s, closed="left")))
         if len(parts) == 1:
             return parts[0]
         return pl.concat([pl.DataFrame(schema=STEP_SCHEMA), *parts]).sort("start")
@@ -170,9 +199,10 @@ class TableQueries:
         versions = in_force(stretches, since_s, now_ms // 1000 + 1)
         # What is usual may be of before the calendar's period; older versions have nothing that is not theirs.
         numbers = _numbers(table, objective, stretches)
-        found = figures(objective, table, numbers, now_ms, judged_to_ms)
+        past = self._before(objective)
+        found = figures(objective, table, numbers, now_ms, judged_to_ms, past)
         partition, sealed_to_ms = self.partition(objective), table.sealed_to_ms(objective.source)
-        return Standing(objective, versions, found, judged_to_ms, partition, table.applied, sealed_to_ms)
+        return Standing(objective, versions, found, judged_to_ms, partition, table.applied, sealed_to_ms, past)
 
 
 def _numbers(table: Shown, objective: Objective, stretches: Iterable[Stretch]) -> set[int]:

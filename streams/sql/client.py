@@ -43,6 +43,7 @@ class Endpoint:
     user: str = ""
     password: str = ""
     timeout_s: float = 60.0
+    settings: tuple[tuple[str, str], ...] = ()  # go with every statement
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -71,6 +72,7 @@ class Endpoint:
     def ask(self, sql: str, output_format: str, params: Mapping[str, str] | None = None) -> Generator[bytes]:
         """The answer in pieces. Raises ServerError and UnreachableError, also in between."""
         asked = {"default_format": output_format, **({"database": self.database} if self.database else {})}
+        asked |= dict(self.settings)
         asked |= {f"param_{name}": value.translate(_ESCAPES) for name, value in (params or {}).items()}
         connection = _CONNECTIONS[self.scheme](self.host, self.port, timeout=self.timeout_s)
         try:

@@ -6,6 +6,7 @@ from streams.core.burn import BurnState, worst
 from streams.core.drill_down import next_queries
 from streams.core.history import SliceCount
 from streams.core.objectives import Budget, Objective, seconds_to_exhaustion
+from streams.core.past import Past
 from streams.core.standing import Figures
 from streams.core.windows import Summary, Window
 from streams.processors.queries import Completeness, Slices, Standing
@@ -42,6 +43,7 @@ def standing_payload(standing: Standing, fresh: Completeness) -> dict[str, Any]:
     return {
         **objective_payload(objective),
         "versions": [{"version": each.version, "since_ms": each.since_s * 1000} for each in standing.versions],
+        "history": _history_payload(standing.past),
         "attainment": own["attainment"],
         "budget_left": own["budget_left"],
         "burn_rate": fast["burn_rate"],
@@ -66,7 +68,19 @@ def slices_payload(slices: Slices, fresh: Completeness) -> dict[str, Any]:
         for step in slices.steps
     ]
     basis = _basis(slices.partition, slices.applied_offset, slices.sealed_to_ms, fresh)
-    return {"id": slices.objective.id, "step_s": 1, "slices": rows, **basis}
+    return {"id": slices.objective.id, "step_s": 1, "slices": rows, "history": _history_payload(slices.past), **basis}
+
+
+def _history_payload(past: Past | None) -> dict[str, Any] | None:
+    """What of the answer was not counted from the stream."""
+    if past is None:
+        return None
+    return {
+        "source": "clickhouse",
+        "from_ms": past.from_s * 1000,
+        "to_ms": past.since_s * 1000,
+        "as_of_ms": past.as_of_ms,
+    }
 
 
 def _drill_down_payload(standing: Standing, window: dict[str, Any]) -> list[dict[str, Any]]:

@@ -119,7 +119,9 @@ class _Views:
             span = {"from_ms": str(from_ms), "to_ms": str(to_ms)}
             return await self._passed_on(Asked(address, f"/api/v1/slos/{objective.id}/slices", span))
         fresh = self._queries.completeness()
-        return json_response(slices_payload(await self._queries.slices(objective.id, from_ms, to_ms), fresh))
+        return json_response(
+            slices_payload(await self._queries.slices(objective.id, from_ms, to_ms, with_past=True), fresh)
+        )
 
     async def live(self, request: web.Request) -> web.Response:
         """The last minute in steps down to a millisecond, of an objective that has a ring."""

@@ -17,12 +17,15 @@ import pytest
 from streams.archive import ddl
 from streams.archive.embedded import EmbeddedStore
 from streams.core.histogram import BOUNDS, buckets_of
+from streams.core.past import Question
+from streams.core.rows import Steps
 from streams.core.slices import COUNTS, HOURS, LATENESS_MS, MINUTES, PLAIN_TIERS, SECONDS, TIERS, Tier, held_since
 from streams.core.sources import COUNTS as REQUEST_COUNTS
 from streams.core.sources import PROBES, place_of
 from streams.core.versions import Announcement, Timeline
 from streams.engine.page_heads import Origin
 from streams.history.judging import judgings
+from streams.history.past import RawPast
 from streams.history.recount import STEPS, Recount
 from streams.history.rows import RawRows
 from streams.history.sums import Cut, Span
@@ -184,6 +187,25 @@ def test_without_its_rule_of_frontiers_other_events_would_be_late(store: Embedde
     stream = sealed_steps(owner.tables["series"], owner.index, MINUTES, span)
     found = list(differences(stream, all_plain(blind, span, MINUTES, histograms=False)))
     assert [each.field for each in found] == ["late"]
+
+
+def test_the_past_of_an_objective_is_what_a_table_would_have_counted(store: EmbeddedStore, rng: random.Random) -> None:
+    """Sealed or not; what is late may differ where append times went back."""
+    log = draw_log(rng, PARTITIONS, 300, counted=COUNTED)
+    owner, past = tables_of(log).owners[0], RawPast(archived(store, log), PARTITIONS)
+    now_s = max(owner.tables["objectives"].frontiers.values()) // 1_000
+    columns = ["start", "bucket", "good", "n", "sum_us", "max_us"]
+    found = Counter[str]()
+    for objective in OBJECTIVES:
+        for tier in (*PLAIN_TIERS, HOURS, *([COUNTS] if objective.time_slices else [])):
+            span = held_since(tier, now_s), now_s + 3_600
+            wanted = owner.tables["objectives"].read(owner.index.number(objective.series), tier, *span)
+            parts = past.parts(objective.source, Question(tier, *span))
+            assert parts == tuple(sorted(parts, key=lambda part: -part.start_s))
+            steps = Steps.concat(Steps.empty(), *(past.steps(objective, part) for part in parts)).summed()
+            assert steps.frame().select(columns).equals(wanted.select(columns))
+            found[objective.source] += wanted.height
+    assert min(found[source] for source in (PROBES, REQUEST_COUNTS)) > 20
 
 
 def begun_anew(store: EmbeddedStore, rng: random.Random, back_ms: int = 0) -> str:

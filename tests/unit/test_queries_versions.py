@@ -6,16 +6,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 
 from schemas.codec import decode, encode
 from schemas.records import ProbeResult, SloStatus
 from streams.core.calendars import Calendar
 from streams.core.objectives import TimeSlices
-from streams.core.versions import Announcement, Timeline
-from streams.processors.queries import Completeness, TableQueries
+from streams.core.past import Past, Question
+from streams.core.rows import Steps
+from streams.core.slices import SECONDS
+from streams.core.versions import Announcement, Stretch, Timeline
+from streams.processors.past import Beginning, Key
+from streams.processors.queries import Completeness, PastOf, TableQueries
 from streams.processors.status import TOPIC, StatusPublisher
-from streams.views.payloads import standing_payload
+from streams.views.payloads import slices_payload, standing_payload
 from tests.faults.world import BEGIN_MS, Clock, Worker, World, clock, objective
 
 __all__ = ["clock"]
@@ -49,7 +55,12 @@ class Producer:
         return done
 
 
-def asked(clock: Clock, question: Callable[[TableQueries], Any], sets: tuple[Announcement, ...] = SETS) -> Any:  # noqa: ANN401 - of the question
+def asked(
+    clock: Clock,
+    question: Callable[[TableQueries], Any],
+    sets: tuple[Announcement, ...] = SETS,
+    past: PastOf = lambda *_: None,
+) -> Any:  # noqa: ANN401 - of the question
     """An answer at the end of the log."""
     timeline = Timeline(sets)
 
@@ -69,7 +80,7 @@ def asked(clock: Clock, question: Callable[[TableQueries], Any], sets: tuple[Ann
             await worker.fold()
         fresh = Completeness(clock.now_ms, 0)
         now_ms = clock.now_ms
-        queries = TableQueries(lambda: timeline, worker.objectives, 2, lambda: now_ms, lambda: fresh)
+        queries = TableQueries(lambda: timeline, worker.objectives, 2, lambda: now_ms, lambda: fresh, past)
         return await question(queries)
 
     return asyncio.run(run())
@@ -132,3 +143,41 @@ def test_a_minute_is_published_under_one_version(clock: Clock) -> None:
     minutes = {(key, status.objective_version) for key, status in sent if key.startswith("o@")}
     assert minutes == {(f"o@{BEGIN_MS}", OLD.version), (f"o@{BEGIN_MS + 60_000}", strict.version)}
     assert {status.objective_version for key, status in sent if key == "o"} == {OLD.version}
+
+
+def before_new(objective_id: str, first: Stretch) -> Past | None:
+    """Of the objective that is new in second 30 all that the log has of before, in seconds."""
+    if (objective_id, first) != ("new", Stretch(NEW.version, BEGIN_S + 30)):
+        return None
+    seconds, one = BEGIN_S + np.arange(30), np.ones(30, np.int64)
+    columns = {"start": seconds, "series": 0 * one, "bucket": 0 * one, "good": one == 1, "n": one}
+    rows = pl.DataFrame(columns | {"late_n": 0 * one, "sum_us": 300 * one, "max_us": 300 * one})
+    empty = Past.empty(BEGIN_S + 30, BEGIN_MS + 31_000)
+    return empty.plus(Question(SECONDS, BEGIN_S, BEGIN_S + 30), Steps.from_frame(rows))
+
+
+def test_a_new_objective_shows_its_past_and_says_so(clock: Clock) -> None:
+    async def both(queries: TableQueries) -> tuple[Any, Any, list[Beginning]]:
+        slices = await queries.slices("new", BEGIN_MS, BEGIN_MS + LOG_S * 1_000, with_past=True)
+        return slices, await queries.standing("new"), [*queries.beginnings()]
+
+    slices, standing, beginnings = asked(clock, both, past=before_new)
+    assert [(step.start_s - BEGIN_S, step.total) for step in slices.steps] == [(second, 1) for second in range(LOG_S)]
+    assert [summary.total for _, summary in standing.figures.windows] == [10, 60, LOG_S, LOG_S]
+    marked = {"source": "clickhouse", "from_ms": BEGIN_MS, "to_ms": BEGIN_MS + 30_000, "as_of_ms": BEGIN_MS + 31_000}
+    for answer in (slices_payload(slices, Completeness(0, 0)), standing_payload(standing, Completeness(0, 0))):
+        assert answer["history"] == marked
+    assert beginnings == [Beginning(Key("new", NEW.version, BEGIN_S + 30), NEW, NEW)]
+
+
+def test_minutes_are_published_as_the_tables_have_them(clock: Clock) -> None:
+    """Others may count on them to be the stream's."""
+
+    async def publish(queries: TableQueries) -> list[tuple[str, SloStatus]]:
+        app: Any = type("App", (), {"producer": Producer()})()
+        await StatusPublisher(app, queries).publish(BEGIN_MS + LOG_S * 1_000)
+        return app.producer.sent  # type: ignore[no-any-return]
+
+    sent: list[tuple[str, SloStatus]] = asked(clock, publish, past=before_new)
+    totals = {key: status.windows[-1].total for key, status in sent if key.startswith("new")}
+    assert totals == {"new": LOG_S, f"new@{BEGIN_MS}": 30, f"new@{BEGIN_MS + 60_000}": 60}

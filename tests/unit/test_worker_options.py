@@ -16,6 +16,7 @@ from tests.integration.worker_process import Promise, write_objectives
         ({"advertise": "http://host:8080"}, "--advertise: value 'http://host:8080': expected HOST:PORT"),
         ({"stall_after_s": 0.0}, "--stall-after: value 0.0; expected seconds, more than 0"),
         ({"stall_after_s": float("nan")}, "--stall-after: value nan; expected seconds"),
+        ({"history": "ch:8123"}, "--history: url 'ch:8123': expected http://HOST:PORT"),
         ({"series_max": 0}, "--series-max: value 0; expected 1 to 500000"),
         ({"series_max": 500_001}, "--series-max: value 500001; expected 1 to 500000"),
     ],

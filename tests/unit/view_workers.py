@@ -66,9 +66,11 @@ class Slos:
             NOW_MS,
         )
 
-    async def slices(self, objective_id: str, from_ms: int, to_ms: int, tier: Tier = SECONDS) -> Slices:
+    async def slices(
+        self, objective_id: str, from_ms: int, to_ms: int, tier: Tier = SECONDS, *, with_past: bool = False
+    ) -> Slices:
         objective = self._kept(objective_id)
-        assert tier is SECONDS
+        assert (tier, with_past) == (SECONDS, True)
         step = Summary(from_ms // 1_000, total=to_ms - from_ms, good=SLOS.index(objective_id))
         return Slices(objective, (Stretch(objective.version, 0),), (step,), self.partition(objective), 77, NOW_MS)
 
