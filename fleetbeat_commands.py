@@ -2,15 +2,14 @@
 
 import runpy
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
 LOCAL_KAFKA = "127.0.0.1:19092"
-ROOMS = frozenset({"agents", "infra", "schemas", "streams"})
 FAILED = 1
 
 
@@ -366,16 +365,11 @@ def version_() -> int:
     return 0
 
 
-@contextmanager
-def _extra(name: str) -> Iterator[None]:
-    """As `schemas.extras.extra`, which would load a room for every --help."""
-    try:
-        yield
-    except ModuleNotFoundError as cause:
-        package = (cause.name or "").split(".")[0]
-        if not package or package in ROOMS:
-            raise
-        raise CannotRunError(f"this command needs {package}: install fleetbeat[{name}]") from cause
+def _extra(name: str) -> AbstractContextManager[None]:
+    """Turns the import of a package that is not installed into the extra that brings it."""
+    from schemas.extras import extra
+
+    return extra(name)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -31,13 +31,17 @@ def row_sizes(columns: Iterable[tuple[str, Any]], frame: pl.DataFrame) -> Sizes:
     lengths = frame.select(pl.col(texts).str.len_bytes().cast(pl.Int64).fill_null(_NULL)) if texts else pl.DataFrame()
     found: Sizes = 0
     for name, kind in wanted:
-        found = found + (_text_sizes(kind, lengths[name].to_numpy()) if name in texts else sizes(kind, frame[name]))
+        found = found + (
+            _text_sizes(lengths[name].to_numpy(), optional=kind != "string")
+            if name in texts
+            else sizes(kind, frame[name])
+        )
     return found
 
 
-def _text_sizes(kind: Any, lengths: npt.NDArray[np.int64]) -> Sizes:  # noqa: ANN401 - as below
+def _text_sizes(lengths: npt.NDArray[np.int64], *, optional: bool) -> Sizes:
     """Of texts with these lengths in bytes, _NULL for none."""
-    if kind == "string":
+    if not optional:
         return lengths + long_sizes(lengths)
     there = lengths != _NULL
     if not there.any():
@@ -59,8 +63,7 @@ def sizes(kind: Any, column: pl.Series) -> Sizes:  # noqa: ANN401 - an Avro sche
         case "long":
             found = long_sizes(column.to_physical().cast(pl.Int64).to_numpy())
         case "string":
-            lengths: npt.NDArray[np.int64] = column.str.len_bytes().cast(pl.Int64).to_numpy()
-            found = lengths + long_sizes(lengths)
+            found = _text_sizes(column.str.len_bytes().cast(pl.Int64).to_numpy(), optional=False)
         case "fixed":
             found = int(kind["size"])
         case "enum" if len(kind["symbols"]) <= _SYMBOLS_IN_A_BYTE:
