@@ -197,6 +197,14 @@ class SpoolLane:
         self._next_sync_s = now_s + after_s * self._rng.uniform(0.5, 1)
         return self._store.take_dirty()
 
+    def sync(self, paths: set[Path]) -> set[Path]:
+        """See Lane."""
+        return self._store.sync(paths)
+
+    def sync_failed(self, paths: set[Path]) -> None:
+        """See Lane."""
+        self._store.sync_failed(paths)
+
     def close(self) -> None:
         """See Lane."""
         self._store.close()

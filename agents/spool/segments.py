@@ -149,6 +149,23 @@ class Segments:
         self.bytes += len(data)
         self.dirty.add(segment.path)
 
+    def write_again(self, paths: set[Path]) -> set[Path]:
+        """The same bytes over themselves, of those that are still there; where that failed."""
+        failed = set()
+        for segment in self._all:
+            if segment.path not in paths:
+                continue
+            try:
+                descriptor = self._files.open(segment.path)
+                try:
+                    self._files.write_all(descriptor, os.pread(descriptor, segment.size, 0), 0)
+                finally:
+                    os.close(descriptor)
+            except OSError as cause:
+                failed.add(segment.path)
+                log.warning("a segment cannot be written again", extra={"path": str(segment.path), "why": str(cause)})
+        return failed
+
     def go_on(self) -> None:
         """Appends to the last segment, when it is of this era. Raises OSError."""
         segment = self._all[-1]

@@ -1,11 +1,13 @@
 """The lane on disk: what a full spool and a full disk cost, and what a process that ends leaves to the next one."""
 
+import errno
 import random
 from pathlib import Path
 
 import pytest
 
 from agents.publish import Drop
+from agents.spool.files import Files
 from agents.spool.journal import Stamp
 from agents.spool.lane import SpoolLane, SpoolLimits
 from agents.spool.layout import Era
@@ -18,7 +20,7 @@ STAMP = Stamp(5, 0, 0, 0)
 
 
 def lane(
-    folder: Path, files: DyingFiles | None = None, when_full: str = "drop_oldest", max_bytes: int = 4_000
+    folder: Path, files: Files | None = None, when_full: str = "drop_oldest", max_bytes: int = 4_000
 ) -> SpoolLane:
     store = Store(folder, max_bytes, ERA, files, segment_bytes=500)
     store.open()
@@ -105,6 +107,61 @@ def test_nothing_is_synced_before_a_record_has_waited_and_then_once_in_a_while(t
     one.fly(STAMP)
     one.acknowledge()
     assert one.unsynced(999.0) == set()
+    one.close()
+
+
+class Unsyncable(Files):
+    """A disk that fails to sync, until it is mended."""
+
+    def __init__(self) -> None:
+        self.broken = True
+        self.synced: list[str] = []
+        self.written: list[str] = []
+
+    def open(self, path: Path) -> int:
+        self.written.append(path.name)
+        return super().open(path)
+
+    def sync(self, path: Path) -> None:
+        if self.broken:
+            raise OSError(errno.EIO, "Input/output error")
+        self.synced.append(path.name)
+
+
+def test_what_the_disk_failed_to_sync_is_written_and_synced_again(tmp_path: Path) -> None:
+    files = Unsyncable()
+    one = lane(tmp_path, files)
+    one.offer(b"0", 100.0)
+    paths = one.unsynced(111.0)
+    failed = one.sync(paths)
+    assert failed == paths
+    one.sync_failed(failed)
+    assert one.unsynced(111.5) == set(), "not at once"
+    assert files.written == []
+    files.broken = False
+    journal = (tmp_path / "journal").read_bytes()
+    again = one.unsynced(122.0)
+    assert again == paths
+    segment = f"{0:020d}.segment"
+    assert files.written == [segment], "a kernel holds for clean what it failed to write: it is written anew"
+    assert (tmp_path / "journal").read_bytes() != journal
+    assert one.sync(again) == set()
+    assert set(files.synced) == {"journal", segment, tmp_path.name}
+    assert one.unsynced(999.0) == set()
+    one.close()
+    after = lane(tmp_path)
+    assert hand_over(after) == [b"0"]
+    after.close()
+
+
+def test_a_file_that_is_gone_needs_no_sync(tmp_path: Path) -> None:
+    one = lane(tmp_path)
+    one.offer(b"0", 100.0)
+    paths = one.unsynced(111.0)
+    hand_over(one)
+    one.fly(STAMP)
+    one.acknowledge()
+    assert one.sync({*paths, tmp_path / "gone.segment"}) == set()
     one.close()
 
 
