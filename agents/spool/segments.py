@@ -10,10 +10,12 @@ from pathlib import Path
 
 from agents.spool.files import Files
 from agents.spool.layout import (
+    RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     Damage,
     Era,
     Record,
+    number_of,
     read_segment_header,
     record_bytes,
     scan,
@@ -122,6 +124,10 @@ class Segments:
             window = self._window = _Window(segment.first, offset, self._read(segment, offset))
         found = next(scan(window.data, offset - window.begin), None)
         return None if found is None else (found[0] + window.begin, found[1])
+
+    def number_at(self, segment: Segment, offset: int) -> int | None:
+        """Of the record that begins there; None when none does. Reads no more than its header. Raises OSError."""
+        return number_of(self._read(segment, offset, RECORD_HEADER_BYTES))
 
     def taken_ms(self, segment: Segment, record: Record) -> int:
         """When the record was taken, in ms of this era; one of before the machine's start is from before 0."""

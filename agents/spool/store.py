@@ -279,9 +279,8 @@ class Store:
         """Moves the cursor; records on the way that were not given up are lost."""
         begin = max(self._cursor.number, self._counted)
         lost = place.number - begin - self._given_up_between(begin, place.number)
-        if place.number > self._cursor.number:
-            self._gaps.add(self._cursor.number, min(place.number, max(self._cursor.number, self._hole[0])))
-            self._gaps.add(max(self._cursor.number, self._hole[1]), place.number)
+        for first, last in self._outside_hole(self._cursor.number, place.number):
+            self._gaps.add(first, last)
         if lost > 0:
             self._lose(lost)
             self._counted = place.number
@@ -308,8 +307,8 @@ class Store:
     def _give_up(self, end: Place) -> int:
         """Gives up what is unsent before `end`; how many."""
         begin = self._unsent_from().number
-        gone = end.number - begin - self._given_up_between(begin, end.number)
-        gone -= self._gaps.between(begin, end.number)
+        outside = self._outside_hole(begin, end.number)
+        gone = sum(last - first - self._gaps.between(first, last) for first, last in outside)
         self._found = None
         if self._flight is None:
             self._cursor, self._taken = end, 0
@@ -320,6 +319,12 @@ class Store:
                 self._cursor = end
         self._write()
         return gone
+
+    def _outside_hole(self, begin: int, end: int) -> tuple[tuple[int, int], ...]:
+        """The numbers from `begin` to before `end` that were not given up, as ranges."""
+        hole_from, hole_to = self._hole
+        ranges = ((begin, min(end, max(begin, hole_from))), (min(end, max(begin, hole_to)), end))
+        return tuple((first, last) for first, last in ranges if first < last)
 
     def _given_up_between(self, begin: int, end: int) -> int:
         return max(0, min(end, self._hole[1]) - max(begin, self._hole[0]))
@@ -352,8 +357,7 @@ class Store:
             or not SEGMENT_HEADER_BYTES <= state.offset <= segment.size
         ):
             return place
-        seen = self._segments.look(segment, state.offset)
-        if seen is None or (isinstance(seen[1], Record) and seen[1].number == state.number):
+        if state.offset == segment.size or self._segments.number_at(segment, state.offset) == state.number:
             return Place(state.number, state.segment, state.offset)
         return place
 
