@@ -27,7 +27,7 @@ class Limits:
     """When a batch is stored, and how much may wait for it.
 
     A batch is stored when there are `enough_records`, or after `wait_s`; it takes what waits, up to about
-    `batch_records`: behind a backlog batches are large, since the engine writes each row again with every merge, and few
+    `batch_records`: of a backlog batches are large, since the engine writes each row again with every merge, and a few
     large parts are merged less often. A lane holds at most `records` or `bytes` and one poll more, beside the batch
     being stored and the next one, which is shaped meanwhile.
     """
