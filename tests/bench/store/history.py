@@ -2,8 +2,8 @@
 
 A heartbeat a node every 30 s, 2,120 results a node and day; five services with two endpoints and two kinds, seen from
 three regions, latencies lognormal, one in a thousand failed, one in a hundred traced. Between 90 and 75 minutes before
-the end a tenth of what `eu-1` asks of `checkout` fails. Rows come in hour by hour, as parts of a million, and the engine
-merges them as it does others. Their partitions are numbered from 100, so that no plan of the archive can mean them.
+the end a tenth of what `eu-1` asks of `checkout` fails. Rows come in hour by hour, as parts of a million, and the
+engine merges them as it does others. Their partitions are numbered from 100, so that no plan of the archive means them.
 """
 
 import time
@@ -81,7 +81,7 @@ def fill(folder: Path, rows: int, end_ms: int) -> dict[str, Any]:
             for statement in _statements(nodes, hour, end_ms):
                 client.command(statement)
         _await_merges(client)
-        found = {table: int(client.command(f"SELECT count() FROM {table}")) for table in _TABLES}  # noqa: S608 - ours
+        found = {table: int(client.command(f"SELECT count() FROM telemetry.{table}")) for table in _TABLES}  # noqa: S608 - ours
         parts = client.command(
             "SELECT count() FROM system.parts WHERE active AND table IN ('heartbeats', 'probe_results')"
         )

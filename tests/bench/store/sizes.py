@@ -36,7 +36,7 @@ def _measure(client: Any, table: str) -> dict[str, Any]:  # noqa: ANN401 - click
     client.command("OPTIMIZE TABLE telemetry.measured FINAL")
     active = "WHERE active AND database = 'telemetry' AND table = 'measured'"
     rows, size = client.query(f"SELECT sum(rows), sum(bytes_on_disk) FROM system.parts {active}").result_rows[0]  # noqa: S608
-    if rows != int(client.command(f"SELECT count() FROM {table}")):  # noqa: S608 - our own names
+    if rows != int(client.command(f"SELECT count() FROM telemetry.{table}")):  # noqa: S608 - our own names
         raise RuntimeError(f"{table}: {rows} rows in the copy; expected as many as in the table")
     columns = client.query(
         "SELECT column, sum(column_data_compressed_bytes + column_marks_bytes) / sum(rows) AS bytes "  # noqa: S608 - as above
