@@ -211,11 +211,11 @@ def _questions(brokers: str, root: Path, _: int, rows: int) -> dict[str, Any]:
     begun = time.perf_counter()
     made = elsewhere(fill_history, root / "store", rows, round(time.time() * 1_000))
     _say(f"questions: {made} made in {time.perf_counter() - begun:.0f} s")
-    rates = ("--interval", INTERVAL_S, "--rate", DRILLED_RESULTS_PER_S)
-    command = fleetbeat("simulate", "--brokers", brokers, "--nodes", NODES, *map(str, rates))
+    traffic = ("--nodes", NODES, "--interval", INTERVAL_S, "--rate", DRILLED_RESULTS_PER_S)
+    command = fleetbeat("simulate", "--brokers", brokers, *map(str, traffic))
     with archive_process(brokers, root) as archive:
         archive.await_path("/-/ready")
-        fleet = Child("fleet", [str(word) for word in command], root / "fleet.log")
+        fleet = Child("fleet", command, root / "fleet.log")
         try:
             _until_stored(archive, 1)
             time.sleep(SETTLED_S)
