@@ -35,11 +35,11 @@ from infra.local.children import Child, fleetbeat, unready
 from infra.local.figures import total
 from infra.state import pick_port
 from infra.topics import run_apply
-from tests.bench.store.drill_down import ask, by_query
-from tests.bench.store.elsewhere import elsewhere
-from tests.bench.store.history import fill as fill_history
-from tests.bench.store.peer import with_fastavro
-from tests.bench.store.sizes import bytes_a_row
+from tests.bench.archived.drill_down import ask, by_query
+from tests.bench.archived.elsewhere import elsewhere
+from tests.bench.archived.history import fill as fill_history
+from tests.bench.archived.peer import with_fastavro
+from tests.bench.archived.sizes import bytes_a_row
 
 PARTITIONS = 12
 EVENTS = 6_000_000

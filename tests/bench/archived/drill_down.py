@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from streams.sql.client import Endpoint
 from streams.sql.library import find
-from tests.bench.store.history import ENDPOINTS, HOURS, REGIONS, SERVICES
+from tests.bench.archived.history import ENDPOINTS, HOURS, REGIONS, SERVICES
 
 QUESTIONS = 50
 PAUSE_S = 0.3
