@@ -10,6 +10,8 @@ PYTHON ?= python3
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 # A poisoned record makes polars panic; it is caught, and 70 lines of backtrace for each would tell nobody anything.
 export RUST_BACKTRACE := 0
+# Some images say it for all of Python; then each of the tests' hundreds of processes compiles every file anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # `exec` leaves no shell between make and the program, so a signal that make passes on reaches the program itself.
 # On Ctrl-C the terminal signals both and make waits; on SIGTERM make signals its child and waits.

@@ -45,8 +45,9 @@ app.command("infra.dlq.command:app", name="dlq", help="Look at dead letters, and
 app.command(
     "streams.state.command:app", name="state", help="Look at the state that workers keep in Kafka, and begin it anew."
 )
+app.command("streams.store.command:app", name="store", help="Look after the archive's tables.")
 app.command(
-    "streams.sql.command:sql",
+    "streams.sql.command:app",
     name="sql",
     help="Ask the archive in SQL: a prompt, one statement, or a query of the library.\n\n"
     "Exit 1 when ClickHouse says an error, 2 when it cannot be asked like that, 3 when nothing answers.\n\n"
@@ -143,7 +144,8 @@ def worker(  # noqa: PLR0913 - one argument an option
     Example: `fleetbeat worker --brokers kafka1:9092 --objectives slos.yaml --state /var/lib/fleetbeat`
     """
     with _extra("streams"):
-        from streams.app import WorkerOptions, run_worker
+        from streams.app import run_worker
+        from streams.options import WorkerOptions
     return run_worker(
         WorkerOptions(
             brokers=brokers,
@@ -161,7 +163,7 @@ def worker(  # noqa: PLR0913 - one argument an option
 
 
 @app.command
-def archive(
+def archive(  # noqa: PLR0913 - one argument an option
     *,
     brokers: Brokers = LOCAL_KAFKA,
     clickhouse: Annotated[
@@ -170,6 +172,11 @@ def archive(
     store: Annotated[Path | None, _says("Folder of the embedded store; without it .fleetbeat/store.")] = None,
     listen: Annotated[str, _says("HOST:PORT where the embedded store answers read-only SQL.")] = "127.0.0.1:8123",
     metrics: Annotated[str | None, _says("HOST:PORT of the archive's own health and metrics.")] = None,
+    keep: Annotated[
+        tuple[str, ...], _says("TABLE=DAYSd; may be repeated. Without it heartbeats=3d, others longer.")
+    ] = (),
+    cold_after: Annotated[tuple[str, ...], _says("TABLE=DAYSd, then to the volume `cold` of a server's disks.")] = (),
+    sql_users: Annotated[Path | None, _says("Who may ask there; needed where --listen is not loopback.")] = None,
 ) -> int:
     """Write every raw event to ClickHouse, each exactly once.
 
@@ -180,9 +187,10 @@ def archive(
     if clickhouse is None and store is None:
         clickhouse = os.environ.get("FLEETBEAT_CLICKHOUSE")  # so that no password stands on a command line
         store = None if clickhouse else Path(".fleetbeat/store")
-    return run_archive(
-        ArchiveOptions(brokers=brokers, clickhouse=clickhouse, store=store, listen=listen, metrics=metrics)
+    options = ArchiveOptions(
+        brokers, clickhouse, store, listen, metrics, keep=keep, cold_after=cold_after, sql_users=sql_users
     )
+    return run_archive(options)
 
 
 @app.command
@@ -224,6 +232,9 @@ def simulate(  # noqa: PLR0913 - one argument an option
     brokers: Brokers = LOCAL_KAFKA,
     nodes: Annotated[int, _says("Size of the fleet.")] = 1_000,
     rate: Annotated[float | None, _says("Probe results per second of the whole fleet; without it one a node.")] = None,
+    requests: Annotated[
+        float | None, _says("Requests per second that services count; without it the script's.")
+    ] = None,
     unpaced: Annotated[bool, _flag("Send as fast as Kafka takes it; needs --duration or --events.")] = False,
     duration: Annotated[float | None, _says("Seconds of event time; without it until Ctrl-C.")] = None,
     events: Annotated[int | None, _says("End after so many events.")] = None,
@@ -250,6 +261,7 @@ def simulate(  # noqa: PLR0913 - one argument an option
             endpoints=endpoints,
             regions=regions,
             rate=rate,
+            requests_per_s=requests,
             interval_s=interval,
             duration_s=duration,
             events=events,

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
 import polars as pl
 
 from schemas.catalog import load_catalog
 from schemas.codec import FRAME_BYTES, MAX_VALUE_BYTES, DecodeError, read_body, split_frame, writer_of
-from schemas.containers import INDEX, Container
+from schemas.containers import INDEX, Container, recast
 from schemas.record_batches import KEY, LogContainer, RecordBatch, value_prefix
 from schemas.rules import KEYED_BY_NODE, RULES
 
@@ -97,13 +98,14 @@ class BlockReader:
                 group = waiting.pop()
                 frame = self._whole(writer, [batches[number] for number in group])
                 if frame is not None:
-                    rows = [pl.int_range(first[n], first[n + 1], dtype=pl.UInt32, eager=True) for n in group]
-                    frames.append(frame.with_columns(pl.concat(rows).alias("_row")))
+                    rows = np.concatenate([np.arange(first[n], first[n + 1], dtype=np.uint32) for n in group])
+                    frames.append(frame.hstack([pl.Series("_row", rows)]))
                 elif len(group) == 1 or sum(counts[number] for number in group) <= SMALL_GROUP:
                     doubtful.update(group)
                 else:
                     waiting += [group[: len(group) // 2], group[len(group) // 2 :]]
-        return pl.concat(frames).sort("_row"), doubtful
+        # The batches of one group are in order.
+        return frames[-1] if len(frames) <= 2 else pl.concat(frames).sort("_row"), doubtful  # noqa: PLR2004 - none and one
 
     def _by_batch_writer(self, batches: Sequence[RecordBatch]) -> Mapping[int, Sequence[int]]:
         """By the schema of their first value; what is in doubt there is in doubt for any of them."""
@@ -121,7 +123,7 @@ class BlockReader:
         if frame is None or (self._keyed and not (frame[KEY] == frame["node_id"]).all()):
             return None
         known = [name for name in self._columns if name in frame.columns]
-        frame = _millis(frame.select(known))
+        frame = _millis(frame[known])
         if schema_id != self._topic.latest.id:
             frame = self._completed(frame, self._columns)
         if self._violation is not None and frame.select(self._violation.is_not_null().any()).item():
@@ -183,7 +185,7 @@ class BlockReader:
             if not (said.is_not_null().all() and (frame["node_id"].cast(pl.Binary) == said).all()):
                 return None
         known = [name for name in self._columns if name in frame.columns]
-        frame = _millis(frame.select(known)).with_columns(pl.Series("_row", rows, dtype=pl.UInt32))
+        frame = _millis(frame[known]).hstack([pl.Series("_row", rows, dtype=pl.UInt32)])
         return frame if schema_id == self._topic.latest.id else self._completed(frame, [*self._columns, "_row"])
 
     def _sound(self, schema_id: int, rows: Sequence[int], batch: _Batch) -> list[int]:
@@ -257,7 +259,7 @@ def _groups(members: Sequence[int], counts: Sequence[int]) -> list[Sequence[int]
 
 def _millis(frame: pl.DataFrame) -> pl.DataFrame:
     """Times as Int64 milliseconds and enums as strings, also inside nested records."""
-    return frame.cast({name: plain for name, dtype in frame.schema.items() if (plain := _plain(dtype)) != dtype})
+    return recast(frame, {name: plain for name, dtype in frame.schema.items() if (plain := _plain(dtype)) != dtype})
 
 
 def _plain(dtype: pl.DataType) -> pl.DataType:

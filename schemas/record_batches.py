@@ -13,7 +13,7 @@ all of them together are exactly the batches. So each row begins and ends where 
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,8 @@ import polars as pl
 
 from schemas.catalog import SchemaVersion
 from schemas.codec import FRAME_BYTES, MAX_VALUE_BYTES
-from schemas.containers import bare, header_of, widen, zigzag
-from schemas.sizes import Sizes, long_sizes, sizes
+from schemas.containers import bare, header_of, recast, widen, zigzag
+from schemas.sizes import long_sizes, row_sizes
 
 Longs = npt.NDArray[np.int64]
 
@@ -65,7 +65,7 @@ class LogContainer:
         parts = (batch.records for batch in batches)
         block = (self._header, zigzag(count), zigzag(int(lengths.sum())), *parts, self._sync)
         try:
-            frame = pl.read_avro(io.BytesIO(b"".join(block))).cast(dict.fromkeys(self._ints, pl.Int32))
+            frame = recast(pl.read_avro(io.BytesIO(b"".join(block))), dict.fromkeys(self._ints, pl.Int32()))
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, OSError, EOFError):
             return None
         first = np.cumsum(counts) - counts
@@ -73,7 +73,7 @@ class LogContainer:
             return None
         if not self._sums_agree(frame, first, lengths):
             return None
-        return frame.select(KEY, *(field["name"] for field in self._fields))
+        return frame[[KEY, *(field["name"] for field in self._fields)]]
 
     def _framed(self, frame: pl.DataFrame, offsets: Longs) -> bool:
         """Every value begins as this schema's do, no record has headers, and offsets are without gaps."""
@@ -88,10 +88,10 @@ class LogContainer:
     def _sums_agree(self, frame: pl.DataFrame, first: Longs, lengths: Longs) -> bool:
         """Every row has taken as many bytes as its record has, and the rows of each batch as many as the batch."""
         said: Longs = frame["_size"].to_numpy()
-        value = _sum(FRAME_BYTES, (sizes(field["type"], frame[field["name"]]) for field in self._fields))
+        value = FRAME_BYTES + row_sizes(((field["name"], field["type"]) for field in self._fields), frame)
         if not (said == value).all() or said.max() > MAX_VALUE_BYTES:
             return False
-        whole = _sum(_BOTH + said + long_sizes(said), (sizes(kind, frame[name]) for name, kind in _AHEAD[2:]))
+        whole = _BOTH + said + long_sizes(said) + row_sizes(_AHEAD[2:], frame)
         said = frame["_length"].to_numpy()
         return bool((said == whole).all() and (np.add.reduceat(said + long_sizes(said), first) == lengths).all())
 
@@ -106,12 +106,6 @@ def value_prefix(batch: RecordBatch) -> bytes:
         size, begin = _varint(records, at)
         at = begin + max(0, size)
     return records[begin : begin + FRAME_BYTES]
-
-
-def _sum(first: Sizes, others: Iterable[Sizes]) -> Sizes:
-    for other in others:
-        first = first + other
-    return first
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -2,15 +2,14 @@
 
 import asyncio
 import contextlib
+import gc
 import math
 import signal
 import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -20,7 +19,6 @@ from schemas.listen import ListenAddress, parse_listen
 from streams import metrics
 from streams.config import load_objectives
 from streams.core.liveness.admission import Limits
-from streams.core.routing import AddressError, parse_address
 from streams.core.series import CELL_SERIES, Judge, SeriesIndex
 from streams.core.sources import SOURCES
 from streams.engine.ahead import ReadAhead
@@ -34,6 +32,7 @@ from streams.engine.members import Group, advertise
 from streams.engine.rounds import let_end, pause
 from streams.engine.transport import Consumer, topic_partitions
 from streams.logs import configure_logs
+from streams.options import CannotStartError, WorkerOptions, check_options
 from streams.processors.lags import Lags
 from streams.processors.live_queries import LiveQueries
 from streams.processors.liveness import LivenessProcessor
@@ -58,6 +57,8 @@ from streams.views.tips import ask_tips
 LOOK_AT_LOGS_EVERY_S = 0.25
 # A step over few heartbeats costs as much as one over many; a backlog does not wait for it.
 NODES_EVERY_S = 0.5
+# So much longer at most when that took long: on a busy machine it must not take a fifth of the time.
+NODES_PAUSE_S = 0.5
 FOLD_EVERY_S = 1.0
 # Threads that compute let the event loop have the interpreter this soon; Python's 5 ms would come twice in each answer.
 SWITCH_S = 0.001
@@ -69,36 +70,10 @@ HEAR_EVERY_S = 1.0
 STOP_S = 10.0
 # Ready means that a question is answered from events this fresh at most.
 READY_LAG_RECORDS = 200_000
-# Of plain series with a name of their own: half of the numbers that rows of tables have room for.
-MOST_SERIES = 500_000
 # A page of minutes must fit into a record: ten of these, good and bad, ten bytes each.
 PARTITION_SERIES = 30_000
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("fleetbeat.worker")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """What `fleetbeat worker` was asked for."""
-
-    brokers: str
-    objectives: Path
-    listen: str = "127.0.0.1:8080"
-    state: Path = Path(".fleetbeat/worker")
-    nodes_max: int = 2_500_000
-    nodes_new_per_minute: int = 500_000
-    series_max: int = 250_000
-    advertise: str | None = None
-    stall_after_s: float = 60.0
-    live: tuple[str, ...] = ()
-
-
-class OptionError(ValueError):
-    """An option whose value cannot be meant."""
-
-
-class CannotStartError(RuntimeError):
-    """The machine refuses something that the worker needs, such as a folder or a port."""
 
 
 class Worker:
@@ -177,13 +152,16 @@ class Worker:
             self._ahead.begin(pages, range(self._partitions))
         self.app.finalize()
         await self.app.start()
+        # What was made until here stays; to look through it again would stop all threads for a tenth of a second.
+        gc.collect()
+        gc.freeze()
         steps = [
             *(asyncio.create_task(self._guarded(partial(own.run, self._stop))) for own in self._rollups.values()),
             asyncio.create_task(self._fold_partials()),
             asyncio.create_task(self._every(SAVE_EVERY_S, self._save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
             asyncio.create_task(self._fold_nodes()),
-            asyncio.create_task(self._every(NODES_EVERY_S, self._liveness.tend)),
+            asyncio.create_task(self._every(NODES_EVERY_S, self._tend_nodes)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._show_nodes)),
             asyncio.create_task(self._every(LOOK_AT_LOGS_EVERY_S, self._look)),
             asyncio.create_task(self._every(LOOK_EVERY_S, self._watchdog.look)),
@@ -281,10 +259,18 @@ class Worker:
                 await self._guarded(self._objectives.fold)
 
     async def _fold_nodes(self) -> None:
+        patience_s = NODES_EVERY_S
         while not self._stop.is_set():
-            await self._liveness.due(NODES_EVERY_S)
+            await self._liveness.due(patience_s)
+            started = time.monotonic()
             if not self.app.rebalancing:
                 await self._guarded(self._liveness.fold)
+            patience_s = NODES_EVERY_S + _to_spare(started)
+
+    async def _tend_nodes(self) -> None:
+        started = time.monotonic()
+        await self._liveness.tend()
+        await pause(self._stop, _to_spare(started))
 
     async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
         """Anything unexpected ends the worker: a restart replays, going on might not."""
@@ -321,6 +307,11 @@ class Worker:
         return self.app.consumer  # type: ignore[return-value]
 
 
+def _to_spare(started_s: float) -> float:
+    """Seconds to leave to others after work on nodes that began then (monotonic)."""
+    return min(NODES_PAUSE_S, 4 * (time.monotonic() - started_s))
+
+
 def run_worker(options: WorkerOptions) -> int:
     """`fleetbeat worker`: the exit status. Raises DocumentError for an objectives file that cannot be used.
 
@@ -328,20 +319,7 @@ def run_worker(options: WorkerOptions) -> int:
     """
     file = load_file(options.objectives, load_objectives)
     listen = parse_listen(options.listen)
-    try:
-        advertised = None if options.advertise is None else parse_address(options.advertise)
-    except AddressError as cause:
-        raise OptionError(f"--advertise: value {options.advertise!r}: {cause}") from None
-    if not options.stall_after_s > 0:
-        raise OptionError(f"--stall-after: value {options.stall_after_s}; expected seconds, more than 0")
-    known = [objective.id for objective in file.objectives]
-    for name in options.live:
-        if name not in known:
-            raise OptionError(
-                f"--live: value {name!r}: no such objective in {options.objectives}; expected one of {known}"
-            )
-    if not 0 < options.series_max <= MOST_SERIES:
-        raise OptionError(f"--series-max: value {options.series_max}; expected 1 to {MOST_SERIES}")
+    advertised = check_options(options, [objective.id for objective in file.objectives])
     configure_logs()
     sys.setswitchinterval(SWITCH_S)
     try:

@@ -1,7 +1,6 @@
 """`fleetbeat slo`: which objectives judge and since when, as the topic `objectives` has it."""
 
 import asyncio
-import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 
 from aiokafka.errors import KafkaError
 
+from streams.core.drill_down import NextQuery, selected, threshold
 from streams.core.objectives import Objective
 from streams.core.slices import SLICE_MS
 from streams.core.sources import PROBES
@@ -72,14 +72,7 @@ def describe(timeline: Timeline, now_ms: int, only: str | None = None) -> Iterat
         if era.since_s > now.since_s:
             yield f"  what is promised changes at {_time(era.since_s)}"
         if objective.source == PROBES:
-            yield f"  why: {_drill_down(objective)}"
-
-
-def _drill_down(objective: Objective) -> str:
-    """The query of the archive's library that tells which series spent the budget, with this objective's parameters."""
-    asked = {**_selected(objective), "latency_us_le": objective.latency_us_le}
-    pairs = (f"{name}={value}" for name, value in asked.items() if value is not None)
-    return " ".join(["fleetbeat sql --name worst_series", *(f"--param {shlex.quote(pair)}" for pair in pairs)])
+            yield f"  why: {NextQuery('worst_series', selected(objective) | threshold(objective)).command}"
 
 
 def _slices(objective: Objective) -> str:
@@ -95,15 +88,9 @@ def _window(objective: Objective) -> str:
 
 
 def _good(objective: Objective) -> str:
-    selected = " ".join(f"{name}={value}" for name, value in _selected(objective).items()) or "everything"
+    what = " ".join(f"{name}={value}" for name, value in selected(objective).items()) or "everything"
     limit = "" if objective.latency_us_le is None else f" within {objective.latency_us_le} µs"
-    return f"of {selected}: good when it succeeds{limit}"
-
-
-def _selected(objective: Objective) -> dict[str, str]:
-    where = objective.selector
-    fields = {"service": where.service, "endpoint": where.endpoint, "region": where.region, "kind": where.kind}
-    return {name: value for name, value in fields.items() if value is not None}
+    return f"of {what}: good when it succeeds{limit}"
 
 
 def _span(stretch: Stretch) -> str:

@@ -1,7 +1,6 @@
 """Fixtures that need a real broker: the same launcher that `fleetbeat up` uses."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -13,14 +12,13 @@ from infra.kafka import LocalKafka
 from infra.topics import run_apply
 from infra.topics.plan import SCHEMAS_TOPIC
 from schemas.catalog import load_catalog
+from tests.class_archive import make_archive, use_archive
 from tests.ports import free_port, keep_apart
 from tests.schedule import pytest_xdist_auto_num_workers, pytest_xdist_make_scheduler, step_back
 
 __all__ = ["pytest_xdist_auto_num_workers", "pytest_xdist_make_scheduler"]
 
-# A test's broker lives for a minute: the code that the second compiler makes costs more than it saves, by half of all
-# that a broker computes.
-os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+use_archive()
 keep_apart()
 step_back()
 # How long an example takes says something about the machine. In CI hypothesis draws the same examples each time;
@@ -37,6 +35,7 @@ MakeTopics = Callable[[int], LocalKafka]
 
 def new_broker(factory: pytest.TempPathFactory) -> LocalKafka:
     """A broker on a folder and a port of its own, not started."""
+    make_archive()
     return LocalKafka(factory.mktemp("kafka"), port=free_port(), heap_mb=HEAP_MB, start_timeout_s=START_S)
 
 

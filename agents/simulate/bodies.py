@@ -1,9 +1,10 @@
-"""Heartbeats and probe results as framed Avro, column by column; byte for byte what schemas.codec writes."""
+"""Heartbeats, probe results and request counts as framed Avro, by columns; byte for byte what schemas.codec writes."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from agents.simulate.histograms import tally
 from agents.simulate.pieces import Piece, Table, constant, long, longs, string, table
 from agents.simulate.rows import BOOT, BROKEN, OK, OUTCOMES, REFUSED, TIMEOUT, Ints, Rows, Series
 from schemas.catalog import load_catalog
@@ -21,17 +22,28 @@ _PHASES = 5  # resolve, connect, tls, first byte, transfer: the simulated fleet 
 class Bodies:
     """Encodes rows for one fleet; `see` it the boots before the rows that name them."""
 
-    def __init__(
-        self, nodes: Table, places: Sequence[tuple[str, str]], place: Ints, series: Sequence[Series], interval_ms: int
+    def __init__(  # noqa: PLR0913 - all that records name, by position as rows have it
+        self,
+        nodes: Table,
+        places: Sequence[tuple[str, str]],
+        place: Ints,
+        series: Sequence[Series],
+        interval_ms: int,
+        counted: Sequence[Series] = (),
     ) -> None:
-        """`places` are (region, zone), `place` each node's index there; `interval_ms` is what heartbeats promise."""
+        """`places` are (region, zone), `place` each node's index there; `interval_ms` is what heartbeats promise.
+
+        `series` are those of probe results, `counted` those of request counts.
+        """
         catalog = load_catalog()
         self._heartbeat_frame = constant(frame(catalog.topic("heartbeats").latest.id, b""))
         self._result_frame = constant(frame(catalog.topic("probe-results").latest.id, b""))
+        self._count_frame = constant(frame(catalog.topic("request-counts").latest.id, b""))
         self._nodes = nodes
         self._place = place
         self._places = table([string(region) + string(zone) + string(AGENT_VERSION) for region, zone in places])
         self._series = table([_series_text(one) for one in series])
+        self._counted = table([_counted_text(one) for one in counted] or [b"\0"])
         self._is_http = np.array([one.kind.startswith("http") for one in series])
         self._endings = table(
             [_ending(outcome, is_http=is_http) for is_http in (False, True) for outcome in range(len(OUTCOMES))]
@@ -89,6 +101,26 @@ class Bodies:
             self._endings.pick(self._is_http[series] * len(OUTCOMES) + rows["outcome"]),
         ]
 
+    def counts(self, rows: Rows, requests: Rows) -> list[Piece]:
+        """The framed request counts of COUNT rows, whose `first` are places in `requests`."""
+        found = tally(rows, requests)
+        return [
+            self._count_frame,
+            *self._nodes.pick_strings(rows["node"]),
+            longs(rows["ts_ms"]),
+            _column(rows, "window_ms"),
+            constant(long(16)),
+            _texts(self._boots["boot_id"][rows["boot"]]),
+            _column(rows, "seq"),
+            self._counted.pick(rows["series"]),
+            _column(rows, "total"),
+            longs(found.good),
+            longs(found.sum_us),
+            longs(found.max_us),
+            *found.histogram,
+            constant(_NO_LABELS),
+        ]
+
 
 def probe_name(series: Series) -> str:
     """The probe in a record of this series."""
@@ -112,6 +144,10 @@ def explain(outcome: int, kind: str) -> tuple[int | None, str | None]:
 
 def _series_text(one: Series) -> bytes:
     return b"".join(string(text) for text in (probe_name(one), one.kind, one.service, one.endpoint, one.region))
+
+
+def _counted_text(one: Series) -> bytes:
+    return b"".join(string(text) for text in (one.service, one.endpoint, one.region))
 
 
 def _ending(outcome: int, *, is_http: bool) -> bytes:

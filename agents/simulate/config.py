@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from agents.simulate.script import Fault, Incident, Late, NodeFault, Region, Script, Service
+from agents.simulate.script import Counting, Fault, Incident, Late, NodeFault, Region, Script, Service
 from schemas.documents import DocumentError, parse, position, read_one
 
 Name = Annotated[str, Field(min_length=1, max_length=255)]
@@ -14,6 +14,7 @@ Seconds = Annotated[float, Field(ge=0, le=30 * 86_400)]
 Factor = Annotated[float, Field(gt=0, le=1_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
+MAX_REQUESTS_PER_S = 1_000_000
 _ZONES = ("a", "b", "c")
 _SERVICE_NAMES = ("checkout", "search", "login", "cart", "profile")
 _REGION_NAMES = ("eu-1", "us-1", "ap-1")
@@ -100,6 +101,23 @@ class LateFile(_Strict):
         return self
 
 
+class RequestsFile(_Strict):
+    """Services count their own requests, `per_s` of them all together; without `services` all of them do."""
+
+    per_s: Annotated[float, Field(ge=0, le=MAX_REQUESTS_PER_S)]
+    services: Annotated[list[Name], Field(min_length=1)] | None = None
+    processes: Annotated[int, Field(ge=1, le=1_000)] = 1
+    window_ms: Annotated[int, Field(ge=100, le=10_000)] = 1_000
+    without_latency: list[Name] = []
+
+    @model_validator(mode="after")
+    def _says_latencies_of_what_is_counted(self) -> Self:
+        strangers = set(self.without_latency) - set(self.services or self.without_latency)
+        if strangers:
+            raise ValueError(f"without_latency {sorted(strangers)}: expected names of `services` beside it")
+        return self
+
+
 class ScriptFile(_Strict):
     """The file as a whole; without services or regions those of the command line are used."""
 
@@ -109,6 +127,7 @@ class ScriptFile(_Strict):
     faults: list[FaultFile] = []
     late: LateFile | None = None
     repeat_every_s: Annotated[float, Field(ge=1)] | None = None
+    requests: RequestsFile | None = None
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -133,10 +152,15 @@ class ScriptError(ValueError):
 
 
 def load_script(
-    path: Path | None, services: int | None = None, endpoints: int | None = None, regions: int | None = None
+    path: Path | None,
+    services: int | None = None,
+    endpoints: int | None = None,
+    regions: int | None = None,
+    requests_per_s: float | None = None,
 ) -> Script:
     """The script of a file, or a quiet one; counts fill in what the file leaves out.
 
+    `requests_per_s` is instead of the file's.
     Raises schemas.documents.DocumentError for the file and ScriptError where file and counts disagree.
     """
     document = None if path is None else read_one(path)
@@ -158,6 +182,7 @@ def load_script(
         faults=tuple(_fault(one) for one in file.faults),
         late=None if file.late is None else Late(file.late.share, _ms(file.late.by_s[0]), _ms(file.late.by_s[1])),
         repeat_every_ms=None if file.repeat_every_s is None else _ms(file.repeat_every_s),
+        counting=_counting(file.requests, requests_per_s, tuple(one.name for one in some_services)),
     )
 
 
@@ -165,7 +190,7 @@ def load_script(
 class _Stranger:
     """A name that the script uses and nothing defines."""
 
-    place: tuple[str, int, str]
+    place: tuple[str | int, ...]
     name: str
     known: frozenset[str]
 
@@ -173,7 +198,7 @@ class _Stranger:
 def _strangers(file: ScriptFile, services: set[str], zones: dict[str, set[str]]) -> list[_Stranger]:
     """What is named and not there; `zones` are those of each region."""
     regions = set(zones)
-    used: list[tuple[tuple[str, int, str], str | None, set[str]]] = []
+    used: list[tuple[tuple[str | int, ...], str | None, set[str]]] = []
     for place, incident in enumerate(file.incidents):
         used.append((("incidents", place, "service"), incident.service, services))
         used.append((("incidents", place, "region"), incident.region, regions))
@@ -181,6 +206,10 @@ def _strangers(file: ScriptFile, services: set[str], zones: dict[str, set[str]])
         used.append((("faults", place, "region"), fault.region, regions))
         if fault.region in zones:
             used.append((("faults", place, "zone"), fault.zone, zones[fault.region]))
+    if file.requests is not None:
+        for field in ("services", "without_latency"):
+            names = getattr(file.requests, field) or ()
+            used += [(("requests", field, place), name, services) for place, name in enumerate(names)]
     return [
         _Stranger(place, name, frozenset(known))
         for place, name, known in used
@@ -243,6 +272,19 @@ def _fault(file: FaultFile) -> NodeFault:
         region=file.region,
         zone=file.zone,
         back_after_ms=None if back_after_s is None else _ms(back_after_s),
+    )
+
+
+def _counting(file: RequestsFile | None, per_s: float | None, services: tuple[str, ...]) -> Counting | None:
+    if file is None and per_s is None:
+        return None
+    file = file or RequestsFile(per_s=0)
+    return Counting(
+        per_s=file.per_s if per_s is None else per_s,
+        services=tuple(file.services) if file.services is not None else services,
+        processes=file.processes,
+        window_ms=file.window_ms,
+        unmeasured=tuple(file.without_latency),
     )
 
 

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ Partitions = npt.NDArray[np.uint16]
 
 HEARTBEATS = "heartbeats"
 RESULTS = "probe-results"
+COUNTS = "request-counts"
 ENCODED_AT_ONCE = 65_536
 # With the broker away for this long a run gives up instead of waiting for ever.
 PATIENCE_S = 120.0
@@ -40,7 +42,9 @@ class SendError(RuntimeError):
 class Emitter:
     """A producer for the fleet's events; use it as an async context. Raises SendError."""
 
-    def __init__(self, brokers: str, nodes: Table, bodies: Bodies) -> None:
+    def __init__(self, brokers: str, nodes: Table, bodies: Bodies, *, counting: bool) -> None:
+        """Without `counting` nobody counts requests, and their topic need not be there."""
+        self._topics = (HEARTBEATS, RESULTS, COUNTS) if counting else (HEARTBEATS, RESULTS)
         self._brokers = brokers
         self._nodes = nodes
         self._bodies = bodies
@@ -84,6 +88,7 @@ class Emitter:
         for topic, rows, encode in (
             (HEARTBEATS, chunk.heartbeats, self._bodies.heartbeats),
             (RESULTS, chunk.results, self._bodies.results),
+            (COUNTS, chunk.counted.rows, partial(self._bodies.counts, requests=chunk.counted.requests)),
         ):
             # A spool's burst may be large: bound what is encoded at once.
             for start in range(0, len(rows), ENCODED_AT_ONCE):
@@ -125,7 +130,7 @@ class Emitter:
     async def _partitions(self) -> dict[str, Partitions]:
         """The partition of each node in each topic, by the default partitioner of the Java client and aiokafka."""
         metadata = await self._producer.client.fetch_all_metadata()
-        found = {topic: sorted(metadata.partitions_for_topic(topic) or ()) for topic in (HEARTBEATS, RESULTS)}
+        found = {topic: sorted(metadata.partitions_for_topic(topic) or ()) for topic in self._topics}
         missing = [topic for topic, partitions in found.items() if not partitions]
         if missing:
             names = " and no topic ".join(missing)

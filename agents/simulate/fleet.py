@@ -6,19 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from agents.simulate.held import Held
+from agents.simulate import outcomes
+from agents.simulate.counts import Counters
+from agents.simulate.held import Held, HeldCounts
 from agents.simulate.nodes import standing_in
 from agents.simulate.rows import (
     BOOT,
-    BROKEN,
+    COUNT,
     GOODBYE,
     HEARTBEAT,
     OK,
-    REFUSED,
     RESULT,
-    TIMEOUT,
     UP,
     Chunk,
+    Counted,
     Flags,
     Ints,
     Rows,
@@ -41,6 +42,11 @@ class Plan:
     results_per_s: float
     heartbeat_interval_ms: int
     script: Script
+
+    @property
+    def probes_per_s(self) -> float:
+        """Heartbeats and probe results."""
+        return self.results_per_s + self.nodes * 1_000 / self.heartbeat_interval_ms
 
 
 class Fleet:
@@ -73,6 +79,8 @@ class Fleet:
         self._strikes = 0
         self._held_heartbeats = Held(HEARTBEAT)
         self._held_results = Held(RESULT)
+        self._held_counts = HeldCounts()
+        self._counters = Counters(plan.script, count, seed, start_ms)
         self._incidents: tuple[Incident, ...] = ()
         self._weather = weather(plan.script, ())
         self._start_boots(np.arange(count))
@@ -90,7 +98,12 @@ class Fleet:
     @property
     def held(self) -> int:
         """Events that exist but were not yet given out."""
-        return self._held_heartbeats.rows + self._held_results.rows
+        return self._held_heartbeats.rows + self._held_results.rows + self._held_counts.rows
+
+    @property
+    def counts_per_s(self) -> float:
+        """Request counts of the whole fleet a second of event time, while all nodes are up."""
+        return self._counters.records_per_s
 
     def step(self, until_ms: int, limit: int | None = None) -> Chunk:
         """Everything due in Kafka from `now_ms` to the end of the step; moves `now_ms` there.
@@ -104,10 +117,14 @@ class Fleet:
         end_ms = self._end_ms(until_ms)
         heartbeats += self._due_heartbeats(end_ms)
         said = np.concatenate([np.empty(0, HEARTBEAT), *heartbeats])[:limit]
-        results = self._draw_results(end_ms, None if limit is None else limit - len(said))
-        self._number(said, results)
-        self.drawn += len(said) + len(results)
-        chunk = self._give_out(said, results, end_ms)
+        counted = self._counters.due(self.now_ms, end_ms, self._up, self._weather)
+        if limit is not None:
+            counted = counted.where(np.arange(len(counted.rows)) < limit - len(said))
+        own = len(said) + len(counted.rows)
+        results = self._draw_results(end_ms, None if limit is None else limit - own)
+        self._number(said, results, counted.rows)
+        self.drawn += own + len(results)
+        chunk = self._give_out(said, results, counted, end_ms)
         self.now_ms = end_ms
         return chunk
 
@@ -117,6 +134,7 @@ class Fleet:
             np.concatenate(self._held_heartbeats.release(_NEVER_MS + 1)),
             np.concatenate(self._held_results.release(_NEVER_MS + 1)),
             self._take_boots(),
+            Counted.joined(self._held_counts.release(_NEVER_MS + 1)),
         )
 
     def _look_at_the_weather(self) -> None:
@@ -126,7 +144,7 @@ class Fleet:
             self._weather = weather(self.plan.script, incidents)
 
     def _end_ms(self, until_ms: int) -> int:
-        per_ms = (self.plan.results_per_s + self.plan.nodes * 1_000 / self.plan.heartbeat_interval_ms) / 1_000
+        per_ms = (self.plan.probes_per_s + self.counts_per_s) / 1_000
         step_ms = max(1, min(MAX_STEP_MS, int(CHUNK_EVENTS / per_ms))) if per_ms else MAX_STEP_MS
         ends = [until_ms, self.now_ms + step_ms]
         change_ms = self.plan.script.next_change_ms(self.now_ms)
@@ -229,24 +247,18 @@ class Fleet:
         return rows
 
     def _draw_outcomes(self, rows: Rows, series: Ints) -> None:
-        now, rng = self._weather, self._rng
-        latency_us = np.exp(now.mu[series] + now.sigma[series] * rng.standard_normal(len(rows)))
-        outcome = np.full(len(rows), OK, np.uint8)
-        failed = np.flatnonzero(rng.random(len(rows)) < now.failure_rate[series])
-        outcome[failed] = rng.choice(np.array([TIMEOUT, REFUSED, BROKEN], np.uint8), len(failed))
-        timeout_us = now.timeout_us[series]
-        timed_out = (outcome == TIMEOUT) | (latency_us >= timeout_us)
-        outcome[timed_out] = TIMEOUT
-        rows["latency_us"] = np.where(timed_out, timeout_us, np.maximum(1, latency_us))
+        rows["latency_us"], outcome = outcomes.draw(self._rng, self._weather, series)
         rows["outcome"] = outcome
         rows["success"] = outcome == OK
 
-    def _number(self, heartbeats: Rows, results: Rows) -> None:
-        """Gives each row its boot and its sequence number: per node in the order of time, over both topics."""
-        if not len(heartbeats) + len(results):
+    def _number(self, *of_topics: Rows) -> None:
+        """Gives each row its boot and its sequence number: per node in the order of time, over all topics."""
+        nodes = np.concatenate([rows["node"] for rows in of_topics]).astype(np.int64)
+        if not len(nodes):
             return
-        nodes = np.concatenate([heartbeats["node"], results["node"]]).astype(np.int64)
-        times = np.concatenate([heartbeats["ts_ms"], results["ts_ms"]]) - self.start_ms - self.now_ms
+        # A count is said when its window is over.
+        over = [rows["ts_ms"] + (rows["window_ms"] if rows.dtype == COUNT else 0) for rows in of_topics]
+        times = np.concatenate(over) - self.start_ms - self.now_ms
         # One sort of unique integers: node, then time, then place.
         place = np.arange(len(nodes))
         keys = (nodes << (_TIME_BITS + _INDEX_BITS)) | (times << _INDEX_BITS) | place
@@ -257,18 +269,21 @@ class Fleet:
         seq = np.empty(len(nodes), np.int64)
         seq[order] = self._next_seq[ordered] + place - np.repeat(first, counts)
         self._next_seq[ordered[first]] += counts
-        heartbeats["seq"], results["seq"] = seq[: len(heartbeats)], seq[len(heartbeats) :]
-        heartbeats["boot"], results["boot"] = self._boot[heartbeats["node"]], self._boot[results["node"]]
+        for rows, end in zip(of_topics, np.cumsum([len(rows) for rows in of_topics]).tolist(), strict=True):
+            rows["seq"] = seq[end - len(rows) : end]
+            rows["boot"] = self._boot[rows["node"]]
 
     # What nodes said leaves at once, late, or from the spool.
 
-    def _give_out(self, heartbeats: Rows, results: Rows, end_ms: int) -> Chunk:
+    def _give_out(self, heartbeats: Rows, results: Rows, counted: Counted, end_ms: int) -> Chunk:
         heartbeats = self._hold_cut_off(heartbeats, self._held_heartbeats)
         results = self._hold_late(self._hold_cut_off(results, self._held_results))
+        counted = self._hold_counts_cut_off(counted)
         return Chunk(
             np.concatenate([*self._held_heartbeats.release(end_ms), heartbeats]),
             np.concatenate([*self._held_results.release(end_ms), results]),
             self._take_boots(),
+            Counted.joined([*self._held_counts.release(end_ms), counted]),
         )
 
     def _hold_cut_off(self, rows: Rows, held: Held) -> Rows:
@@ -279,6 +294,15 @@ class Fleet:
         held.hold_spooled(rows[cut], until_ms[cut])
         np.add.at(self._spooled, rows["node"][cut], 1)
         return rows[~cut]
+
+    def _hold_counts_cut_off(self, counted: Counted) -> Counted:
+        until_ms = self._cut_until_ms[counted.rows["node"]]
+        cut: Flags = until_ms > self.now_ms
+        if not cut.any():
+            return counted
+        self._held_counts.hold_spooled(counted.where(cut), until_ms[cut])
+        np.add.at(self._spooled, counted.rows["node"][cut], 1)
+        return counted.where(~cut)
 
     def _hold_late(self, rows: Rows) -> Rows:
         late = self.plan.script.late

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from agents.simulate.rows import Ints, Rows
+from agents.simulate.rows import Counted, Ints, Rows
 
 # Memory is bounded: a script that holds back more than this is a mistake.
 MAX_HELD_EVENTS = 8_000_000
@@ -52,8 +52,37 @@ class Held:
 
     def _count(self, added: int) -> None:
         self.rows += added
-        if self.rows > MAX_HELD_EVENTS:
-            raise TooMuchHeldError(
-                f"the script holds back more than {MAX_HELD_EVENTS} events at once; expected shorter cut-offs, "
-                "fewer late events or a lower rate"
-            )
+        _expect_little(self.rows)
+
+
+@dataclass(slots=True)
+class HeldCounts:
+    """Counts of nodes that are cut off, with their requests."""
+
+    spooled: dict[int, list[Counted]] = field(default_factory=dict)
+    rows: int = 0
+    _requests: int = 0
+
+    def hold_spooled(self, counted: Counted, until_ms: Ints) -> None:
+        """Keeps them until then. Raises TooMuchHeldError."""
+        for until in np.unique(until_ms):
+            self.spooled.setdefault(int(until), []).append(counted.where(until_ms == until))
+        self.rows += len(counted.rows)
+        self._requests += len(counted.requests)
+        _expect_little(self._requests)
+
+    def release(self, before_ms: int) -> list[Counted]:
+        """Takes out what waits for a moment earlier than `before_ms`."""
+        due = sorted(until for until in self.spooled if until < before_ms)
+        out = [counted for until in due for counted in self.spooled.pop(until)]
+        self.rows -= sum(len(counted.rows) for counted in out)
+        self._requests -= sum(len(counted.requests) for counted in out)
+        return out
+
+
+def _expect_little(rows: int) -> None:
+    if rows > MAX_HELD_EVENTS:
+        raise TooMuchHeldError(
+            f"the script holds back more than {MAX_HELD_EVENTS} events at once; expected shorter cut-offs, "
+            "fewer late events or a lower rate"
+        )

@@ -1,10 +1,10 @@
 """The ledger: every event on disk before it is sent, and which of them the broker acknowledged.
 
 A folder with `manifest.json` (names, seed, start, script), rows without a header in `nodes.rows`, `boots.rows`,
-`heartbeats.rows` and `results.rows` (the dtypes of rows.py), `chunks.rows` (up to where the rows go that are
-about to be sent) and `acknowledged.rows` (numbers of chunks that the broker has in full). What the writer is
-killed over was written but perhaps not sent: the ledger holds at least all that Kafka holds. `end.json` exists
-only after a clean end, when both hold the same.
+`heartbeats.rows`, `results.rows`, `counts.rows` and, for each of these as many as its total, `requests.rows` (the
+dtypes of rows.py), `chunks.rows` (up to where the rows go that are about to be sent) and `acknowledged.rows` (numbers
+of chunks that the broker has in full). What the writer is killed over was written but perhaps not sent: the ledger
+holds at least all that Kafka holds. `end.json` exists only after a clean end, when both hold the same.
 """
 
 import json
@@ -16,10 +16,23 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 import numpy.typing as npt
 
-from agents.simulate.rows import BOOT, HEARTBEAT, NODE, OUTCOMES, RESULT, STATES, Chunk, Flags, Rows, Series
+from agents.simulate.rows import (
+    BOOT,
+    COUNT,
+    HEARTBEAT,
+    NODE,
+    OUTCOMES,
+    REQUEST,
+    RESULT,
+    STATES,
+    Chunk,
+    Flags,
+    Rows,
+    Series,
+)
 
-FORMAT = 2
-_CHUNK = np.dtype([("heartbeats_end", "<u8"), ("results_end", "<u8")])
+FORMAT = 3
+_CHUNK = np.dtype([(f"{name}_end", "<u8") for name in ("heartbeats", "results", "counts", "requests")])
 _NUMBER = np.dtype("<u4")
 
 
@@ -37,6 +50,7 @@ class Manifest:
     series: Sequence[Series]
     heartbeat_interval_ms: int
     script: Mapping[str, Any]
+    counted: Sequence[Series] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +58,9 @@ class Ledger:
     """A ledger read back: structured arrays as in rows.py, in the order of sending.
 
     An event's id is (node, boot, seq): `nodes["node_id"][row["node"]]`, `boots["boot_id"][row["boot"]]`, `row["seq"]`.
-    `heartbeats_acknowledged` and `results_acknowledged` say for each row whether the broker surely has it;
-    the others it may have. `finished` says that the run ended cleanly and every row was acknowledged.
+    `heartbeats_acknowledged`, `results_acknowledged` and `counts_acknowledged` say for each row whether the broker
+    surely has it; the others it may have. `first` of a count is a place in `requests`. `finished` says that the run
+    ended cleanly and every row was acknowledged.
     """
 
     manifest: Manifest
@@ -53,8 +68,11 @@ class Ledger:
     boots: Rows
     heartbeats: Rows
     results: Rows
+    counts: Rows
+    requests: Rows
     heartbeats_acknowledged: Flags
     results_acknowledged: Flags
+    counts_acknowledged: Flags
     finished: bool
 
     @property
@@ -76,6 +94,8 @@ class LedgerWriter:
         self._boots = _open(folder, "boots")
         self._heartbeats = _open(folder, "heartbeats")
         self._results = _open(folder, "results")
+        self._counts = _open(folder, "counts")
+        self._requests = _open(folder, "requests")
         self._chunks = _open(folder, "chunks")
         self._acknowledged = _open(folder, "acknowledged")
         self._ends = np.zeros(1, _CHUNK)
@@ -85,7 +105,8 @@ class LedgerWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in (self._boots, self._heartbeats, self._results, self._chunks, self._acknowledged):
+        rows = (self._boots, self._heartbeats, self._results, self._counts, self._requests)
+        for file in (*rows, self._chunks, self._acknowledged):
             file.close()
 
     def write(self, chunk: Chunk) -> int:
@@ -96,8 +117,14 @@ class LedgerWriter:
         self._boots.write(chunk.boots.tobytes())
         self._heartbeats.write(chunk.heartbeats.tobytes())
         self._results.write(chunk.results.tobytes())
+        counts, requests = chunk.counted.rows.copy(), chunk.counted.requests
+        counts["first"] += self._ends["requests_end"]
+        self._requests.write(requests.tobytes())
+        self._counts.write(counts.tobytes())
         self._ends["heartbeats_end"] += len(chunk.heartbeats)
         self._ends["results_end"] += len(chunk.results)
+        self._ends["counts_end"] += len(counts)
+        self._ends["requests_end"] += len(requests)
         self._chunks.write(self._ends.tobytes())
         self._next += 1
         return self._next - 1
@@ -125,15 +152,19 @@ def read_ledger(folder: Path) -> Ledger:
     chunks = _read(folder, "chunks", _CHUNK)
     sure = np.zeros(len(chunks), np.bool_)
     sure[acknowledged[acknowledged < len(chunks)]] = True
-    heartbeat_ends, result_ends = chunks["heartbeats_end"].astype(np.int64), chunks["results_end"].astype(np.int64)
+    ends = {name: chunks[f"{name}_end"].astype(np.int64) for name in ("heartbeats", "results", "counts", "requests")}
+    whole = {name: end[-1] if len(chunks) else 0 for name, end in ends.items()}
     return Ledger(
         manifest=_manifest(document),
         nodes=_read(folder, "nodes", NODE),
         boots=_read(folder, "boots", BOOT),
-        heartbeats=_read(folder, "heartbeats", HEARTBEAT)[: heartbeat_ends[-1] if len(chunks) else 0],
-        results=_read(folder, "results", RESULT)[: result_ends[-1] if len(chunks) else 0],
-        heartbeats_acknowledged=np.repeat(sure, np.diff(heartbeat_ends, prepend=0)),
-        results_acknowledged=np.repeat(sure, np.diff(result_ends, prepend=0)),
+        heartbeats=_read(folder, "heartbeats", HEARTBEAT)[: whole["heartbeats"]],
+        results=_read(folder, "results", RESULT)[: whole["results"]],
+        counts=_read(folder, "counts", COUNT)[: whole["counts"]],
+        requests=_read(folder, "requests", REQUEST)[: whole["requests"]],
+        heartbeats_acknowledged=np.repeat(sure, np.diff(ends["heartbeats"], prepend=0)),
+        results_acknowledged=np.repeat(sure, np.diff(ends["results"], prepend=0)),
+        counts_acknowledged=np.repeat(sure, np.diff(ends["counts"], prepend=0)),
         finished=finished,
     )
 
@@ -159,6 +190,7 @@ def _manifest_document(manifest: Manifest) -> dict[str, Any]:
         "script": manifest.script,
         "zones": list(manifest.zones),
         "series": [asdict(one) for one in manifest.series],
+        "counted": [asdict(one) for one in manifest.counted],
     }
 
 
@@ -168,6 +200,7 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
         start_ms=document["start_ms"],
         zones=tuple((region, zone) for region, zone in document["zones"]),
         series=tuple(Series(**one) for one in document["series"]),
+        counted=tuple(Series(**one) for one in document["counted"]),
         heartbeat_interval_ms=document["heartbeat_interval_ms"],
         script=document["script"],
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from agents.simulate.config import MAX_REQUESTS_PER_S
 from agents.simulate.fleet import Plan
 from agents.simulate.script import Script
 from schemas.event_time import PAST_LIMIT_MS
@@ -17,7 +18,8 @@ class SimulateOptions:
     """What `fleetbeat simulate` can be told.
 
     `rate` is probe results a second of the whole fleet in event time, on top of a heartbeat a node every
-    `interval_s`; None is one a node and second, or UNPACED_RESULTS_PER_S. A run ends after `duration_s` of event
+    `interval_s`; None is one a node and second, or UNPACED_RESULTS_PER_S. `requests_per_s` are requests that services
+    count themselves and send as counts; None is what the script says, else none. A run ends after `duration_s` of event
     time or when `events` were drawn, whatever comes first; paced it may have neither and then goes on until it
     is stopped. What is held back (late, cut off) when a run ends is sent at the end.
 
@@ -34,6 +36,7 @@ class SimulateOptions:
     endpoints: int | None = None
     regions: int | None = None
     rate: float | None = None
+    requests_per_s: float | None = None
     interval_s: float = 10.0
     duration_s: float | None = None
     events: int | None = None
@@ -53,6 +56,7 @@ def check(options: SimulateOptions) -> None:
         ("endpoints", 1, 10_000),
         ("regions", 1, 1_000),
         ("rate", 0, 50_000_000),
+        ("requests_per_s", 0, MAX_REQUESTS_PER_S),
         ("interval_s", 0.1, 3_600),
         ("duration_s", 0.001, 30 * 86_400),
         ("events", 1, 1_000_000_000),
@@ -60,7 +64,8 @@ def check(options: SimulateOptions) -> None:
     ):
         value = getattr(options, name)
         if value is not None and not low <= value <= high:
-            problems.append(f"--{name.removesuffix('_s').replace('_', '-')} {value}: expected {low:,} to {high:,}")
+            option = name.removesuffix("_s").removesuffix("_per").replace("_", "-")
+            problems.append(f"--{option} {value}: expected {low:,} to {high:,}")
     if options.unpaced and options.events is None and options.duration_s is None:
         problems.append("--unpaced: expected --events or --duration beside it, else it would never end")
     if problems:
@@ -80,8 +85,7 @@ def plan_of(options: SimulateOptions, script: Script) -> Plan:
 
 def span_ms(plan: Plan, events: int | None, duration_s: float | None) -> int:
     """How much event time a run of `events` or `duration_s`, whichever ends first, takes with all nodes up."""
-    per_s = plan.results_per_s + plan.nodes * 1_000 / plan.heartbeat_interval_ms
-    spans = [] if events is None else [events / per_s * 1_000]
+    spans = [] if events is None else [events / plan.probes_per_s * 1_000]
     if duration_s is not None:
         spans.append(duration_s * 1_000)
     return round(min(spans))

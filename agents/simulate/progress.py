@@ -17,6 +17,8 @@ class Figures:
 
     heartbeats: int = 0
     results: int = 0
+    counts: int = 0
+    requests: int = 0
     acknowledged: int = 0
     in_flight: int = 0
     held: int = 0
@@ -29,7 +31,7 @@ class Figures:
     @property
     def events(self) -> int:
         """Events given to the producer."""
-        return self.heartbeats + self.results
+        return self.heartbeats + self.results + self.counts
 
     @property
     def seconds(self) -> float:

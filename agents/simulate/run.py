@@ -40,7 +40,8 @@ def run_simulate(options: SimulateOptions) -> int:
     """
     try:
         check(options)
-        script = load_script(options.script, options.services, options.endpoints, options.regions)
+        counts = options.services, options.endpoints, options.regions
+        script = load_script(options.script, *counts, options.requests_per_s)
         plan = plan_of(options, script)
         start_ms = first_moment_ms(options, plan, now_ms())
     except (DocumentError, ScriptError, ValueError) as problem:
@@ -75,10 +76,13 @@ class _Run:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
-        plan = self._fleet.plan
-        names, standing = name_table(plan.nodes), standing_in(plan.script, plan.nodes)
-        bodies = Bodies(names, places(plan.script), standing, plan.script.series, plan.heartbeat_interval_ms)
-        async with Emitter(self._options.brokers, names, bodies) as emitter:
+        plan, script = self._fleet.plan, self._fleet.plan.script
+        names, standing = name_table(plan.nodes), standing_in(script, plan.nodes)
+        bodies = Bodies(
+            names, places(script), standing, script.series, plan.heartbeat_interval_ms, counted=script.counted
+        )
+        counting = script.counting is not None
+        async with Emitter(self._options.brokers, names, bodies, counting=counting) as emitter:
             # Only now: a run that found no broker leaves no ledger behind.
             with self._ledger() as ledger, progress() as show:
                 self._figures.started = time.monotonic()
@@ -122,6 +126,8 @@ class _Run:
         acks = await emitter.send(chunk)
         self._figures.heartbeats += len(chunk.heartbeats)
         self._figures.results += len(chunk.results)
+        self._figures.counts += len(chunk.counted.rows)
+        self._figures.requests += len(chunk.counted.requests)
         task = asyncio.create_task(self._confirm(acks, number, chunk.events, ledger))
         self._confirming.add(task)
         task.add_done_callback(self._confirming.discard)
@@ -168,6 +174,7 @@ class _Run:
             start_ms=self._fleet.start_ms,
             zones=places(plan.script),
             series=plan.script.series,
+            counted=plan.script.counted,
             heartbeat_interval_ms=plan.heartbeat_interval_ms,
             script=script,
         )
@@ -192,6 +199,8 @@ class _Run:
             "events": figures.events,
             "heartbeats": figures.heartbeats,
             "results": figures.results,
+            "counts": figures.counts,
+            "requests": figures.requests,
             "seconds": round(seconds, 3),
             "events_per_s": round(figures.events / seconds),
             "seed": self._seed,

@@ -8,6 +8,8 @@ import numpy as np
 
 from agents.simulate.rows import Floats, Series
 
+REQUESTS = "requests"
+
 
 class Fault(Enum):
     """What happens to a node: DIE stops without a word, GOODBYE says so, CUT_OFF spools until it is back."""
@@ -78,6 +80,21 @@ class Late:
 
 
 @dataclass(frozen=True, slots=True)
+class Counting:
+    """Services that count their own requests, `per_s` of them all in all regions together.
+
+    Each has `processes` in each region, which say every `window_ms` what they counted; those of `unmeasured` services
+    say no latencies.
+    """
+
+    per_s: float
+    services: tuple[str, ...]
+    processes: int
+    window_ms: int
+    unmeasured: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Script:
     """All of it. With `repeat_every_ms` incidents and faults come again, each time that much later."""
 
@@ -87,6 +104,7 @@ class Script:
     faults: tuple[NodeFault, ...] = ()
     late: Late | None = None
     repeat_every_ms: int | None = None
+    counting: Counting | None = None
 
     @property
     def series(self) -> tuple[Series, ...]:
@@ -94,6 +112,18 @@ class Script:
         return tuple(
             Series(service.name, endpoint, region.name, kind)
             for service, endpoint, kind in self._targets()
+            for region in self.regions
+        )
+
+    @property
+    def counted(self) -> tuple[Series, ...]:
+        """Every series of counts, the regions of one endpoint in turn; their requests are of no kind of probe."""
+        names = self.counting.services if self.counting is not None else ()
+        return tuple(
+            Series(service.name, endpoint, region.name, REQUESTS)
+            for service in self.services
+            if service.name in names
+            for endpoint in service.endpoints
             for region in self.regions
         )
 

@@ -85,7 +85,8 @@ def _run(options: UpOptions, folder: Path, board: Board) -> tuple[Verdict, Ledge
         stack.stop_agent()  # what it counts must stand still while it is compared
         ledger = read_ledger(state.path / "ledger")
         watched = Watched(read_beats(state.path / "ledger"), watch.looks, guest)
-        board.mark("oracle", "starting", f"{ledger.events} events in the ledger, {len(watch.looks)} looks; comparing")
+        known = f"{ledger.events} events and {len(ledger.requests.ts)} counted requests in the ledger"
+        board.mark("oracle", "starting", f"{known}, {len(watch.looks)} looks; comparing")
 
         def compare() -> Verdict:
             verdict = judge(ledger, promises, views, sql, guest)

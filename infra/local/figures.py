@@ -65,7 +65,7 @@ def status_line(before: Figures | None, now: Figures | None) -> str:
     if now is None:
         return "the worker or the archive does not answer at the moment"
     seconds = now.at_s - before.at_s if before is not None else 0.0
-    counted = _rate("probe results", now.events, before.events if before else 0, seconds)
+    counted = _rate("events", now.events, before.events if before else 0, seconds)
     stored = _rate("rows", now.stored, before.stored if before else 0, seconds)
     return (
         f"{now.kept} of {now.slos} SLOs kept · {now.nodes_up:,} nodes up, {now.nodes_down:,} down · "

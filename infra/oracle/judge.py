@@ -8,7 +8,7 @@ from itertools import chain
 from infra.oracle.guest import joined, results_of
 from infra.oracle.identities import compare
 from infra.oracle.ledger import Ledger, Results
-from infra.oracle.objectives import Promise
+from infra.oracle.objectives import COUNTS, PROBES, Promise
 from infra.oracle.recompute import MINUTE_MS, SLICE_MS, Window, windows
 from infra.oracle.sources import Sql, Views, quoted
 
@@ -73,9 +73,11 @@ def judge(ledger: Ledger, promises: Sequence[Promise], views: Views, sql: Sql, g
     """
     verdict = Verdict()
     results = ledger.results if guest is None else joined(ledger.results, results_of(sql, guest))
-    judge_slices(verdict, results, promises, views)
+    for source, events in ((PROBES, results), (COUNTS, ledger.requests)):
+        asked = [promise for promise in promises if promise.source == source]
+        judge_slices(verdict, events, asked, views)
+        judge_minutes(verdict, events, asked, sql)
     judge_ids(verdict, ledger, sql, guest)
-    judge_minutes(verdict, results, promises, sql)
     dead = sql.number("SELECT count() FROM telemetry.dead_letters")
     if dead:
         verdict.differ("dead-letters", f"{dead} rows in telemetry.dead_letters; expected none", dead)
@@ -83,7 +85,7 @@ def judge(ledger: Ledger, promises: Sequence[Promise], views: Views, sql: Sql, g
 
 
 def judge_slices(verdict: Verdict, results: Results, promises: Sequence[Promise], views: Views) -> None:
-    """Each second of each SLO in the views, empty ones too."""
+    """Each second of each SLO in the views, empty ones too; the SLOs are about these results."""
     if not results.ts.size:
         return
     start = int(results.ts.min()) // SLICE_MS * SLICE_MS
@@ -132,7 +134,11 @@ def relative_error(found: float, exact: float) -> float:
 def judge_ids(verdict: Verdict, ledger: Ledger, sql: Sql, guest: str | None) -> None:
     """Every id of the ledger is stored exactly once, and nothing else is, but for rows of the guest."""
     of_guest = f"node_id = {quoted(guest or '')}"  # no node has an empty name
-    for table, sent in (("heartbeats", ledger.heartbeat_ids), ("probe_results", ledger.result_ids)):
+    for table, sent in (
+        ("heartbeats", ledger.heartbeat_ids),
+        ("probe_results", ledger.result_ids),
+        ("request_counts", ledger.count_ids),
+    ):
         verdict.ignored += sql.number(f"SELECT count() FROM telemetry.{table} WHERE {of_guest}")  # noqa: S608 - quoted
         ids = f"SELECT node_id, boot_id, seq FROM telemetry.{table} WHERE NOT {of_guest}"  # noqa: S608 - quoted
         parts = 1 + len(sent) // IDS_AT_ONCE

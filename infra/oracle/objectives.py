@@ -1,4 +1,4 @@
-"""The oracle's own small reading of an objectives file: which probe results an SLO selects, which of them are good."""
+"""The oracle's own small reading of an objectives file: which events an SLO selects, and which of them are good."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,16 +9,21 @@ from ruamel.yaml import YAML
 
 from infra import InfraError
 
+PROBES, COUNTS = "probe-results", "request-counts"
 SELECTABLE = ("service", "endpoint", "region", "kind")
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """One SLO: `where` pairs columns of the ledger with their values; without a threshold, success is enough."""
+    """One SLO: `where` pairs columns of the ledger with their values; without a threshold, success is enough.
+
+    `source`: the topic whose events it is about.
+    """
 
     slo: str
     where: tuple[tuple[str, str], ...]
     latency_us_le: int | None
+    source: str = PROBES
 
 
 def read_promises(path: Path) -> tuple[Promise, ...]:
@@ -38,5 +43,8 @@ def _promise(path: Path, document: Mapping[str, Any]) -> Promise:
     foreign = [column for column, _ in where if column not in SELECTABLE]
     if foreign:
         raise InfraError(f"{path}: SLO {name}: where selects by {foreign}; expected only {', '.join(SELECTABLE)}")
+    source = str(total["source"])
+    if source not in (PROBES, COUNTS):
+        raise InfraError(f"{path}: SLO {name}: source {source!r}; expected {PROBES} or {COUNTS}")
     threshold = good.get("latency_us_le")
-    return Promise(name, where, None if threshold is None else int(threshold))
+    return Promise(name, where, None if threshold is None else int(threshold), source)

@@ -15,7 +15,10 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Exact figures of one window of event time; latencies in microseconds, percentiles by nearest rank."""
+    """Exact figures of one window of event time; latencies in microseconds, percentiles by nearest rank.
+
+    Where no latency was measured, those and the percentiles are 0.
+    """
 
     total: int
     good: int
@@ -31,18 +34,20 @@ def windows(results: Results, promise: Promise, width_ms: int) -> dict[int, Wind
     if not chosen.any():
         return {}
     ts, latency, good = results.ts[chosen], results.latency_us[chosen], judged(results, promise)[chosen]
-    order = np.lexsort((latency, ts // width_ms))
-    latency, good, bucket = latency[order], good[order], (ts // width_ms)[order]
+    known = measured(results)[chosen]
+    order = np.lexsort((latency, known, ts // width_ms))  # in each window what was not measured is first, as 0
+    latency, good, bucket, known = latency[order], good[order], (ts // width_ms)[order], known[order]
     starts = np.flatnonzero(np.r_[True, bucket[1:] != bucket[:-1]])
     totals = np.diff(np.r_[starts, bucket.size])
+    knowns = np.add.reduceat(known.astype(np.int64), starts)
+    lasts = starts + totals - 1
     columns = (
         bucket[starts] * width_ms,
         totals,
         np.add.reduceat(good.astype(np.int64), starts),
         np.add.reduceat(latency, starts),
-        latency[starts + totals - 1],
-        latency[starts + rank(totals, 50)],
-        latency[starts + rank(totals, 99)],
+        latency[lasts],
+        *(latency[np.minimum(lasts - knowns + 1 + rank(knowns, percent), lasts)] for percent in (50, 99)),
     )
     return {start: Window(*rest) for start, *rest in zip(*(column.tolist() for column in columns), strict=True)}
 
@@ -52,11 +57,16 @@ def rank(totals: Ints, percent: int) -> Ints:
     return -(-totals * percent // 100) - 1
 
 
+def measured(results: Results) -> npt.NDArray[np.bool_]:
+    """True for each result whose latency is known."""
+    return np.ones(results.ts.size, dtype=np.bool_) if results.measured is None else results.measured
+
+
 def selected(results: Results, promise: Promise) -> npt.NDArray[np.bool_]:
-    """True for each result that the SLO counts."""
-    chosen = np.ones(results.ts.size, dtype=np.bool_)
+    """True for each result that the SLO counts: with a threshold those only whose latency is known."""
+    chosen = np.ones(results.ts.size, dtype=np.bool_) if promise.latency_us_le is None else measured(results)
     for column, value in promise.where:
-        chosen &= results.name(column).equal(value)
+        chosen = chosen & results.name(column).equal(value)
     return chosen
 
 

@@ -73,7 +73,7 @@ class Views:
             query = urllib.parse.urlencode({"from_ms": start, "to_ms": min(start + SPAN_MS, to_ms)})
             answer = self._get(f"/api/v1/slos/{urllib.parse.quote(slo, safe='')}/slices?{query}")
             for row in answer["slices"]:
-                rows[row["start_ms"]] = SliceRow(Window(*(row[one.name] for one in fields(Window))), row["late"])
+                rows[row["start_ms"]] = SliceRow(Window(*(row[one.name] or 0 for one in fields(Window))), row["late"])
         return rows
 
     def nodes(self) -> Iterator[NodeView]:

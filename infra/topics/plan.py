@@ -13,6 +13,7 @@ SCHEMAS_TOPIC = "fleetbeat-schemas"  # key: subject; value: JSON list of the ver
 _MS_PER_HOUR = 3_600_000
 _BYTES_PER_MB = 1 << 20
 _MIN_INSYNC = "min.insync.replicas"
+_MAX_MESSAGE = "max.message.bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,8 @@ def wanted_topic(topic: Topic, profile: ClusterProfile) -> WantedTopic:
     config = {**_settings(topic.cleanup, topic.retention_hours, profile), "message.timestamp.type": topic.timestamps}
     if topic.segment_mb is not None:
         config["segment.bytes"] = str(topic.segment_mb * _BYTES_PER_MB)
+    if topic.max_message_mb is not None:
+        config[_MAX_MESSAGE] = str(topic.max_message_mb * _BYTES_PER_MB)
     return WantedTopic(topic.name, profile.partitions, config)
 
 
@@ -183,12 +186,12 @@ def _plan_topic(wanted: WantedTopic, state: ClusterState, profile: ClusterProfil
 
 
 def _satisfies(key: str, found: str | None, wanted: str) -> bool:
-    """Equal, except that policies have no order and that more safety than asked for is left alone."""
+    """Equal, except that policies have no order, and that more safety or room than asked for is left alone."""
     if found is None:
         return False
     if key == "cleanup.policy":
         return set(found.split(",")) == set(wanted.split(","))
-    if key == _MIN_INSYNC:
+    if key in (_MIN_INSYNC, _MAX_MESSAGE):
         return int(found) >= int(wanted)
     return found == wanted
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,13 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from schemas.listen import parse_listen
-from streams.archive import ddl
+from streams.archive import ddl, retention
 from streams.archive.consumer import UnsuitableTopicError
 from streams.archive.ingest import StoreClient
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.service import Archive
+from streams.archive.sql_limits import Limits
+from streams.archive.sql_users import Users, load_users
 from streams.archive.storing import STORE_ERRORS
 from streams.logs import configure_logs
 
@@ -40,9 +42,14 @@ class ArchiveOptions:
     store: Path | None = None
     listen: str = "127.0.0.1:8123"
     metrics: str | None = None
+    sql_users: Path | None = None
+    """Who may ask over SQL; without it everybody on this machine, and nobody else."""
     group: str = "fleetbeat-archive"
     ready_lag: int = 100_000
     """The archive is not ready while more records than this wait in Kafka."""
+    keep: tuple[str, ...] = ()
+    """TABLE=DAYSd of tables that are to be kept for another time than usual; likewise `cold_after`."""
+    cold_after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +71,19 @@ class CannotStartError(RuntimeError):
 def run_archive(options: ArchiveOptions) -> int:
     """Archives until SIGTERM or SIGINT; returns the exit status.
 
-    Raises OptionsError, ListenError, CannotStartError, or StoreInUseError when another process has the store.
+    Raises OptionsError, RetentionError, ListenError, CannotStartError, SchemaError when the store is not as this
+    version makes it, or StoreInUseError when another process has it.
     """
+    retention.ages(options.keep, options.cold_after)  # before anything is made
     configure_logs()
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
     if options.clickhouse is not None:
         if options.store is not None:
             raise OptionsError(f"--store {options.store} beside --clickhouse: expected one of them")
+        if options.sql_users is not None:
+            raise OptionsError("--sql-users beside --clickhouse: that server has users of its own")
         return run_with(options, Store(server(options.clickhouse)))
-    parse_listen(options.listen)  # before a store is made
+    _check_listen(options)  # before a store is made
     if options.store is None:
         raise OptionsError("no store: expected --store FOLDER for an embedded one, or --clickhouse URL")
     from streams.archive.embedded import EmbeddedStore  # noqa: PLC0415 - a server needs no chdb
@@ -83,6 +94,15 @@ def run_archive(options: ArchiveOptions) -> int:
         raise CannotStartError(str(error)) from error
     with embedded:
         return run_with(options, Store(embedded.client, embedded))
+
+
+def _check_listen(options: ArchiveOptions) -> None:
+    """Raises ListenError for an address that others reach although nobody logs in, DocumentError for unusable users."""
+    if options.sql_users is None:
+        parse_listen(options.listen, "--listen without --sql-users")
+    else:
+        load_users(options.sql_users, Limits())
+        parse_listen(options.listen, open_to_all=True)
 
 
 def run_with(options: ArchiveOptions, store: Store) -> int:
@@ -133,32 +153,38 @@ async def _serve(options: ArchiveOptions, store: Store) -> None:
         stack.push_async_callback(archive.close)
         address = await _listen(stack, _status(archive, metrics, options.ready_lag), options.metrics or "127.0.0.1:0")
         _log.info("status-served", address=address)
-        if not await _migrate(store, stop):
+        if not await _migrate(store, stop, retention.ages(options.keep, options.cold_after)):
             return
         if store.embedded is not None:
-            _log.info("sql-served", address=await _serve_sql(stack, store.embedded, options.listen, metrics))
+            _log.info("sql-served", address=await _serve_sql(stack, store.embedded, options, metrics))
         await archive.run(stop)
     _log.info("stopped")
 
 
-async def _serve_sql(stack: AsyncExitStack, store: "EmbeddedStore", listen: str, metrics: ArchiveMetrics) -> str:
+async def _serve_sql(
+    stack: AsyncExitStack, store: "EmbeddedStore", options: ArchiveOptions, metrics: ArchiveMetrics
+) -> str:
     from streams.archive.gateway import Gateway  # noqa: PLC0415 - only with an embedded store
 
+    users = Users(options.sql_users, Limits()) if options.sql_users is not None else None
     try:
-        gateway = Gateway(store, listen=listen, registry=metrics.registry)
+        gateway = Gateway(store, listen=options.listen, users=users, registry=metrics.registry)
         stack.push_async_callback(gateway.close)
         return await gateway.start()
     except OSError as error:
-        raise CannotStartError(f"--listen {listen}: {error.strerror or error}") from error
+        raise CannotStartError(f"--listen {options.listen}: {error.strerror or error}") from error
 
 
-async def _migrate(store: Store, stop: asyncio.Event) -> bool:
+async def _migrate(store: Store, stop: asyncio.Event, wanted: Mapping[str, retention.Age]) -> bool:
     """Brings the tables up to date; a server may be down for a while. False when asked to stop before."""
 
     def work() -> list[str]:
         client = store.connect()
         try:
-            return ddl.apply(client)
+            applied = ddl.apply(client, lambda progress: _log.info("rollup-filled", progress=progress))
+            for table, change in retention.apply(client, wanted).items():
+                _log.info("retention-changed", table=table, change=change)
+            return applied
         finally:
             client.close()
 

@@ -1,11 +1,12 @@
 """The numbered files of infra/clickhouse, applied in order and each once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 DATABASE = "telemetry"
-_HISTORY = f"{DATABASE}.archive_migrations"
+HISTORY = f"{DATABASE}.archive_migrations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +35,34 @@ def migrations() -> tuple[Migration, ...]:
     return tuple(found)
 
 
-def apply(client: Any) -> list[str]:  # noqa: ANN401 - clickhouse-connect is not typed
-    """Brings the database up to date; returns the files applied now. Raises what the client raises."""
+def apply(client: Any, told: Callable[[str], None] = lambda _: None) -> list[str]:  # noqa: ANN401 - clickhouse-connect is not typed
+    """Brings the database up to date and looks whether it is; returns the files applied now.
+
+    A new rollup is made of the raw rows that are there, which `told` hears about. Raises SchemaError and what the
+    client raises.
+    """
     client.command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
     client.command(
-        f"CREATE TABLE IF NOT EXISTS {_HISTORY} "
+        f"CREATE TABLE IF NOT EXISTS {HISTORY} "
         "(number UInt32, file String, applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) "
         "ENGINE = ReplacingMergeTree ORDER BY number"
     )
-    done = int(client.command(f"SELECT max(number) FROM {_HISTORY}"))  # noqa: S608 - our own names
+    from streams.archive import rollups, schema  # noqa: PLC0415 - they read the files, by this module
+
+    schema.refuse_newer(client)
+    done = int(client.command(f"SELECT max(number) FROM {HISTORY}"))  # noqa: S608 - our own names
     applied = []
     for migration in migrations():
         if migration.number <= done:
             continue
         for statement in migration.statements:
             client.command(statement)
-        client.raw_insert(_HISTORY, ["number", "file"], f"{migration.number}\t{migration.file}\n", fmt="TabSeparated")
+        for rollup in rollups.rollups().values():
+            if any(f" TO {DATABASE}.{rollup.table} " in statement for statement in migration.statements):
+                rollups.fill(client, rollup.table, told)
+        client.raw_insert(HISTORY, ["number", "file"], f"{migration.number}\t{migration.file}\n", fmt="TabSeparated")
         applied.append(migration.file)
+    schema.refuse_different(client)
     return applied
 
 

@@ -91,6 +91,10 @@ class Handle:
             elapsed_ns=time.perf_counter_ns() - started_ns,
         )
 
+    def stream(self, sql: str, output_format: str, params: Mapping[str, str] | None = None) -> "Stream":
+        """Begins one statement, whose blocks are fetched one by one. Raises SqlError, also while they are."""
+        return Stream(self._connection, sql, output_format, dict(params or {}))
+
     def classify(self, sql: str) -> tuple[str, int]:
         """What the text would do (READ_ONLY, MUTATING, …; UNKNOWN if it does not parse), and how many statements."""
         found = self._connection._conn.classify_query(sql, DATABASE)  # noqa: SLF001 - chdb wraps it nowhere
@@ -115,6 +119,42 @@ class Handle:
         self, kind: type[BaseException] | None, problem: BaseException | None, where: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Stream:
+    """The result of one statement, block by block; the engine waits while nobody fetches.
+
+    The engine formats each block as a result of its own, with the header and the end that the format has. Of no rows it
+    gives nothing at all. Totals and extremes are left out.
+    """
+
+    def __init__(self, connection: Any, sql: str, output_format: str, params: dict[str, str]) -> None:  # noqa: ANN401
+        self.result_rows = self.read_rows = self.read_bytes = 0
+        self._connection = connection
+        connection.set_progress_callback(self._note)
+        try:
+            self._result = connection.send_query(sql, output_format, params=params)
+        except RuntimeError as problem:
+            raise _sql_error(str(problem)) from None
+
+    def fetch(self) -> bytes:
+        """The next block; nothing at the end. Raises SqlError."""
+        try:
+            block = self._result.fetch()
+        except RuntimeError as problem:
+            raise _sql_error(str(problem)) from None
+        if block is None:
+            return b""
+        self.result_rows += block.rows_read()
+        return bytes(block.bytes() or b"")
+
+    def close(self) -> None:
+        """Ends the statement, if it has not ended."""
+        self._result.cancel()
+        self._connection.set_progress_callback(None)
+
+    def _note(self, progress: dict[str, int]) -> None:
+        self.read_rows, self.read_bytes = progress["read_rows"], progress["read_bytes"]
 
 
 class EmbeddedStore:
@@ -159,10 +199,11 @@ class EmbeddedStore:
         self._clients.add(client)
         return client
 
-    def stop_queries(self) -> None:
-        """Ends every running SELECT; inserts go on."""
+    def stop_queries(self, comment: str | None = None) -> None:
+        """Ends every running SELECT, or those with this `log_comment`; inserts go on."""
+        which = "query_kind = 'Select'" if comment is None else f"Settings['log_comment'] = {_quoted(comment, chr(39))}"
         with self.handle() as handle:
-            handle.query("KILL QUERY WHERE query_kind = 'Select' ASYNC")
+            handle.query(f"KILL QUERY WHERE {which} ASYNC")
 
     def close(self) -> None:
         """Closes what is still open and gives the folder free. The process would hang at exit without it."""

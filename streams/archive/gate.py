@@ -6,11 +6,13 @@ its tokenizer finds the names. Behind this gate the role `reader` and `readonly 
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 
 from streams.archive.embedded import Handle, SqlError
+from streams.archive.wire import escaped
 
 
 class ErrorCode(IntEnum):
@@ -23,8 +25,13 @@ class ErrorCode(IntEnum):
     READONLY = 164
     TOO_MANY_SIMULTANEOUS_QUERIES = 202
     QUERY_IS_TOO_LARGE = 229
+    SESSION_NOT_FOUND = 372
+    SESSION_IS_LOCKED = 373
+    INVALID_SESSION_TIMEOUT = 374
+    QUERY_WAS_CANCELLED = 394
     SETTING_CONSTRAINT_VIOLATION = 452
     ACCESS_DENIED = 497
+    AUTHENTICATION_FAILED = 516
 
 
 # Everything else that can stand after FROM with brackets reads files, opens connections or runs code. A list of what is
@@ -38,6 +45,14 @@ _FUNCTIONS = frozenset({"file", "sleep", "sleepeachrow", "catboostevaluate", "lo
 # Names that would reach more than data: this table stops every thread of the process with a signal, and in this
 # database, which is laid over the working folder, every file is a table (the role keeps them shut, but not unseen).
 _PLACES = frozenset({"stack_trace", "default"})
+# What clients and people ask about the archive itself. The other system tables tell about the process, the machine and
+# what others ask: they need the scope `system`.
+_SYSTEM_TABLES = frozenset({
+    "aggregate_function_combinators", "codecs", "collations", "columns", "completions", "constraints",
+    "data_skipping_indices", "data_type_families", "database_engines", "databases", "documentation", "formats",
+    "functions", "keywords", "numbers", "numbers_mt", "one", "parts", "parts_columns", "primes", "projections",
+    "settings", "table_engines", "table_functions", "tables", "time_zones", "zeros", "zeros_mt",
+})  # fmt: skip
 _AI_FUNCTION = re.compile("[aA][iI][A-Z]")  # aiGenerate and its family call services
 # Their schemas and templates are files, or they speak a wire protocol instead of giving a document.
 _FORMATS = frozenset({
@@ -61,6 +76,25 @@ class Statement:
 
     sql: str
     output_format: str | None
+    is_rows: bool = False
+    """A SELECT that gives rows and nothing else: no totals below them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChange:
+    """What SET or USE says: for the session, not for the engine."""
+
+    settings: dict[str, str]
+    database: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Who sends a statement, as far as that decides what it may name."""
+
+    database: str
+    in_session: bool = False
+    sees_system: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +116,9 @@ class Gate:
         tables = _names(handle, "SELECT name FROM system.table_functions")
         functions = _names(handle, "SELECT name FROM system.functions")
         outputs = _names(handle, "SELECT name FROM system.formats WHERE is_output")
+        self._shut = (
+            frozenset(_names(handle, "SELECT name FROM system.tables WHERE database = 'system'")) - _SYSTEM_TABLES
+        )
         self._denied = frozenset(
             {name.lower() for name in tables} - _TABLE_FUNCTIONS
             | _FUNCTIONS
@@ -90,16 +127,23 @@ class Gate:
         )
         self._formats = frozenset(name.lower() for name in outputs) - _FORMATS
 
-    def admit(self, handle: Handle, sql: str, params: Mapping[str, str]) -> Statement:
-        """The statement to run. Raises RefusedError, or SqlError for what does not parse."""
+    def admit(self, handle: Handle, sql: str, params: Mapping[str, str], asking: Asking) -> Statement | SessionChange:
+        """The statement to run, or what a session has to remember.
+
+        Raises RefusedError, or SqlError for what does not parse.
+        """
         if "\0" in sql:
             # Of an insert its rows come behind it: say that it may not write.
             _check_class(handle, sql.partition("\0")[0])
             raise RefusedError(ErrorCode.SYNTAX_ERROR, "Syntax error: the query contains a zero byte")
+        if asking.in_session and handle.classify(sql) == ("CONTROL", 1) and (change := _change(_tokens(handle, sql))):
+            return change
         _check_class(handle, sql)
         tokens = _tokens(handle, sql)
         _check_settings(tokens)
         self._check_names(tokens, params)
+        if not asking.sees_system:
+            self._check_system(tokens, params, asking.database)
         statement = _without_format(sql, tokens)
         if statement.sql != sql:
             _check_class(handle, statement.sql)
@@ -110,7 +154,7 @@ class Gate:
         if name.lower() not in self._formats:
             raise RefusedError(ErrorCode.UNKNOWN_FORMAT, f"Unknown format {name}, or not allowed on this endpoint")
 
-    def _check_names(self, tokens: Iterable[_Token], params: Mapping[str, str]) -> None:
+    def _check_names(self, tokens: list[_Token], params: Mapping[str, str]) -> None:
         substitutes = False
         before = ""
         for token in tokens:
@@ -121,7 +165,9 @@ class Gate:
                 raise RefusedError(
                     ErrorCode.ACCESS_DENIED, f"Escapes in quoted names are not allowed on this endpoint: {token.text}"
                 )
-            if name in self._denied:
+            # At the end it cannot be called; ArrowStream is the name of a table function too.
+            names_format = before == "format" and token is tokens[-1] and name in self._formats
+            if name in self._denied and not names_format:
                 raise RefusedError(
                     ErrorCode.ACCESS_DENIED,
                     f"{token.text}: not allowed on this read-only endpoint, not even as a name: it could reach files, "
@@ -137,6 +183,72 @@ class Gate:
                     raise RefusedError(
                         ErrorCode.ACCESS_DENIED, f"{value}: not allowed on this read-only endpoint as an identifier"
                     )
+
+    def _check_system(self, tokens: list[_Token], params: Mapping[str, str], database: str) -> None:
+        """Refuses system tables that tell more than how to ask; by name, since this engine lets everybody read them."""
+        names = [token.name if token.kind != "Dot" else "." for token in tokens]
+        found = {
+            table
+            for place, dot, table in zip(names, names[1:], names[2:], strict=False)
+            if (place, dot) == ("system", ".")
+        }
+        substituted = set()
+        if "identifier" in names:
+            substituted = {part.strip(_QUOTES).lower() for value in params.values() for part in value.split(".")}
+            found |= substituted
+        if "system" in {database.lower(), *substituted} or names[:1] == ["show"]:
+            found |= set(names)
+        if "processlist" in found:
+            found.add("processes")
+        for name in sorted(self._shut & {name for name in found if name}):
+            raise RefusedError(
+                ErrorCode.ACCESS_DENIED, f"system.{name}: not allowed for this user, who lacks the scope `system`"
+            )
+
+
+def _change(tokens: list[_Token]) -> SessionChange | None:
+    """What a SET of plain values or a USE says; None for anything else, such as SET ROLE."""
+    match tokens:
+        case [verb, place] if verb.name == "use" and place.kind in {"BareWord", "QuotedIdentifier"}:
+            return SessionChange({}, place.text.strip(_QUOTES))
+        case [verb, *rest] if verb.name == "set":
+            settings = {}
+            for assignment in _split(rest):
+                match assignment:
+                    case [name, sign, *value] if name.kind == "BareWord" and sign.kind == "Equals":
+                        text = _value(value)
+                        if text is None:
+                            return None
+                        settings[name.text] = text
+                    case _:
+                        return None
+            return SessionChange(settings) if settings else None
+        case _:
+            return None
+
+
+def _split(tokens: list[_Token]) -> list[list[_Token]]:
+    parts: list[list[_Token]] = [[]]
+    for token in tokens:
+        if token.kind == "Comma":
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
+
+
+def _value(tokens: list[_Token]) -> str | None:
+    match tokens:
+        case [_Token(kind="Number") as number]:
+            return number.text
+        case [_Token(kind="Minus"), _Token(kind="Number") as number]:
+            return f"-{number.text}"
+        case [_Token(kind="BareWord") as word] if word.name in {"true", "false"}:
+            return "1" if word.name == "true" else "0"
+        case [_Token(kind="StringLiteral") as text] if not {"\\", "'"} & set(text.text[1:-1]):
+            return text.text[1:-1]
+        case _:
+            return None
 
 
 def _check_settings(tokens: list[_Token]) -> None:
@@ -168,7 +280,7 @@ def _check_class(handle: Handle, sql: str) -> None:
 def _syntax_error(handle: Handle, sql: str) -> SqlError:
     """Where the parser stopped, in the engine's own words."""
     try:
-        handle.query("SELECT formatQuery({q:String})", params={"q": _escaped(sql)})
+        handle.query("SELECT formatQuery({q:String})", params={"q": escaped(sql)})
     except SqlError as problem:
         where, ours, _ = problem.text.partition(": In scope SELECT formatQuery(")
         return SqlError(problem.code, f"{where}. (SYNTAX_ERROR)") if ours else problem
@@ -177,7 +289,7 @@ def _syntax_error(handle: Handle, sql: str) -> SqlError:
 
 def _tokens(handle: Handle, sql: str) -> list[_Token]:
     """The text as the engine cuts it, without blanks, comments and semicolons."""
-    answer = handle.query("SELECT tokenizeQuery({q:String})", "JSONCompactEachRow", {"q": _escaped(sql)})
+    answer = handle.query("SELECT tokenizeQuery({q:String})", "JSONCompactEachRow", {"q": escaped(sql)})
     raw = sql.encode()
     return [
         _Token(int(found["begin"]), found["type"], raw[int(found["begin"]) : int(found["end"])].decode())
@@ -187,16 +299,14 @@ def _tokens(handle: Handle, sql: str) -> list[_Token]:
 
 
 def _without_format(sql: str, tokens: list[_Token]) -> Statement:
+    names = [token.name for token in tokens]
+    is_rows = (names[0] in {"select", "with", "from"} or tokens[0].text == "(") and (
+        ("with", "totals") not in pairwise(names)
+    )
     match tokens[-2:]:
         case [_Token(kind="BareWord") as clause, last] if clause.name == "format" and last.name:
-            return Statement(sql.encode()[: clause.begin].decode().rstrip(), last.text.strip(_QUOTES))
-    return Statement(sql, None)
-
-
-def _escaped(text: str) -> str:
-    for plain, written in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
-        text = text.replace(plain, written)
-    return text
+            return Statement(sql.encode()[: clause.begin].decode().rstrip(), last.text.strip(_QUOTES), is_rows)
+    return Statement(sql, None, is_rows)
 
 
 def _names(handle: Handle, sql: str) -> list[str]:

@@ -8,7 +8,9 @@ import numpy as np
 import polars as pl
 
 from streams.archive.blocks import Route, Shaped, arrow_stream
-from streams.archive.plans import Found, Incomplete, Plan, PlanStore, Verdict, judge, mentions, token
+from streams.archive.plans import Found, Incomplete, Plan, PlanStore, Verdict, judge, mentions, token, where
+from streams.archive.retention import whole_from_ms
+from streams.archive.rollups import mend
 
 # A batch may touch months of slo_windows; the answer must not come before the rows are written.
 _INSERT_SETTINGS = {"throw_on_max_partitions_per_insert_block": 0, "async_insert": 0}
@@ -63,12 +65,14 @@ class Ingest:
         plans = self._as_written(shaped.plans)
         missing = self._missing(shaped.frame, plans)
         if missing.is_empty():
+            self._mend_rollups(plans)
             return 0
         again = [plan.again() for plan in plans]
         self._plans.write(again)
         self._insert(missing, again)
         if not self._route.replacing and (lost := self._missing(shaped.frame, again).height):
             raise UnsettledError(f"{self._route.table}: {lost} of {missing.height} rows are missing after their insert")
+        self._mend_rollups(again)
         return missing.height
 
     def last_plans(self, partitions: Collection[int]) -> dict[int, Plan]:
@@ -78,18 +82,26 @@ class Ingest:
     def verify(self, plans: Sequence[Plan]) -> dict[int, Verdict]:
         """What became of each plan that has rows, by partition. Raises UnsettledError.
 
-        A table that keeps one row a key cannot tell: there every plan counts as not carried out.
+        A table that keeps one row a key cannot tell: there every plan counts as not carried out. Of a plan whose rows
+        may have expired nothing is said. Where all rows are there, the rollups made of them are mended.
         """
-        asked = [plan for plan in plans if plan.rows]
+        kept_from_ms = whole_from_ms(self._client, self._route.table)
+        asked = [plan for plan in plans if plan.rows and plan.received_from_ms >= kept_from_ms]
         self._refuse_while_running(asked)
         if self._route.replacing or not asked:
             return {plan.partition: Incomplete(plan.rows) for plan in asked}
         result = self._client.query(
             "SELECT kafka_partition, count(), uniqExact(kafka_offset) "  # noqa: S608 - numbers and our own names
-            f"FROM {self._route.table} WHERE {_where(asked)} GROUP BY kafka_partition"
+            f"FROM {self._route.table} WHERE {where(asked)} GROUP BY kafka_partition"
         )
         found = {partition: Found(rows, offsets) for partition, rows, offsets in result.result_rows}
-        return {plan.partition: judge(plan, found.get(plan.partition, Found(0, 0))) for plan in asked}
+        verdicts = {plan.partition: judge(plan, found.get(plan.partition, Found(0, 0))) for plan in asked}
+        self._mend_rollups([plan for plan in asked if not isinstance(verdicts[plan.partition], Incomplete)])
+        return verdicts
+
+    def _mend_rollups(self, plans: Sequence[Plan]) -> None:
+        if why := mend(self._client, self._route.table, plans):
+            raise UnsettledError(why)
 
     def _insert(self, frame: pl.DataFrame, plans: Sequence[Plan]) -> None:
         if frame.is_empty():
@@ -112,7 +124,7 @@ class Ingest:
         if self._route.replacing or frame.is_empty():
             return frame
         result = self._client.query(
-            f"SELECT kafka_partition, kafka_offset FROM {self._route.table} WHERE {_where(plans)}"  # noqa: S608
+            f"SELECT kafka_partition, kafka_offset FROM {self._route.table} WHERE {where(plans)}"  # noqa: S608
         )
         there = np.array(result.result_rows, np.int64).reshape(-1, 2)
         place = {"kafka_partition": pl.UInt16, "kafka_offset": pl.Int64}
@@ -129,15 +141,3 @@ class Ingest:
         for (said,) in running.result_rows:
             if any(mentions(said, plan) for plan in plans):
                 raise UnsettledError(f"{self._route.table}: the insert {said[:200]!r} is still running")
-
-
-def _where(plans: Sequence[Plan]) -> str:
-    """The condition for the plans' rows; append times let ClickHouse skip whole days."""
-    span = " AND ".join(
-        f"fromUnixTimestamp64Milli({ms}, 'UTC')"
-        for ms in (min(plan.received_from_ms for plan in plans), max(plan.received_to_ms for plan in plans))
-    )
-    ranges = " OR ".join(
-        f"(kafka_partition = {plan.partition} AND kafka_offset BETWEEN {plan.first} AND {plan.last})" for plan in plans
-    )
-    return f"received_at BETWEEN {span} AND ({ranges})"

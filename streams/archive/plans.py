@@ -52,6 +52,18 @@ def _range(plan: Plan) -> str:
     return f"{plan.partition}:{plan.first}-{plan.last}#"
 
 
+def where(plans: Sequence[Plan]) -> str:
+    """The condition for the plans' rows; append times let ClickHouse skip whole days."""
+    span = " AND ".join(
+        f"fromUnixTimestamp64Milli({ms}, 'UTC')"
+        for ms in (min(plan.received_from_ms for plan in plans), max(plan.received_to_ms for plan in plans))
+    )
+    ranges = " OR ".join(
+        f"(kafka_partition = {plan.partition} AND kafka_offset BETWEEN {plan.first} AND {plan.last})" for plan in plans
+    )
+    return f"received_at BETWEEN {span} AND ({ranges})"
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What the table holds of a plan's offsets: rows, and different offsets."""

@@ -1,5 +1,7 @@
-"""Requests and responses of ClickHouse's HTTP interface: what was asked, with which limits, and how to answer."""
+"""Requests and responses of ClickHouse's HTTP interface: who asks what, with which settings, and how to answer."""
 
+import base64
+import binascii
 import json
 from dataclasses import dataclass
 
@@ -7,12 +9,13 @@ from aiohttp import web
 
 from streams.archive import wire
 from streams.archive.ddl import DATABASE
-from streams.archive.embedded import Answer
 from streams.archive.gate import ErrorCode, RefusedError
-from streams.archive.settings import admit_params, admit_settings
+from streams.archive.settings import admit_params
+from streams.archive.sql_limits import Limits
+from streams.archive.sql_sessions import SessionRequest, read_session
+from streams.archive.sql_users import Login
 
 _DEFAULT_FORMAT = "TabSeparated"
-_GZIP_FROM_BYTES = 4096
 _UNSAID_DATABASES = frozenset({"default", "__default__"})  # what clients send when their user named none
 
 # Of the interface itself; what is not named here and not `param_*` is a setting.
@@ -24,44 +27,26 @@ _TRANSPORT = frozenset({
     "session_check", "session_id", "session_timeout", "user", "wait_end_of_query",
 })  # fmt: skip
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What queries may take from the process that also writes the archive."""
-
-    running: int = 4
-    waiting: int = 32
-    wait_s: float = 10.0
-    execution_s: int = 30
-    threads: int = 2
-    result_bytes: int = 256 << 20
-    query_bytes: int = 256 << 10  # the engine's own max_query_size
-
-    def settings(self, memory_cap_bytes: int) -> dict[str, int]:
-        """As settings of one query; all together they may fill half of the memory, so inserts go on."""
-        return {
-            "max_execution_time": self.execution_s,
-            "max_threads": self.threads,
-            "max_result_bytes": self.result_bytes,
-            "max_memory_usage": memory_cap_bytes // (2 * self.running),
-        }
+_LOGIN_HEADERS = ("Authorization", "X-ClickHouse-User", "X-ClickHouse-Key")
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query as it was sent; nobody has judged its text yet."""
+    """A query as it was sent; nobody has judged its text or its settings yet."""
 
     sql: str
-    database: str
+    database: str  # empty when nobody named one
     output_format: str
     settings: dict[str, str]
     params: dict[str, str]
     protocol: bool  # the client gave its protocol version
     compress: bool
     encoding: str  # of the response's body as HTTP names it: gzip, lz4 or none
+    waits: bool  # nothing is to be sent before all of the result is there
+    session: SessionRequest | None
 
 
-async def read_query(request: web.Request, limits: Limits, memory_cap_bytes: int) -> Query:
+async def read_query(request: web.Request, limits: Limits) -> Query:
     """Puts a query together from address, headers and body. Raises RefusedError."""
     asked, text = dict(request.query), ""
     try:
@@ -78,45 +63,75 @@ async def read_query(request: web.Request, limits: Limits, memory_cap_bytes: int
     settings = {name: asked[name] for name in asked.keys() - _TRANSPORT if not name.startswith("param_")}
     if settings.pop("decompress", "0") not in {"", "0"}:
         raise RefusedError(ErrorCode.NOT_IMPLEMENTED, "decompress=1: expected a plain or gzip body")
-    database = asked.get("database") or request.headers.get("X-ClickHouse-Database") or DATABASE
+    database = asked.get("database") or request.headers.get("X-ClickHouse-Database") or ""
     encodings = request.headers.get("Accept-Encoding", "")
     return Query(
         sql="\n".join(part for part in (asked.get("query", ""), text) if part).strip(),
         database=DATABASE if database in _UNSAID_DATABASES else database,
         output_format=asked.get("default_format") or request.headers.get("X-ClickHouse-Format") or _DEFAULT_FORMAT,
-        settings=admit_settings(settings, limits.settings(memory_cap_bytes)),
+        settings=settings,
         params=admit_params({name[6:]: value for name, value in asked.items() if name.startswith("param_")}),
         protocol=asked.get("client_protocol_version", "0") != "0",
         compress=asked.get("compress") == "1",
         encoding=_encoding(encodings) if asked.get("enable_http_compression") == "1" else "",
+        waits=asked.get("wait_end_of_query") == "1",
+        session=read_session(asked),
     )
 
 
-def write_answer(query: Query, answer: Answer, output_format: str, headers: dict[str, str]) -> web.Response:
-    """The response to a query that ran."""
-    summary = {
-        "read_rows": answer.read_rows,
-        "read_bytes": answer.read_bytes,
-        "written_rows": 0,
-        "written_bytes": 0,
-        "total_rows_to_read": 0,
-        "result_rows": answer.result_rows,
-        "result_bytes": len(answer.data),
-        "elapsed_ns": answer.elapsed_ns,
-    }
-    headers |= {
+def read_login(request: web.Request) -> Login | None:
+    """Who a request says it is, in one of ClickHouse's three ways; None when it says nothing. Raises RefusedError."""
+    found = []
+    if header := request.headers.get("Authorization"):
+        found.append(_basic(header))
+    name, key = (request.headers.get(header) for header in _LOGIN_HEADERS[1:])
+    if name is not None or key is not None:
+        found.append(Login(name or "", key or ""))
+    asked = request.query
+    if "user" in asked or "password" in asked:
+        found.append(Login(asked.get("user", ""), asked.get("password", "")))
+    if len(set(found)) > 1:
+        raise RefusedError(
+            ErrorCode.AUTHENTICATION_FAILED,
+            "Invalid authentication: it is not allowed to log in as different users in one request; "
+            "expected one of Authorization, X-ClickHouse-User with X-ClickHouse-Key, user= with password=",
+        )
+    return found[0] if found else None
+
+
+def says_who(request: web.Request) -> bool:
+    """Whether a request tries to log in."""
+    return any(name in request.headers for name in _LOGIN_HEADERS) or bool({"user", "password"} & request.query.keys())
+
+
+def answer_headers(output_format: str, summary: dict[str, int]) -> dict[str, str]:
+    """What stands above the result of a query that ran, or runs."""
+    return {
         "Content-Type": wire.content_type(output_format),
         "X-ClickHouse-Format": output_format,
-        "X-ClickHouse-Summary": json.dumps({name: str(number) for name, number in summary.items()}),
+        "X-ClickHouse-Summary": json.dumps(
+            {
+                **{name: str(number) for name, number in summary.items()},
+                "written_rows": "0",
+                "written_bytes": "0",
+                "total_rows_to_read": "0",
+            }
+        ),
     }
-    body = b"".join(wire.compressed(answer.data)) if query.compress else answer.data
-    if query.encoding == "lz4":
-        body = wire.lz4_frame(body)
-        headers["Content-Encoding"] = "lz4"
-    response = web.Response(body=body, headers=headers)
-    if query.encoding == "gzip" and len(body) >= _GZIP_FROM_BYTES:
-        response.enable_compression(web.ContentCoding.gzip)
-    return response
+
+
+def _basic(header: str) -> Login:
+    scheme, _, text = header.partition(" ")
+    try:
+        said = base64.b64decode(text.strip(), validate=True).decode() if scheme.lower() == "basic" else ""
+    except (ValueError, binascii.Error):
+        said = ""
+    name, colon, password = said.partition(":")
+    if not colon:
+        raise RefusedError(
+            ErrorCode.AUTHENTICATION_FAILED, "Invalid authentication: Authorization: expected Basic and USER:PASSWORD"
+        )
+    return Login(name, password)
 
 
 def _encoding(accepted: str) -> str:

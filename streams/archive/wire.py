@@ -6,6 +6,7 @@ _FRAME_BYTES = 1 << 20
 _LZ4 = 0x82
 _FRAME_HEADER_BYTES = 9  # method, compressed size with this header, size; the checksum covers them
 
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _JSON = "application/json; charset=UTF-8"
 _CONTENT_TYPES = {
     "json": _JSON,
@@ -30,13 +31,13 @@ _BINARY = frozenset({
 # As ClickHouse maps them, and: 403 for what a read-only endpoint refuses (there 500), 503 when it is busy, so that
 # clients come again.
 _BAD_REQUEST = (
-    6, 8, 15, 25, 26, 27, 36, 37, 38, 41, 44, 53, 62, 72, 117, 123, 167, 168, 223, 321, 376, 427, 441, 675, 676
+    6, 8, 15, 25, 26, 27, 36, 37, 38, 41, 44, 53, 62, 72, 117, 123, 167, 168, 223, 321, 374, 376, 427, 441, 675, 676
 )  # fmt: skip
-_NOT_FOUND = (46, 47, 50, 56, 60, 63, 73, 78, 81, 115, 152, 336, 511)
+_NOT_FOUND = (46, 47, 50, 56, 60, 63, 73, 78, 81, 115, 152, 336, 372, 511)
 _STATUSES = {
     **dict.fromkeys(_BAD_REQUEST, 400),
     **dict.fromkeys(_NOT_FOUND, 404),
-    **dict.fromkeys((164, 452, 497), 403),
+    **dict.fromkeys((164, 452, 497, 516), 403),
     48: 501,
     159: 408,
     **dict.fromkeys((76, 202, 209, 439), 503),
@@ -55,10 +56,32 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number that begins there, and where it ends. Raises IndexError."""
+    number = shift = 0
+    while True:
+        byte = data[at]
+        number |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:  # noqa: PLR2004 - the eighth bit says "goes on"
+            return number, at
+
+
 def string(text: str) -> bytes:
     """UTF-8 behind its length."""
     data = text.encode()
     return varint(len(data)) + data
+
+
+def escaped(text: str) -> str:
+    """A parameter's value as it stands in a URL, before that is encoded."""
+    return text.translate(_ESCAPES)
+
+
+def exception_block(message: str, tag: str) -> bytes:
+    """What ends a body in which rows were sent already; the tag stood in the headers, so that no row looks like it."""
+    text = f"{message}\n".encode()
+    return b"\r\n__exception__\r\n%b\r\n%b%d %b\r\n__exception__\r\n" % (tag.encode(), text, len(text), tag.encode())
 
 
 def empty_block(columns: Sequence[tuple[str, str]]) -> bytes:
@@ -96,14 +119,6 @@ def compressed(data: bytes) -> Iterator[bytes]:
         checksum = CityHash128(frame)
         yield (checksum >> 64).to_bytes(8, "little") + (checksum & (1 << 64) - 1).to_bytes(8, "little")
         yield frame
-
-
-def lz4_frame(data: bytes) -> bytes:
-    """The body of `Content-Encoding: lz4`."""
-    from lz4.frame import compress  # noqa: PLC0415 - only some clients ask for it
-
-    packed: bytes = compress(data)
-    return packed
 
 
 def http_status(code: int) -> int:

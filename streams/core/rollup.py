@@ -115,7 +115,8 @@ class Rollup:
         if not len(rows):
             return Flush(_NO_ROWS, _NO_ROWS, progress)
         grouped = self._group(events, columns, rows)
-        plain, judged = grouped.rename({"success": "good"}), self._judge.objective_rows(grouped)
+        plain = Cells.of(grouped.hstack([grouped["success"].alias("good")]))
+        judged = Cells.of(self._judge.objective_rows(grouped))
         return Flush(self._merge(plain, "plain"), self._merge(judged, "objectives"), progress)
 
     def settle(self, flush: Flush) -> None:
@@ -188,9 +189,8 @@ class Rollup:
         self.events += int(first.sum())
         self.late += int((first & (late != ON_TIME)).sum())
         self.clamped += int((first & (clamped != ts)).sum())
-        numbered = self._numbered(events).with_columns(
-            pl.Series("source", columns.source[rows]), pl.Series("slice", slices), pl.Series("late", late)
-        )
+        places = [pl.Series("source", columns.source[rows]), pl.Series("slice", slices), pl.Series("late", late)]
+        numbered = self._numbered(events).hstack(places)
         if self._live.rings:
             n = pl.col("n") if "n" in numbered.columns else pl.lit(1, pl.Int64).alias("n")
             told = numbered.select("series", "slice", "bucket", "success", "rank", n, pl.Series("ts", clamped))
@@ -200,12 +200,13 @@ class Rollup:
     def _numbered(self, events: pl.DataFrame) -> pl.DataFrame:
         """Rows with series, bucket and rank in place of labels."""
         if "n" in events.columns:
-            weighted = self._judge.number(events.select(*LABELS, "success", "bucket", "n", "sum_us", "max_us"))
+            weighted = self._judge.number(events[[*LABELS, "success", "bucket", "n", "sum_us", "max_us"]])
             ranks = self._judge.ranks_of_buckets(weighted["bucket"].to_numpy())
-            return weighted.with_columns(pl.Series("rank", ranks))
+            return weighted.hstack([pl.Series("rank", ranks)])
         latency = events["latency_us"].to_numpy()
-        return self._judge.number(events.select(*LABELS, "success", "latency_us")).with_columns(
-            pl.Series("bucket", buckets_of(latency)), pl.Series("rank", self._judge.ranks_of(latency))
+        numbered = self._judge.number(events[[*LABELS, "success", "latency_us"]])
+        return numbered.hstack(
+            [pl.Series("bucket", buckets_of(latency)), pl.Series("rank", self._judge.ranks_of(latency))]
         )
 
     def _sums(self, numbered: pl.DataFrame) -> pl.DataFrame:
@@ -228,10 +229,10 @@ class Rollup:
             row = rows[position]
             slot.since.setdefault(int(sources[position]), (int(columns.offset[row]), int(columns.before[row])))
 
-    def _merge(self, fresh: pl.DataFrame, family: str) -> pl.DataFrame:
+    def _merge(self, fresh: Cells, family: str) -> pl.DataFrame:
         """Fold fresh rows into their slots; returns all rows of the cells that they touch."""
         touched = list[Cells]()
-        for key, part in Cells.of(fresh).by_slot():
+        for key, part in fresh.by_slot():
             slot = self._slots[key]
             known: Cells = getattr(slot, family)
             merged = (Cells.concat(known, part) if len(known) else part).summed()

@@ -181,11 +181,26 @@ class OpenCells(Columns):
             source, late, keys, *(rows[name].to_numpy() for name in ("n", "sum_us", "max_us", "applied", "offset"))
         )
 
+    @classmethod
+    def arrived(cls, rows: pl.DataFrame, offset: Longs) -> Self:
+        """Of rows as CELL_ROWS, each from the record at its `offset`; how far that was read is filled in later."""
+        keys = pack_keys(rows["slice"].to_numpy(), rows)
+        source, late, n, sum_us, max_us = (
+            rows[name].to_numpy() for name in ("source", "late", "n", "sum_us", "max_us")
+        )
+        return cls(source, late, keys, n, sum_us, max_us, applied=np.zeros(len(offset), np.int64), offset=offset)
+
     def frame(self) -> pl.DataFrame:
         """The rows as OPEN_SCHEMA."""
         columns = {**_unpack(self.key, "slice"), "source": self.source, "late": self.late}
         columns |= {name: getattr(self, name) for name in ("n", "sum_us", "max_us", "applied", "offset")}
         return pl.DataFrame({name: columns[name] for name in OPEN_SCHEMA}, schema=OPEN_SCHEMA)
+
+    def once(self) -> Self:
+        """Rows that say the same of the same cell in the same record, once."""
+        order = np.lexsort((self.key, self.late, self.source, self.offset))
+        changes = _changes(*(column[order] for column in (self.offset, self.source, self.late, self.key)))
+        return self.where(np.sort(order[changes]))
 
     def latest(self) -> "OpenCells":
         """Of each cell the rows with the greatest applied offset; where a replay repeats it, the later record's.

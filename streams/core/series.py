@@ -24,6 +24,9 @@ OF_OBJECTIVES = "slo:"
 # Numbers that plain series do not get, so that there is always one for an objective.
 _RESERVED = 1 << 16
 _WORTH_FORGETTING = 1 << 16
+# Of all names together, in UTF-8: a page holds those of its partition, and what is in them may not compress.
+MOST_NAME_BYTES = 64 << 20
+_RECORD_BYTES = 1 << 20  # names come in records, each of which is smaller
 _MOST_PIECES = 16
 
 Numbers = npt.NDArray[np.uint32]
@@ -33,11 +36,12 @@ Mask = npt.NDArray[np.bool_]
 class SeriesIndex:
     """Numbers series names until they are forgotten; numbers mean nothing outside of it. Safe to share by threads."""
 
-    def __init__(self, most: int = 1 << SERIES_BITS) -> None:
+    def __init__(self, most: int = 1 << SERIES_BITS, most_bytes: int = MOST_NAME_BYTES) -> None:
         self.names: list[str] = []
         self.left_out = 0  # events of series for which there was no number
-        self._most = most
-        self._crowded_at = _WORTH_FORGETTING
+        self._most, self._most_bytes = most, most_bytes
+        self._bytes = 0
+        self._crowded_at, self._crowded_at_bytes = _WORTH_FORGETTING, most_bytes // 2
         self._numbers: dict[str, int] = {}
         self._masks: dict[Callable[[str], bool], Mask] = {}
         self._adding = threading.Lock()
@@ -65,12 +69,13 @@ class SeriesIndex:
                 raise OverflowError(message)
             self.names.append(name)
             self._numbers[name] = found
+            self._bytes += len(name.encode())
             return found
 
     @property
     def crowded(self) -> bool:
         """Whether there are so many names that it is worth while to forget some."""
-        return len(self.names) > self._crowded_at
+        return len(self.names) > self._crowded_at or self._bytes > self._crowded_at_bytes
 
     def forget(self, used: Mask) -> Numbers:
         """Forget the names whose numbers are not in `used`; returns new numbers by old ones, in the same order.
@@ -83,6 +88,8 @@ class SeriesIndex:
             self._masks = {test: mask[used[: len(mask)]] for test, mask in self._masks.items()}
             # Twice as many as are left, so that forgetting costs little for each name that came since.
             self._crowded_at = min(max(_WORTH_FORGETTING, 2 * len(self.names)), self._most // 8 * 7)
+            self._bytes = sum(len(name.encode()) for name in self.names)
+            self._crowded_at_bytes = min(max(self._most_bytes // 2, 2 * self._bytes), self._most_bytes // 8 * 7)
         return (np.cumsum(used) - 1).astype(np.uint32)
 
     def mask(self, test: Callable[[str], bool]) -> Mask:
@@ -96,20 +103,24 @@ class SeriesIndex:
     def localize(self, rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         """`rows` whose `series` are indices into `names`, with our numbers instead.
 
-        When a flood of names has taken all numbers, rows of new plain series are left out and counted in `left_out`.
+        When a flood of names has taken all numbers, or all room for names, rows of new plain series are left out and
+        counted in `left_out`.
         """
-        full = len(self.names) + len(names) > self._most - _RESERVED
-        numbers = pl.Series([self._place(n) if full else self.number(n) for n in names], dtype=pl.UInt32)
-        rows = rows.with_columns(series=numbers.gather(rows["series"]) if rows.height else rows["series"])
-        if not numbers.null_count():
-            return rows
-        kept = rows.filter(pl.col("series").is_not_null())
+        full = len(self.names) + len(names) > self._most - _RESERVED or self._bytes > self._most_bytes - _RECORD_BYTES
+        found = [self._place(name) if full else self.number(name) for name in names]
+        numbers = np.array([0 if number is None else number for number in found], dtype=np.uint32)
+        own = rows["series"].to_numpy()
+        kept = rows = _with_series(rows, numbers[own])
+        if None in found:
+            known = np.array([number is not None for number in found])
+            kept = rows.filter(pl.Series(known[own], dtype=pl.Boolean))
         self.left_out += int(rows["n"].sum()) - int(kept["n"].sum())
         return kept
 
     def _place(self, name: str) -> int | None:
         """The number of a name; None when there is none left for it."""
-        wanted = len(self.names) < self._most - _RESERVED or name.startswith(OF_OBJECTIVES) or name == OVERFLOW
+        room = len(self.names) < self._most - _RESERVED and self._bytes < self._most_bytes
+        wanted = room or name.startswith(OF_OBJECTIVES) or name == OVERFLOW
         return self.number(name) if wanted else self._numbers.get(name)
 
     def externalize(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
@@ -117,10 +128,15 @@ class SeriesIndex:
         return externalize(rows, self.names)
 
 
+def _with_series(rows: pl.DataFrame, numbers: Numbers) -> pl.DataFrame:
+    """The rows with other numbers; `with_columns` would wait for a thread of polars, which may have to wait itself."""
+    return rows.clone().replace_column(rows.get_column_index("series"), pl.Series("series", numbers))
+
+
 def externalize(rows: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
     """`rows` with `series` as indices into the returned names: how they travel between processes."""
     used, local = np.unique(rows["series"].to_numpy(), return_inverse=True)
-    return rows.with_columns(series=local.astype(np.uint32)), [names[number] for number in used]
+    return _with_series(rows, local.astype(np.uint32)), [names[number] for number in used.tolist()]
 
 
 def is_of_objective(name: str) -> bool:
@@ -203,12 +219,13 @@ class Judge:
 
     def number(self, frame: pl.DataFrame) -> pl.DataFrame:
         """`frame` with `series` (UInt32) in place of the four labels, in the same row order."""
-        joined = frame.join(self._known, on=LABELS, how="left", maintain_order="left")
+        labels = frame[list(LABELS)]
+        joined = labels.join(self._known, on=LABELS, how="left", maintain_order="left")
         if joined["series"].null_count():
             unknown = joined.filter(pl.col("series").is_null()).select(LABELS).unique(maintain_order=True)
             self._learn(unknown.rows())
-            joined = frame.join(self._known, on=LABELS, how="left", maintain_order="left")
-        return joined.drop(LABELS)
+            joined = labels.join(self._known, on=LABELS, how="left", maintain_order="left")
+        return frame[[name for name in frame.columns if name not in LABELS]].hstack([joined["series"]])
 
     def objective_rows(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows with (series, slice, …, success, rank) as rows of the objectives' series; other columns are kept."""
@@ -228,7 +245,8 @@ class Judge:
         if self.source != PROBES:  # a threshold says nothing of requests whose latency nobody knows
             judged = judged.filter((pl.col("bucket") != NO_BUCKET) | (pl.col("limit") == len(self._thresholds)))
         good = pl.col("success") & (pl.col("rank") <= pl.col("limit"))
-        return judged.with_columns(series=pl.col("slo"), good=good).drop("slo", "limit", "success", "rank")
+        kept = [name for name in rows.columns if name not in {"series", "success", "rank"}]
+        return judged.select(*kept, pl.col("slo").alias("series"), good.alias("good"))
 
     def _learn(self, labels: Sequence[tuple[str, str, str, str]]) -> None:
         known = [(*four, self._index.number(series_name(*four, self.source))) for four in labels]

@@ -225,11 +225,11 @@ class Shown:
                 yield begins_s, found
 
     def _open_of(self, series: int) -> ShownRows:
-        """The open cells of a series, as seconds."""
+        """The open cells of a series as seconds in key order; the same key of several sources is not summed."""
         found = self._opened.get(series)
         if found is None:
-            mine = self.open.where(of_series(self.open.key, series))
-            found = self._opened[series] = ShownRows(steps_of(mine, SECONDS, histograms=True).summed())
+            steps = steps_of(self.open.where(of_series(self.open.key, series)), SECONDS, histograms=True)
+            found = self._opened[series] = ShownRows(steps.where(np.argsort(steps.key, kind="stable")))
         return found
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from streams.core.cells import CELL
 from streams.core.lineage import RETIRED_MS, Lineage
 from streams.core.naming import Naming
 from streams.core.objectives import is_kept_by_minute
@@ -78,11 +77,10 @@ class Chunk:
     def rows(self, rows: Steps) -> None:
         self._rows, self._packed = rows, None
 
-    def pack(self) -> None:
-        """Take little memory until there are other rows."""
-        if self._packed is None:
-            self._packed = Packed.of(self._rows)
-            self._rows = Steps.empty()
+    def pack(self, packed: Packed, rows: Steps) -> None:
+        """Take little memory until there are other rows. Does nothing when there are by now: `packed` is of `rows`."""
+        if self.held is rows:
+            self._packed, self._rows = packed, Steps.empty()
 
     def mark_series(self, used: Mask) -> None:
         """Mark the numbers of all series in it."""
@@ -136,7 +134,7 @@ class SloTable:
         self._open = OpenCells.from_frame(pl.DataFrame(schema=OPEN_SCHEMA))
         self._ahead = NEVER  # the greatest applied offset of restored chunks, until the open cells are there too
         self._shown: dict[ChunkKey, ShownRows] = {}
-        self._pending: list[pl.DataFrame] = []
+        self._pending: list[OpenCells] = []
         self._pending_rows = 0
         self._heads: list[tuple[int, int, int, int, int]] = []  # offset, partition, source, applied, frontier before
         self._steps: dict[int, list[tuple[int, int]]] = {}  # source → (frontier, offset) since the last seal
@@ -162,12 +160,12 @@ class SloTable:
         self.pack()
         self._ahead = max((chunk.applied for chunk in chunks.values() if chunk.applied > applied), default=NEVER)
 
-    def fold(self, records: Sequence[Heading], rows: pl.DataFrame) -> None:
+    def fold(self, records: Sequence[Heading], rows: OpenCells) -> None:
         """Fold records in log order.
 
-        `rows`: cells as CELL_ROWS with `offset`, the record's. Records at or below `applied` are skipped, and so is one
-        that comes again in the same call. The rows are looked at when next needed, many records at once: what a record
-        may still change was decided by the frontier ahead of it, so the result is the same.
+        `rows`: of all records, as `OpenCells.arrived` has them. Records at or below `applied` are skipped, and so is
+        one that comes again in the same call. The rows are looked at when next needed, many records at once: what a
+        record may still change was decided by the frontier ahead of it, so the result is the same.
         """
         before, repeated = self.applied, False
         for record in records:
@@ -176,10 +174,11 @@ class SloTable:
             else:
                 repeated = True
         if repeated:
-            rows = rows.filter(pl.col("offset") > before).unique(["offset", *CELL, "bucket", "good"])
-        if not rows.is_empty():
+            rows = rows.where(rows.offset > before)
+            rows = rows.once() if len(rows.key) else rows
+        if len(rows.key):
             self._pending.append(rows)
-            self._pending_rows += rows.height
+            self._pending_rows += len(rows.key)
             if self._pending_rows > MAX_PENDING_ROWS:
                 self._settled()
 
@@ -222,15 +221,22 @@ class SloTable:
 
     def pack(self) -> None:
         """Plain series are many and hardly ever asked for: what is saved and over takes little memory from now on."""
+        for chunk, rows in self.packable():
+            chunk.pack(Packed.of(rows), rows)
+
+    def packable(self) -> list[tuple[Chunk, Steps]]:
+        """What `pack` would pack, which may be done on another thread; afterwards it goes to `Chunk.pack`."""
         if not self._plain:
-            return
+            return []
         lengths = {tier.name: tier.chunk_s for tier in self._tiers}
         # A topic that nobody writes to any more must not keep them all; late cells only cost packing once more.
         heard = {place_of(own)[0] for own in self.frontiers}
         sealed_s = max((self.sealed_to_ms(source) for source in heard), default=0) // 1_000
-        for (tier, start), chunk in self.chunks.items():
-            if not chunk.dirty and start + lengths.get(tier, 0) <= sealed_s:
-                chunk.pack()
+        return [
+            (chunk, rows)
+            for (tier, start), chunk in self.chunks.items()
+            if isinstance(rows := chunk.held, Steps) and not chunk.dirty and start + lengths.get(tier, 0) <= sealed_s
+        ]
 
     def open_rows(self) -> pl.DataFrame:
         """Every open cell, one row set each (OPEN_SCHEMA)."""
@@ -301,9 +307,9 @@ class SloTable:
     def _settled(self) -> OpenCells:
         """The open cells with all that is pending: its rows, but those of cells sealed before their record."""
         if self._pending:
-            rows = pl.concat(self._pending)
-            heads = self._heads_of(rows["offset"].to_numpy(), rows["source"].to_numpy())
-            fresh = OpenCells.from_frame(rows.with_columns(applied=heads.applied, source=heads.source))
+            rows = OpenCells.concat(*self._pending)
+            heads = self._heads_of(rows.offset, rows.source)
+            fresh = replace(rows, applied=heads.applied, source=heads.source)
             wanted = heads.known & (seal_ms(starts_of(fresh.key), fresh.late) > heads.before)
             kept = fresh if wanted.all() else fresh.where(wanted)
             self._open = OpenCells.concat(self._open, kept).latest()

@@ -228,7 +228,7 @@ def _rows(page: Page, schema: pl.Schema, index: SeriesIndex) -> pl.DataFrame:
     try:
         names, body = _names(page)
         return index.localize(unpack(body, schema), names)
-    except (FrameError, pl.exceptions.OutOfBoundsError, ValueError, zlib.error) as cause:
+    except (FrameError, IndexError, ValueError, zlib.error) as cause:
         message = f"page {page.key!r} at offset {page.applied} cannot be read: {cause}"
         raise FrameError(message) from cause
 

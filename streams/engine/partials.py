@@ -62,8 +62,8 @@ def read_partial(value: bytes | None, index: SeriesIndex) -> tuple[SloPartial, p
     except ValueError as cause:
         raise FrameError(f"cells of {cause}") from None
     rows = unpack(record.cells, CELL_ROWS, MAX_CELLS_BYTES)
-    if rows.height and int(rows["series"].max() or 0) >= len(record.series):  # type: ignore[arg-type]
-        message = f"a row names series {rows['series'].max()!r} of {len(record.series)}"
+    if rows.height and (highest := int(rows["series"].to_numpy().max())) >= len(record.series):
+        message = f"a row names series {highest} of {len(record.series)}"
         raise FrameError(message)
     return record, index.localize(rows, record.series)
 

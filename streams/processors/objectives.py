@@ -20,11 +20,15 @@ from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
 from streams import metrics
+from streams.core.packed import Packed
+from streams.core.rows import Steps
 from streams.core.series import SeriesIndex
 from streams.core.summaries import Shown
+from streams.core.table import Chunk
 from streams.engine.app import App
 from streams.engine.intake import Intake
 from streams.engine.pages import OPEN, Write, chunk_part, page_key, take_chunk, take_open
+from streams.engine.threads import step_back
 from streams.engine.transport import Consumer, Poll, ResumePoint, topic_partitions
 from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
 from streams.processors.series_telling import SeriesTeller
@@ -56,21 +60,30 @@ class Snapshot:
     chunks: list[tuple[bytes, Write]] = field(default_factory=list)
     opens: list[tuple[bytes, Write]] = field(default_factory=list)
     tombstones: list[bytes] = field(default_factory=list)
+    loose: list[tuple[Chunk, Steps]] = field(default_factory=list)
 
     def pages(self) -> "Pages":
         """As bytes."""
         return Pages(
             [(self.partition, key, write()) for key, write in self.chunks],
             [(self.partition, key, write()) for key, write in self.opens],
+            [(chunk, Packed.of(rows), rows) for chunk, rows in self.loose],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """(partition, key, value) of records."""
+    """(partition, key, value) of records; `packed`: (chunk, packed, rows) of chunks that need not be loose any more."""
 
     chunks: list[tuple[int, bytes, bytes]]
     opens: list[tuple[int, bytes, bytes]]
+    packed: list[tuple[Chunk, Packed, Steps]] = field(compare=False)
+
+    def pack(self) -> None:
+        """To be called where the tables are folded."""
+        for chunk, packed, rows in self.packed:
+            chunk.pack(packed, rows)
+        self.packed.clear()
 
 
 class ObjectivesProcessor:
@@ -87,7 +100,7 @@ class ObjectivesProcessor:
         self._recovery = SloRecovery(app, read, self._folder, self.in_thread)
         self._intake = Intake(app, PARTIALS)
         self._thread = ThreadPoolExecutor(1, "objectives")
-        self._page_thread = ThreadPoolExecutor(1, "pages")
+        self._page_thread = ThreadPoolExecutor(1, "pages", step_back)
         self._read_thread = ThreadPoolExecutor(1, "reads")
         self._pending: deque[Poll] = deque()  # filled by the event loop, emptied by the thread
         self._arrived = asyncio.Event()
@@ -184,9 +197,13 @@ class ObjectivesProcessor:
             if epoch != self._epoch:
                 break
             if partition in owned and part.applied > part.saved:
+                for table in part.tables.values():
+                    await self.in_thread(table.seal)  # most of a snapshot's work, with folds in between
                 snapshot = await self.in_thread(self._snapshot, partition, part)
                 snapshots.append(snapshot)
-                written.append(await self._on(self._page_thread, snapshot.pages))
+                pages = await self._on(self._page_thread, snapshot.pages)
+                await self.in_thread(pages.pack)
+                written.append(pages)
         await self.in_thread(self._series.tell, [*self.parts.values()], self.index)
         return snapshots, written
 
@@ -253,7 +270,7 @@ class ObjectivesProcessor:
             table.expired.clear()
             key = self._claim(part, family, OPEN, snapshot)
             snapshot.opens.append((key, take_open(table, part.origin, self.index)))
-            table.pack()
+            snapshot.loose += table.packable()
         part.saved = snapshot.applied
         part.show()
         return snapshot

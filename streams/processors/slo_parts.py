@@ -4,13 +4,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakSet
 
+import numpy as np
 import polars as pl
 from aiokafka.structs import ConsumerRecord
 
 from schemas.blocks import Reject
 from schemas.codec import DecodeError
-from streams.core.cells import CELL_ROWS
 from streams.core.naming import Naming
+from streams.core.rows import OPEN_SCHEMA, OpenCells, series_in
 from streams.core.series import SeriesIndex, is_of_objective
 from streams.core.slices import PLAIN_TIERS
 from streams.core.summaries import Shown
@@ -27,6 +28,7 @@ Letters = list[tuple[bytes | None, bytes]]
 OBJECTIVES, PLAIN = "objectives", "series"
 # Plain series of a partition: a twelfth of 250,000, and what chance may put there more.
 SERIES_MOST = 21_412
+_NO_CELLS = OpenCells.from_frame(pl.DataFrame(schema=OPEN_SCHEMA))
 
 
 @dataclass(slots=True)
@@ -90,7 +92,7 @@ class PartFolder:
         require_append_time(records)
         letters: Letters = []
         heads: list[Heading] = []
-        frames = [pl.DataFrame(schema={**CELL_ROWS, "offset": pl.Int64})]
+        arrived = list[OpenCells]()
         for row, record in enumerate(records):
             try:
                 partial, rows = read_partial(record.value, self.index)
@@ -98,12 +100,12 @@ class PartFolder:
                 letters += dead_letters(list(records), [_reject(row, error)], "worker")
                 heads.append(Heading(record.offset, ()))
             else:
-                frames.append(rows.with_columns(offset=pl.lit(record.offset, pl.Int64)))
+                arrived.append(OpenCells.arrived(rows, np.full(rows.height, record.offset)))
                 heads.append(heading(record.offset, partial))
-        rows = pl.concat(frames)
-        judged = pl.Series(self.index.mask(is_of_objective)[rows["series"].to_numpy()], dtype=pl.Boolean)
-        part.tables[OBJECTIVES].fold(heads, rows.filter(judged))
-        part.tables[PLAIN].fold(heads, rows.filter(~judged))
+        cells = OpenCells.concat(*arrived) if arrived else _NO_CELLS
+        judged = self.index.mask(is_of_objective)[series_in(cells.key)]
+        part.tables[OBJECTIVES].fold(heads, cells.where(judged))
+        part.tables[PLAIN].fold(heads, cells.where(~judged))
         return letters
 
 

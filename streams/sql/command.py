@@ -1,14 +1,18 @@
 """`fleetbeat sql`: what the command line takes. Light to import: every --help comes by here."""
 
+from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
+
+app = App(name="sql")
 
 
 def _says(text: str) -> Parameter:
     return Parameter(help=text, negative=(), show_default=False)
 
 
+@app.default
 def sql(  # noqa: PLR0913 - one argument an option
     *,
     query: Annotated[
@@ -31,3 +35,23 @@ def sql(  # noqa: PLR0913 - one argument an option
     from streams.sql.run import SqlOptions, run_sql  # noqa: PLC0415 - only when it runs
 
     return run_sql(SqlOptions(url, query, name, param, format, library))
+
+
+@app.command
+def passwd(
+    name: Annotated[str, _says("The user: letters, digits and _ . @ -")],
+    /,
+    *,
+    file: Annotated[
+        Path | None, _says("The archive's --sql-users; made if it is not there. Without it the entry is printed.")
+    ] = None,
+) -> int:
+    """Make a user of the archive's SQL address, or give one another password; it is asked for, or read from stdin.
+
+    A running archive reads the file again when it changes.
+
+    Example: `fleetbeat sql passwd grafana --file sql-users.yaml`
+    """
+    from streams.sql.passwd import run_passwd  # noqa: PLC0415 - only when it runs
+
+    return run_passwd(name, file)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from streams.core.burn import BurnState, worst
+from streams.core.drill_down import next_queries
 from streams.core.history import SliceCount
 from streams.core.objectives import Budget, Objective, seconds_to_exhaustion
 from streams.core.standing import Figures
@@ -49,6 +50,7 @@ def standing_payload(standing: Standing, fresh: Completeness) -> dict[str, Any]:
         "burns": [_burn_payload(state) for state in found.burns],
         "judged_to_ms": standing.judged_to_ms,
         "windows": windows,
+        "drill_down": _drill_down_payload(standing, fast),
         **_basis(standing.partition, standing.applied_offset, standing.sealed_to_ms, fresh),
     }
 
@@ -65,6 +67,15 @@ def slices_payload(slices: Slices, fresh: Completeness) -> dict[str, Any]:
     ]
     basis = _basis(slices.partition, slices.applied_offset, slices.sealed_to_ms, fresh)
     return {"id": slices.objective.id, "step_s": 1, "slices": rows, **basis}
+
+
+def _drill_down_payload(standing: Standing, window: dict[str, Any]) -> list[dict[str, Any]]:
+    """What to ask the archive next: about the longest window of a rule that burns now, else about the last minutes."""
+    burning = [state.rule.long_s for state in standing.figures.burns if state.firing]
+    to_ms = window["to_ms"]
+    from_ms = to_ms - max(burning) * 1000 if burning else window["from_ms"]
+    queries = next_queries(standing.objective, from_ms, to_ms)
+    return [{"query": query.name, "parameters": query.parameters, "command": query.command} for query in queries]
 
 
 def _window_payloads(found: Figures, objective: Objective) -> list[dict[str, Any]]:

@@ -34,12 +34,12 @@ PARTITIONS = 12
 RATE_PER_S = 50_000
 NODES = 2_000
 SERVICES, ENDPOINTS, REGIONS = 50, 5, 2
-WARM_S = 8
+WARM_S = 12
 CANARIES_S = 45.0
 READS = 300
 # Longer than a step of the worker, so that canaries meet it at any moment of a step.
 PAUSE_S = (0.02, 0.3)
-POLL_S = 0.004
+POLL_S = 0.02
 LOST_S = 20.0
 LOAD_S = 120
 FLOORS = {"visible_p99_ms": 1_000, "read_p99_ms": 25}
@@ -102,7 +102,7 @@ def _selected() -> Sequence[tuple[int, dict[str, str]]]:
 
 def _fleet(brokers: str) -> list[str | Path]:
     sizes = {"nodes": NODES, "services": SERVICES, "endpoints": ENDPOINTS, "regions": REGIONS, "seed": 1}
-    pace = {"interval": 60, "rate": RATE_PER_S, "duration": LOAD_S}
+    pace = {"interval": 10, "rate": RATE_PER_S, "duration": LOAD_S}
     words = [word for name, value in {**sizes, **pace}.items() for word in (f"--{name}", str(value))]
     return fleetbeat("simulate", "--brokers", brokers, *words)
 

@@ -39,11 +39,12 @@ NODES = 2_000
 LIVE_S, OUTAGE_S, AFTER_S = 35, 15, 25
 WARM_UP_S = 10.0  # of the live time, in which bytes are not counted
 PATIENCE_S = 120.0
-# services, endpoints of each, regions: their product is the number of series; and whether one node sends half.
+# services, endpoints of each, regions: the number of series is twice their product, as probes are of two kinds; and
+# whether one node sends half.
 SHAPES = {
-    "1,000": ((50, 5, 4), False),
-    "100,000": ((500, 20, 10), False),
-    "100,000, one node sends half": ((500, 20, 10), True),
+    "1,000": ((25, 5, 4), False),
+    "100,000": ((250, 20, 10), False),
+    "100,000, one node sends half": ((250, 20, 10), True),
 }
 SCORED = 100_000
 FLOORS = {"memory_mb": 1_500, "page_bytes_per_s": 8_000_000, "partial_bytes_per_s": 4_000_000, "catch_up": 3}

@@ -34,22 +34,24 @@ class Reply:
 class Server:
     """One gateway process."""
 
-    def __init__(self, folder: Path, **limits: float) -> None:
+    def __init__(self, folder: Path, **limits: float | str) -> None:
+        self._folder = folder
         command = [sys.executable, str(SERVER), str(folder / "store"), json.dumps(limits)]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=ENVIRONMENT,
-            cwd=folder,
-        )
+        with (folder / "log").open("w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=ENVIRONMENT,
+                cwd=folder,
+            )
         self.address = str(self._hear())
 
-    def client(self) -> Client:
+    def client(self, user: str = "anyone", password: str = "anything") -> Client:  # noqa: S107 - made up
         host, port = self.address.split(":")
-        return clickhouse_connect.get_client(host=host, port=int(port), username="anyone", password="anything")  # noqa: S106 - nobody checks it
+        return clickhouse_connect.get_client(host=host, port=int(port), username=user, password=password)
 
     def ask(
         self, sql: str | bytes | None = None, headers: dict[str, str] | None = None, path: str = "/", **asked: str
@@ -64,6 +66,11 @@ class Server:
                 headers = dict(problem.headers)
                 return Reply(problem.code, headers.get("X-ClickHouse-Exception-Code"), headers, problem.read())
 
+    @property
+    def log(self) -> str:
+        """What it wrote to stderr and as log lines."""
+        return (self._folder / "log").read_text(encoding="utf-8")
+
     def tell(self, command: str) -> Any:  # noqa: ANN401 - JSON
         assert self.process.stdin is not None
         print(command, file=self.process.stdin, flush=True)
@@ -77,7 +84,7 @@ class Server:
                 self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+        for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
         return self.process.wait()
@@ -86,6 +93,5 @@ class Server:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            assert self.process.stderr is not None
-            raise AssertionError(f"the server ended: {self.process.stderr.read()[-2000:]}")
+            raise AssertionError(f"the server ended: {self.log[-2000:]}")
         return json.loads(line)

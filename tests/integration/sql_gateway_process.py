@@ -2,20 +2,26 @@
 
 Prints one JSON line: its address. `insert` starts a thread that inserts at full speed through clickhouse-connect,
 `stop` ends it and prints how many rows it was told are stored. `migrate` makes the archive's tables, `run` and a
-statement as a JSON string runs it as the owner. The end of stdin ends the process.
+statement as a JSON string runs it as the owner, `memory` prints its resident bytes, `metrics` what Prometheus reads.
+The end of stdin ends the process.
 """
 
 import asyncio
 import json
+import os
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import REGISTRY, generate_latest
+
 from streams.archive import ddl
 from streams.archive.embedded import EmbeddedStore
 from streams.archive.gateway import Gateway
-from streams.archive.sql_http import Limits
+from streams.archive.sql_limits import Limits
+from streams.archive.sql_users import Users
+from streams.logs import configure_logs
 
 ROWS = 50_000
 TABLE = """
@@ -48,8 +54,8 @@ class Inserter(threading.Thread):
         client.close()
 
 
-async def serve(store: EmbeddedStore, limits: Limits) -> None:
-    gateway = Gateway(store, listen="127.0.0.1:0", limits=limits)
+async def serve(store: EmbeddedStore, limits: Limits, users: Users | None) -> None:
+    gateway = Gateway(store, listen="127.0.0.1:0", limits=limits, users=users)
     say(await gateway.start())
     inserter = None
     while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
@@ -65,6 +71,10 @@ async def serve(store: EmbeddedStore, limits: Limits) -> None:
             client = store.client()
             say(ddl.apply(client))
             client.close()
+        elif line == "memory":
+            say(resident_bytes())
+        elif line == "metrics":
+            say(generate_latest(REGISTRY).decode())
         elif line.startswith("run "):
             with store.handle() as handle:
                 handle.query(json.loads(line.removeprefix("run ")))
@@ -72,19 +82,27 @@ async def serve(store: EmbeddedStore, limits: Limits) -> None:
     await gateway.close()
 
 
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def say(value: Any) -> None:  # noqa: ANN401 - anything JSON
     print(json.dumps(value), flush=True)
 
 
 def main() -> None:
-    limits = Limits(**json.loads(sys.argv[2])) if len(sys.argv) > 2 else Limits()
+    configure_logs()
+    given = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+    file = given.pop("users", None)
+    limits = Limits(**given)
+    users = Users(Path(file), limits) if file else None
     with EmbeddedStore(Path(sys.argv[1])) as store:
         client = store.client()
         if not int(client.command("EXISTS TABLE samples")):
             client.command(TABLE)
             client.command(FILL)
             client.command("CREATE TABLE inserted (n UInt32, node String) ENGINE = MergeTree ORDER BY n")
-        asyncio.run(serve(store, limits))
+        asyncio.run(serve(store, limits, users))
 
 
 if __name__ == "__main__":

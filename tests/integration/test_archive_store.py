@@ -31,7 +31,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
 def client(store: EmbeddedStore) -> Iterator[Any]:
     client = store.client()
     ddl.apply(client)
-    for table in ("probe_results", "heartbeats", "request_counts", "dead_letters", "archive_plans"):
+    raw = ("probe_results", "heartbeats", "request_counts", "dead_letters", "archive_plans")
+    for table in (*raw, "probe_1m", "probe_1h", "request_1m", "request_1h", "heartbeat_1m"):
         client.command(f"TRUNCATE TABLE telemetry.{table}")
     yield client
     client.close()

@@ -32,6 +32,12 @@ time.sleep(600)
 """
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder that is formatted once; tests leave no broker in it."""
+    return tmp_path_factory.mktemp("state")
+
+
 def new_broker(folder: Path) -> LocalKafka:
     return LocalKafka(folder, port=free_port(), heap_mb=256, start_timeout_s=200)
 
@@ -63,8 +69,8 @@ async def read(bootstrap: str, count: int) -> list[bytes]:
         return [(await asyncio.wait_for(consumer.getone(), 60)).value for _ in range(count)]
 
 
-def test_data_outlives_a_kill_a_stop_and_a_change_of_port(tmp_path: Path) -> None:
-    with new_broker(tmp_path) as broker:
+def test_data_outlives_a_kill_a_stop_and_a_change_of_port(folder: Path) -> None:
+    with new_broker(folder) as broker:
         assert run_apply(broker.bootstrap, 1, local=True) == 0
         asyncio.run(send(broker.bootstrap, b"before the kill"))
         port = broker.port
@@ -75,14 +81,14 @@ def test_data_outlives_a_kill_a_stop_and_a_change_of_port(tmp_path: Path) -> Non
         assert broker.port == port
         asyncio.run(send(broker.bootstrap, b"after the kill"))
     assert is_free(port)
-    with new_broker(tmp_path) as another:
+    with new_broker(folder) as another:
         assert another.port != port
         assert asyncio.run(read(another.bootstrap, 2)) == [b"before the kill", b"after the kill"]
 
 
-def test_kill_9_of_the_parent_ends_the_broker_and_the_folder_starts_again(tmp_path: Path) -> None:
+def test_kill_9_of_the_parent_ends_the_broker_and_the_folder_starts_again(folder: Path) -> None:
     port = free_port()
-    with subprocess.Popen([sys.executable, "-c", UP, tmp_path, str(port)], stdout=subprocess.PIPE) as parent:
+    with subprocess.Popen([sys.executable, "-c", UP, folder, str(port)], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         cluster = answering_cluster(port, timeout_s=30)
@@ -90,7 +96,7 @@ def test_kill_9_of_the_parent_ends_the_broker_and_the_folder_starts_again(tmp_pa
         begun = time.monotonic()
         parent.kill()
     # Whoever starts again at once gets the folder and the port all the same, as soon as the broker is gone.
-    with LocalKafka(tmp_path, port=port, heap_mb=256, start_timeout_s=200) as broker:
+    with LocalKafka(folder, port=port, heap_mb=256, start_timeout_s=200) as broker:
         assert not runs(pid)
         assert time.monotonic() - begun < AGAIN_WITHIN_S
         assert answering_cluster(broker.port, timeout_s=30) == cluster
@@ -115,7 +121,7 @@ def test_a_port_asked_for_and_taken_is_told_before_anything_starts(tmp_path: Pat
     assert not (tmp_path / "kafka" / "data").exists()
 
 
-def test_a_port_lost_between_the_look_and_the_bind_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_lost_between_the_look_and_the_bind_is_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as faster:
         lost = [faster.getsockname()[1]]
 
@@ -123,6 +129,6 @@ def test_a_port_lost_between_the_look_and_the_bind_is_replaced(tmp_path: Path, m
             return lost.pop() if used_for == "Kafka" and lost else pick_port(None, explicit, used_for)
 
         monkeypatch.setattr("infra.kafka.broker.pick_port", pick)
-        broker = LocalKafka(tmp_path, heap_mb=256, start_timeout_s=200)
+        broker = LocalKafka(folder, heap_mb=256, start_timeout_s=200)
         with broker:
             assert broker.port != faster.getsockname()[1]

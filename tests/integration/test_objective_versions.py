@@ -69,7 +69,7 @@ def test_a_set_judges_from_its_announced_start_on_although_workers_die_around_it
     brokers = topics(PARTITIONS).bootstrap
     file = write_objectives(tmp_path / "slos.yaml", BEFORE)
     one, other = (WorkerProcess(brokers, tmp_path, file, name) for name in ("one", "other"))
-    traffic = Traffic(brokers, random.Random(seed), rate=600)
+    traffic = Traffic(brokers, random.Random(seed), rate=300)
     with one, other:
         one.start().await_ready()
         other.start().await_ready()
@@ -90,7 +90,7 @@ def test_a_set_judges_from_its_announced_start_on_although_workers_die_around_it
             wait_until_ms(start_ms + 1_000)
             one.start().await_ready()
             other.kill()
-            wait_until_ms(start_ms + 6_000)
+            wait_until_ms(start_ms + 3_000)
             other.start().await_ready()
         finally:
             traffic.end()

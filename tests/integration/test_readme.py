@@ -30,7 +30,7 @@ BESIDE_OTHERS_S = 60
 
 _NO_NUMBERS, _NO_NAMES = np.empty(0, np.int64), Names(np.empty(0, np.int32), ())
 _NO_RESULTS = Results(_NO_NUMBERS, _NO_NUMBERS, np.empty(0, np.bool_), *[_NO_NAMES] * 4)
-NOTHING_SENT = Ledger(frozenset(), frozenset(), _NO_RESULTS, seed=0)
+NOTHING_SENT = Ledger(frozenset(), frozenset(), frozenset(), _NO_RESULTS, _NO_RESULTS, seed=0)
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

@@ -13,6 +13,7 @@ from clickhouse_connect.driver import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 from lz4.block import decompress
 
+from tests.integration.sql_attacks import REFUSED
 from tests.integration.sql_gateway_client import ROWS, Server
 
 
@@ -149,116 +150,6 @@ class TestHttp:
         assert (reply.status, "expected one of" in reply.text) == (403, True)
 
 
-REFUSED = [
-    # Writing and controlling.
-    ("DROP TABLE samples", 403, "164"),
-    ("INSERT INTO samples (host) VALUES ('x')", 403, "164"),
-    ("INSERT INTO FUNCTION file('out.csv') SELECT 1", 403, "164"),
-    ("CREATE TEMPORARY TABLE t (a Int8)", 403, "164"),
-    ("ALTER TABLE samples DELETE WHERE 1", 403, "164"),
-    ("OPTIMIZE TABLE samples", 403, "164"),
-    ("SYSTEM FLUSH LOGS", 403, "164"),
-    ("KILL QUERY WHERE 1", 403, "164"),
-    ("SET ROLE ALL", 403, "164"),
-    ("SET max_threads = 1", 403, "164"),
-    ("GRANT ALL ON *.* TO default", 403, "164"),
-    ("BACKUP DATABASE telemetry TO File('out')", 403, "164"),
-    ("EXPLAIN PIPELINE INSERT INTO samples (host) SELECT 'x'", 403, "497"),
-    ("SELECT 1 SETTINGS readonly = 0", 403, "164"),
-    ("SELECT latency_us FROM telemetry.samples SETTINGS readonly=0 LIMIT 1", 400, "62"),
-    ("SELECT 1 WHERE 1 IN (SELECT 1 SETTINGS/**/`readonly` = 0)", 403, "164"),
-    ("WITH a AS (SELECT 1 SETTINGS max_threads = 64) SELECT * FROM a", 403, "164"),
-    ("SELECT 1 UNION ALL (SELECT 2 SETTINGS max_result_bytes = 0)", 403, "164"),
-    ("SELECT host FROM samples LIMIT 1 SETTINGS max_memory_usage = 0", 403, "164"),
-    ("SELECT * FROM (SELECT 1 SETTINGS max_execution_time = 0)", 403, "164"),
-    ("SET readonly = 0", 403, "164"),
-    ("USE system", 403, "164"),
-    ("UPDATE samples SET host = 'x' WHERE 1", 403, "164"),
-    ("DELETE FROM samples WHERE 1", 403, "164"),
-    ("TRUNCATE TABLE samples", 403, "164"),
-    ("RENAME TABLE samples TO gone", 403, "164"),
-    ("CREATE FUNCTION f AS x -> x", 403, "164"),
-    ("CREATE USER intruder", 403, "164"),
-    ("ATTACH TABLE samples", 403, "164"),
-    ("DETACH TABLE samples", 403, "164"),
-    ("EXCHANGE TABLES samples AND inserted", 403, "164"),
-    ("RESTORE DATABASE telemetry FROM File('out')", 403, "164"),
-    ("BEGIN TRANSACTION", 403, "164"),
-    ("SYSTEM SHUTDOWN", 403, "164"),
-    ("SELECT 1 FORMAT CSV SETTINGS max_threads = 9", 403, "164"),
-    # Several statements.
-    ("SELECT 1; SELECT 2", 400, "62"),
-    ("SELECT 1; DROP TABLE samples", 400, "62"),
-    ("SELECT 1 PARALLEL WITH DROP TABLE samples", 400, "62"),
-    ("SELECT 1\0", 400, "62"),
-    # Files, in every spelling.
-    ("SELECT file('secret.csv')", 403, "497"),
-    ("SELECT FILE/**/('secret.csv')", 403, "497"),
-    ("SELECT `file`('secret.csv')", 403, "497"),
-    ("SELECT \"file\"('secret.csv')", 403, "497"),
-    ("SELECT \u201cfile\u201d('secret.csv')", 403, "497"),
-    (r"SELECT `fi\x6ce`('secret.csv')", 403, "497"),
-    ("SELECT * APPLY(file) FROM (SELECT 'secret.csv')", 403, "497"),
-    ("SELECT arrayMap(x -> file(x), ['secret.csv'])", 403, "497"),
-    ("WITH file('secret.csv') AS a SELECT a", 403, "497"),
-    ("SELECT $$'$$, file('secret.csv'), $$'$$", 403, "497"),
-    ("SELECT $a$'$a$, file('secret.csv'), $a$'$a$", 403, "497"),
-    ("SELECT 1 AS \"a'\", file('secret.csv'), 1 AS \"b'\"", 403, "497"),
-    ("SELECT 1 /* ' */, file('secret.csv') -- '", 403, "497"),
-    ("SELECT '\\'', file('secret.csv'), '\\''", 403, "497"),
-    ("EXPLAIN SELECT file('secret.csv')", 403, "497"),
-    ("DESCRIBE file('secret.csv')", 403, "497"),
-    ("SELECT * FROM file('secret.csv')", 403, "497"),
-    ("SELECT * FROM view(SELECT * FROM file('secret.csv'))", 403, "497"),
-    ("SELECT 1 WHERE 1 IN (SELECT c2 FROM file('secret.csv'))", 403, "497"),
-    ("SELECT * FROM 'secret.csv'", 404, "60"),
-    ("SELECT * FROM `secret.csv`", 404, "60"),
-    ("SELECT * FROM default.`secret.csv`", 403, "497"),
-    ("SELECT 1 WHERE 's3cret' IN default.`secret.csv`", 403, "497"),
-    ("DESCRIBE default.`secret.csv`", 403, "497"),
-    ("SELECT * FROM sqlite('a', 'b')", 403, "497"),
-    ("SELECT * FROM filesystem('/')", 403, "497"),
-    ("SELECT * FROM fileCluster('c', 'secret.csv')", 403, "497"),
-    ("SELECT catboostEvaluate('secret.csv', 1)", 403, "497"),
-    ("SELECT 1 AS file", 403, "497"),
-    ("SELECT 1 INTO OUTFILE 'out.csv'", 403, "164"),
-    ("SHOW TABLES INTO OUTFILE 'out.csv'", 403, "164"),
-    ("SELECT 1 FORMAT Template", 404, "73"),
-    ("SELECT 1 FORMAT Protobuf", 404, "73"),
-    ("SELECT 1 FORMAT NoSuch", 404, "73"),
-    # Network and code.
-    ("SELECT * FROM url('http://127.0.0.1:1', 'CSV', 'a String')", 403, "497"),
-    ("SELECT * FROM remote('127.0.0.1:1', 'system.one')", 403, "497"),
-    ("SELECT * FROM s3('http://127.0.0.1:1/x', 'CSV')", 403, "497"),
-    ("SELECT * FROM mysql('127.0.0.1:1', 'a', 'b', 'c', 'd')", 403, "497"),
-    ("SELECT * FROM urlCluster('c', 'http://127.0.0.1:1', 'CSV')", 403, "497"),
-    ("SELECT * FROM remoteSecure('127.0.0.1:1', 'system.one')", 403, "497"),
-    ("SELECT * FROM cluster('default', 'system.one')", 403, "497"),
-    ("SELECT * FROM postgresql('127.0.0.1:1', 'a', 'b', 'c', 'd')", 403, "497"),
-    ("SELECT * FROM mongodb('127.0.0.1:1', 'a', 'b', 'c', 'd', 'a Int8')", 403, "497"),
-    ("SELECT * FROM redis('127.0.0.1:1', 'k', 'k String')", 403, "497"),
-    ("SELECT * FROM hdfs('hdfs://127.0.0.1:1/x', 'CSV')", 403, "497"),
-    ("SELECT * FROM azureBlobStorage('http://127.0.0.1:1', 'a', 'b')", 403, "497"),
-    ("SELECT sleepEachRow(1)", 403, "497"),
-    ("SELECT * FROM python('sys')", 403, "497"),
-    ("SELECT * FROM Python(modules)", 403, "497"),
-    ("SELECT * FROM executable('id', 'CSV', 'a String')", 403, "497"),
-    ("SELECT * FROM eval('SELECT 1')", 403, "497"),
-    ("SELECT * FROM fuzzQuery('SELECT 1')", 403, "497"),
-    ("SELECT * FROM merge('system', '^stack_tr')", 403, "497"),
-    ("SELECT aiGenerate('x')", 403, "497"),
-    ("SELECT * FROM system.stack_trace", 403, "497"),
-    ("SELECT sleep(3)", 403, "497"),
-    ("SELECT * FROM dictionary('x')", 403, "497"),
-    # Plain mistakes.
-    ("SELEC 1", 400, "62"),
-    ("SELECT * FROM nothing", 404, "60"),
-    ("SELECT nothing FROM samples", 404, "47"),
-    ("SELECT noSuchFunction()", 404, "46"),
-    ("SELECT toUInt8('x')", 400, "6"),
-]
-
-
 class TestRefused:
     @pytest.mark.parametrize(("sql", "status", "code"), REFUSED)
     def test_statement(self, server: Server, sql: str, status: int, code: str) -> None:
@@ -266,6 +157,12 @@ class TestRefused:
         assert (reply.status, reply.code) == (status, code), reply.text
         assert reply.text.startswith(f"Code: {code}. DB::Exception: ")
         assert "s3cret" not in reply.text
+
+    @pytest.mark.parametrize("name", ["t", "query"])
+    def test_external_tables(self, server: Server, name: str) -> None:
+        body = f'--b\r\nContent-Disposition: form-data; name="{name}"; filename="t"\r\n\r\n1\r\n--b--\r\n'
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        assert server.ask(body, headers, "/", query="SELECT * FROM t", t_structure="a Int8").code == "48"
 
     def test_nothing_was_written(self, server: Server) -> None:
         assert not list(Path(f"/proc/{server.process.pid}/cwd").resolve().glob("out*"))

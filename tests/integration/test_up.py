@@ -19,7 +19,7 @@ from infra.local.children import child_environment, fleetbeat
 from infra.local.options import UpOptions
 from infra.local.stack import Stack
 from infra.oracle.agreement import await_agreement
-from infra.oracle.judge import Verdict, judge
+from infra.oracle.judge import Verdict, judge, judge_slices
 from infra.oracle.ledger import Ledger, Names, read_beats, read_ledger
 from infra.oracle.liveness import judge_liveness
 from infra.oracle.objectives import Promise, read_promises
@@ -77,6 +77,7 @@ def test_views_and_sql_agree_with_the_ledger(run: Run) -> None:
     assert verdict.slices_compared >= 30 * len(run.promises)
     assert verdict.late > 0  # the script holds records back for longer than the lateness
     assert verdict.nodes_compared == 300
+    assert len(run.ledger.requests.ts) > len(run.ledger.count_ids) > 0
     fresh = verdict.stalest_look_ms < FRESH_LOOK_MS
     assert verdict.nodes_down_seen > (10 if fresh else 3)
     assert verdict.nodes_gone_seen == 3 or not fresh
@@ -96,7 +97,10 @@ def test_a_record_that_never_arrived_is_found(run: Run) -> None:
         ts=np.append(sent.ts, sent.ts[first]),
         latency_us=np.append(sent.latency_us, sent.latency_us[first]),
         success=np.append(sent.success, sent.success[first]),
-        **{name: one_more(sent.name(name)) for name in ("service", "endpoint", "region", "kind")},
+        service=one_more(sent.service),
+        endpoint=one_more(sent.endpoint),
+        region=one_more(sent.region),
+        kind=one_more(sent.kind),
     )
     ledger = replace(run.ledger, results=results, result_ids=run.ledger.result_ids | {b"node-x\tboot-x\t0"})
     verdict = run.judge(ledger)
@@ -111,6 +115,20 @@ def test_a_record_doubled_in_kafka_is_found(run: Run) -> None:
     verdict = until(run.judge, lambda verdict: {"slices", "ids of probe_results"} <= verdict.failed_checks)
     assert (verdict.missing, verdict.doubled, verdict.foreign) == (0, 1, 0)
     assert any(" doubled node-" in sentence for sentence in verdict.mismatches)
+
+
+def test_a_count_doubled_in_kafka_is_found(run: Run) -> None:
+    counted = tuple(promise for promise in run.promises if promise.source == "request-counts")
+
+    def seconds() -> Verdict:
+        verdict = Verdict()
+        judge_slices(verdict, run.ledger.requests, counted, Views(run.stack.addresses.views))
+        return verdict
+
+    assert seconds().agree  # the probe result that was doubled is no request
+    asyncio.run(double_one_record(run.stack.addresses.kafka, "request-counts", counted))
+    found = until(seconds, lambda verdict: not verdict.agree)
+    assert any("-requests at " in sentence and "total is" in sentence for sentence in found.mismatches)
 
 
 def test_a_process_that_dies_is_named(run: Run) -> None:

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 
 from streams.core.rollup import Flush, Progress, Rollup, SourceBatch
+from streams.core.rows import OpenCells, starts_of
 from streams.core.series import SeriesIndex
 from streams.core.slices import seal_ms
 from streams.core.table import Heading, SloTable
@@ -16,12 +18,13 @@ from tests.unit.exactness_world import World
 class SealingFirst(SloTable):
     """A record's frontier seals before its cells are folded."""
 
-    def fold(self, records: list[Heading], rows: pl.DataFrame) -> None:  # type: ignore[override]
+    def fold(self, records: list[Heading], rows: OpenCells) -> None:  # type: ignore[override]
         told = {(record.offset, source, frontier or 0) for record in records for source, _, frontier in record.sources}
         schema = {"offset": pl.Int64, "source": pl.Int32, "told": pl.Int64}
-        known = rows.join(pl.DataFrame(list(told), schema=schema, orient="row"), on=["offset", "source"], how="left")
-        limits = seal_ms(rows["slice"].to_numpy(), rows["late"].to_numpy())
-        super().fold(records, rows.filter(pl.Series(limits > known["told"].to_numpy())))
+        frame, told_frame = rows.frame(), pl.DataFrame(list(told), schema=schema, orient="row")
+        known = frame.join(told_frame, on=["offset", "source"], how="left", maintain_order="left")
+        limits = seal_ms(starts_of(rows.key), rows.late)
+        super().fold(records, rows.where(limits > known["told"].to_numpy()))
 
 
 class Adding(SloTable):
@@ -31,24 +34,24 @@ class Adding(SloTable):
         super().__init__(histograms_in_hours=histograms_in_hours, index=index)
         self.seen: list[pl.DataFrame] = []
 
-    def fold(self, records: list[Heading], rows: pl.DataFrame) -> None:  # type: ignore[override]
+    def fold(self, records: list[Heading], rows: OpenCells) -> None:  # type: ignore[override]
         row = ["source", "series", "slice", "late", "bucket", "good"]
         added = []
-        for part in rows.partition_by("offset"):
+        for part in rows.frame().partition_by("offset"):
             self.seen.append(part)
             sums = pl.concat(self.seen).group_by(row).agg(pl.col("n", "sum_us").sum(), pl.col("max_us").max())
-            added.append(part.select(*row, "offset").join(sums, on=row).select(part.columns))
-        super().fold(records, pl.concat(added) if added else rows)
+            added.append(part.select(*row, "applied", "offset").join(sums, on=row).select(part.columns))
+        super().fold(records, OpenCells.from_frame(pl.concat(added)) if added else rows)
 
 
 class FoldingRepeats(SloTable):
     """What comes twice in one call is folded twice."""
 
-    def fold(self, records: list[Heading], rows: pl.DataFrame) -> None:  # type: ignore[override]
+    def fold(self, records: list[Heading], rows: OpenCells) -> None:  # type: ignore[override]
         copies = [record for record in records if record.offset > self.applied]
         for record in copies:
             self._advance(record)
-        self._pending.append(rows.filter(pl.col("offset").is_in([record.offset for record in copies])))
+        self._pending.append(rows.where(np.isin(rows.offset, [record.offset for record in copies])))
 
 
 class CountingAgain(Rollup):

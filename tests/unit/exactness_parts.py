@@ -11,6 +11,7 @@ from streams.core.cells import CELL_ROWS
 from streams.core.naming import Naming
 from streams.core.objectives import Objective, Selector, TimeSlices
 from streams.core.rollup import Flush, Rollup, SourceBatch
+from streams.core.rows import OpenCells
 from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.core.slices import MINUTES, PLAIN_TIERS, TIERS
 from streams.core.table import Heading, SloTable
@@ -185,8 +186,9 @@ class Owner:
         self.next = max(self.next, *(end for _, end in polls))
         rows = pl.concat(frames)
         judged = pl.Series([self.index.names[n].startswith("slo:") for n in rows["series"]], dtype=pl.Boolean)
-        self.tables["objectives"].fold(heads, rows.filter(judged))
-        self.tables["series"].fold(heads, rows.filter(~judged))
+        for family, wanted in (("objectives", judged), ("series", ~judged)):
+            own = rows.filter(wanted)
+            self.tables[family].fold(heads, OpenCells.arrived(own, own["offset"].to_numpy()))
 
     def seal(self) -> None:
         for table in self.tables.values():

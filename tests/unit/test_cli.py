@@ -143,7 +143,7 @@ def test_an_error_of_our_own_is_one_sentence_and_any_other_keeps_its_traceback(
 def test_check_says_what_good_files_hold(capsys: pytest.CaptureFixture[str]) -> None:
     slos, script = ROOT / "infra" / "demo" / "slos.yaml", ROOT / "infra" / "demo" / "script.yaml"
     assert fleetbeat.main(["check", str(slos), str(script)]) == 0
-    assert capsys.readouterr().out == f"{slos}: good, 6 objectives\n{script}: good, a script for simulate\n"
+    assert capsys.readouterr().out == f"{slos}: good, 8 objectives\n{script}: good, a script for simulate\n"
 
 
 @pytest.mark.parametrize(
@@ -175,4 +175,4 @@ def test_check_goes_on_after_a_bad_file(tmp_path: Path, capsys: pytest.CaptureFi
     assert fleetbeat.main(["check", str(tmp_path / "nowhere.yaml"), str(good)]) == 1
     told = capsys.readouterr()
     assert told.err == f"{tmp_path}/nowhere.yaml: no such file; expected a YAML file\n"
-    assert told.out == f"{good}: good, 6 objectives\n"
+    assert told.out == f"{good}: good, 8 objectives\n"

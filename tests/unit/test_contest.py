@@ -12,6 +12,7 @@ from aiokafka.structs import ConsumerRecord
 
 from streams.core.cells import CELL_ROWS
 from streams.core.histogram import BOUNDS, buckets_of
+from streams.core.rows import OpenCells
 from streams.core.series import SeriesIndex, series_name
 from streams.core.table import Heading, SloTable
 from streams.engine.page_heads import Origin
@@ -162,7 +163,7 @@ def test_the_windows_of_the_worker_are_read_from_its_pages_sealed_or_not(frontie
     ]
     table = SloTable(histograms_in_hours=False)
     cells = pl.DataFrame(rows, schema={**CELL_ROWS, "offset": pl.Int64}, orient="row")
-    table.fold([Heading(0, ((0, 0, frontier_s * 1_000),))], cells)
+    table.fold([Heading(0, ((0, 0, frontier_s * 1_000),))], OpenCells.arrived(cells, cells["offset"].to_numpy()))
     table.seal()
     pages = PartPages()
     for key, chunk in table.chunks.items():

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from aiokafka.structs import ConsumerRecord
 from faust.types import TP
@@ -12,6 +13,7 @@ from schemas.buckets import bucket_of
 from schemas.codec import decode, encode
 from schemas.records import BucketCount, DeadLetter, RequestCount, SloPartial
 from streams import pieces
+from streams.core.rows import OpenCells
 from streams.core.series import Judge, SeriesIndex
 from streams.core.slices import SECONDS
 from streams.core.sources import COUNTS, lane
@@ -69,7 +71,7 @@ def totals(partials: list[SloPartial]) -> list[tuple[int, int, int, int]]:
     table, index = SloTable(histograms_in_hours=True), SeriesIndex()
     for offset, partial in enumerate(partials):
         _, rows = read_partial(encode(partial), index)
-        table.fold([heading(offset, partial)], rows.with_columns(offset=offset))
+        table.fold([heading(offset, partial)], OpenCells.arrived(rows, np.full(rows.height, offset)))
     assert index.names == ['["s","/","eu","requests","request-counts"]']
     assert set(table.told) == {lane(COUNTS, 0)}
     found = table.read(0, SECONDS, 0, 1 << 32)

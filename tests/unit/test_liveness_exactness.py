@@ -159,22 +159,23 @@ class CountsWhatRowsHold(World):
         return owner
 
 
-CONTROLS = [
-    CommitsWhatIsRead,
-    LetsNewNodesWait,
-    DecidesAgain,
-    KeepsNodesThatAreNotCommitted,
-    SharesPageKeys,
-    DeletesTheOthersPagesAtOnce,
-    CountsFromTheNewestFrontier,
-    CountsWhatRowsHold,
-]
+# With the seed to begin with: the worlds of those before it came out right, and took seconds.
+CONTROLS = {
+    CommitsWhatIsRead: 7,
+    LetsNewNodesWait: 5,
+    DecidesAgain: 5,
+    KeepsNodesThatAreNotCommitted: 13,
+    SharesPageKeys: 5,
+    DeletesTheOthersPagesAtOnce: 9,
+    CountsFromTheNewestFrontier: 9,
+    CountsWhatRowsHold: 5,
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", CONTROLS)
-def test_without_any_one_rule_some_crash_is_seen(kind: type[World]) -> None:
-    for seed in range(150):
+@pytest.mark.parametrize(("kind", "first"), CONTROLS.items())
+def test_without_any_one_rule_some_crash_is_seen(kind: type[World], first: int) -> None:
+    for seed in range(first, first + 150):
         try:
             run(kind, TIGHT, seed)
         except (AssertionError, LookupError):

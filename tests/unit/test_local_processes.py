@@ -116,10 +116,9 @@ def test_figures_are_sums_over_the_series_of_a_metric() -> None:
 def test_the_status_line_shows_rates() -> None:
     before, now = Figures(1.0, 6, 6, 0, 0, 100, 0, 90, 0), Figures(3.0, 6, 5, 6_000, 12, 500, 3, 1_090, 10)
     assert status_line(before, now) == (
-        "5 of 6 SLOs kept · 1,090 nodes up, 10 down · "
-        "3,000 probe results/s counted (lag 12) · 200 rows/s stored (lag 3)"
+        "5 of 6 SLOs kept · 1,090 nodes up, 10 down · 3,000 events/s counted (lag 12) · 200 rows/s stored (lag 3)"
     )
     assert status_line(None, now) == (
-        "5 of 6 SLOs kept · 1,090 nodes up, 10 down · 6,000 probe results counted (lag 12) · 500 rows stored (lag 3)"
+        "5 of 6 SLOs kept · 1,090 nodes up, 10 down · 6,000 events counted (lag 12) · 500 rows stored (lag 3)"
     )
     assert "does not answer" in status_line(before, None)

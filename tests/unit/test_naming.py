@@ -1,6 +1,7 @@
 """A bounded number of plain series has names: whatever that changes, no event is lost, doubled or judged otherwise."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams import metrics
+from streams.core.cells import Cells
 from streams.core.naming import Naming
 from streams.core.rollup import Rollup
 from streams.core.rows import OPEN_SCHEMA, OpenCells, series_in
@@ -72,12 +74,12 @@ class NamingEarly(Rollup):
 
     seen: set[int] | None = None
 
-    def _merge(self, fresh: pl.DataFrame, family: str) -> pl.DataFrame:
+    def _merge(self, fresh: Cells, family: str) -> pl.DataFrame:
         if family == "plain":
-            self.seen = self.seen or {min(fresh["series"])}
+            self.seen = self.seen or {int(fresh.series.min())}
             overflow = self._judge._index.number(OVERFLOW)
-            named = [number if number in self.seen else overflow for number in fresh["series"]]
-            fresh = fresh.with_columns(series=pl.Series(named, dtype=pl.UInt32))
+            named = np.where(np.isin(fresh.series, list(self.seen)), fresh.series, overflow)
+            fresh = replace(fresh, series=named.astype(np.uint32))
         return super()._merge(fresh, family)
 
 
@@ -192,6 +194,19 @@ def test_names_outlive_their_process() -> None:
     assert sealed(again, index, T, ("a", T, 1), ("b", T, 1)) == [OVERFLOW, "b"]
 
 
+def test_after_a_crash_a_series_may_have_its_name_earlier_than_before() -> None:
+    """Docs say so (ADR 18, What holds): a name became free in what is read again, and its chunk was saved before."""
+    index = SeriesIndex()
+    first, later = ("a", T, 1), ("b", T + HELD_S, 1)
+    naming = Naming(1, index, PLAIN_TIERS[-1])
+    assert sealed(naming, index, T, first, ("b", T, 7)) == ["a", OVERFLOW]
+    assert sealed(naming, index, T + HELD_S, later) == ["b"]
+    again = Naming(1, index, PLAIN_TIERS[-1])
+    again.learn(cells(index, first, later).key)  # both chunks are in pages, the open cells of before
+    assert sealed(again, index, T, ("b", T, 7)) == ["b"]
+    assert sealed(again, index, T + HELD_S, later, ("c", T + HELD_S, 1)) == ["b", OVERFLOW]
+
+
 # What is forgotten ---------------------------------------------------------------------------------------------------
 
 
@@ -220,6 +235,20 @@ def test_rows_for_which_there_is_no_number_are_left_out_and_counted() -> None:
     assert [index.names[number] for number in found["series"]] == ["a", "b", "slo:x@1", OVERFLOW]
     assert index.left_out == 4
     assert index.localize(rows[:2], ["b", "a"])["series"].to_list() == [1, 0]
+
+
+def test_rows_whose_names_take_too_much_room_are_left_out_and_counted() -> None:
+    index = SeriesIndex(most_bytes=300)
+    rows = pl.DataFrame({"series": [0, 1, 2, 3], "n": [1, 2, 4, 8]}, schema={"series": pl.UInt32, "n": pl.Int64})
+    long = "é" * 125
+    found = index.localize(rows, ["a", f"b{long}", f"c{long}", f"d{long}"])
+    assert [index.names[number][0] for number in found["series"]] == ["a", "b", "c"]  # with the last one it is full
+    assert (index.left_out, index.crowded) == (8, True)
+    index.localize(rows, ["slo:x@1", OVERFLOW, "e", "a"])
+    assert index.left_out == 8 + 4
+    index.forget(np.array([name in ("a", OVERFLOW) for name in index.names]))
+    assert not index.crowded
+    assert index.localize(rows[:1], ["e"]).height == 1
 
 
 def test_forgetting_pays_when_there_are_twice_as_many_names_as_were_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,17 @@ def test_without_a_threshold_success_is_enough() -> None:
     assert windows(results, Promise("up", (), None), SLICE_MS)[T0].good == 1
 
 
+def test_what_was_not_measured_counts_and_has_no_latency() -> None:
+    rows: list[Row] = [(0, "checkout", True, 0), (1, "checkout", True, 50), (2, "checkout", False, 90)]
+    alone: list[Row] = [(1_000, "checkout", True, 0)]
+    requests = replace(results_of(rows + alone), measured=np.array([False, True, True, False]))
+    assert windows(requests, Promise("all", (), None), SLICE_MS) == {
+        T0: Window(total=3, good=2, sum_us=140, max_us=90, p50_us=50, p99_us=90),
+        T0 + 1_000: Window(total=1, good=1, sum_us=0, max_us=0, p50_us=0, p99_us=0),
+    }
+    assert windows(requests, Promise("fast", (), 60), SLICE_MS) == {T0: Window(2, 1, 140, 90, 50, 90)}
+
+
 def test_a_name_that_never_occurs_selects_nothing() -> None:
     assert windows(results_of([(0, "checkout", True, 1)]), Promise("x", (("service", "nobody"),), None), SLICE_MS) == {}
 
@@ -166,6 +177,15 @@ def test_reads_selection_and_threshold_of_an_objectives_file(tmp_path: Path) -> 
     file = tmp_path / "slos.yaml"
     file.write_text(f"apiVersion: openslo/v1\nkind: Service\nmetadata: {{name: checkout}}\n---{SLO}", encoding="utf-8")
     assert read_promises(file) == (FAST_CHECKOUT,)
+
+
+def test_reads_what_an_objective_is_about(tmp_path: Path) -> None:
+    file = tmp_path / "slos.yaml"
+    file.write_text(SLO.replace("probe-results", "request-counts"), encoding="utf-8")
+    assert read_promises(file) == (replace(FAST_CHECKOUT, source="request-counts"),)
+    file.write_text(SLO.replace("probe-results", "heartbeats"), encoding="utf-8")
+    with pytest.raises(InfraError, match="source 'heartbeats'; expected probe-results or request-counts"):
+        read_promises(file)
 
 
 def test_refuses_a_selection_that_it_cannot_judge(tmp_path: Path) -> None:

@@ -6,9 +6,23 @@ import numpy as np
 import pytest
 
 from agents.simulate.ledger import LedgerWriter, Manifest
-from agents.simulate.rows import BOOT, GOODBYE, HEARTBEAT, NODE, OK, RESULT, TIMEOUT, Chunk, Series
+from agents.simulate.rows import (
+    BOOT,
+    COUNT,
+    GOODBYE,
+    HEARTBEAT,
+    NODE,
+    OK,
+    REQUEST,
+    RESULT,
+    TIMEOUT,
+    Chunk,
+    Counted,
+    Series,
+)
 from infra.oracle.ledger import LedgerUnreadableError, read_beats, read_ledger
 
+COUNTED = (Series("checkout", "/pay", "eu-1", "requests"), Series("login", "/", "us-1", "requests"))
 SERIES = (Series("checkout", "/pay", "eu-1", "http"), Series("resolver", "internal", "us-1", "dns"))
 
 
@@ -19,10 +33,14 @@ def write(folder: Path, *, result_seqs: tuple[int, int] = (7, 8), finish: bool =
     results = np.zeros(2, RESULT)
     results[["ts_ms", "node", "boot", "seq"]] = [(1_001, 1, 0, result_seqs[0]), (1_002, 1, 0, result_seqs[1])]
     results[["series", "latency_us", "outcome", "success"]] = [(1, 300, OK, True), (0, 4_000_000_000, TIMEOUT, False)]
+    counts = np.zeros(2, COUNT)
+    counts[["ts_ms", "node", "boot", "seq", "series"]] = [(1_000, 1, 0, 9, 1), (2_000, 0, 1, 0, 0)]
+    counts[["window_ms", "total", "measured"]] = [(1_000, 2, True), (500, 1, False)]
+    counted = Counted.of(counts, np.array([(70, True), (4_000_000_000, False), (80, True)], REQUEST))
     nodes = np.array([(b"node-a", 0), (b"node-b", 1)], NODE)
-    manifest = Manifest(11, 1_000, (("eu-1", "eu-1a"), ("eu-1", "eu-1b")), SERIES, 5_000, {})
+    manifest = Manifest(11, 1_000, (("eu-1", "eu-1a"), ("eu-1", "eu-1b")), SERIES, 5_000, {}, COUNTED)
     with LedgerWriter(folder, manifest, nodes) as writer:
-        writer.acknowledge(writer.write(Chunk(heartbeats, results, boots)))
+        writer.acknowledge(writer.write(Chunk(heartbeats, results, boots, counted)))
         if finish:
             writer.finish({})
 
@@ -32,13 +50,26 @@ def test_reads_ids_and_results(tmp_path: Path) -> None:
     ledger = read_ledger(tmp_path)
     assert ledger.heartbeat_ids == {b"node-b\t0123456789abcdef\t6"}
     assert ledger.result_ids == {b"node-b\t0123456789abcdef\t7", b"node-b\t0123456789abcdef\t8"}
-    assert (ledger.events, ledger.seed) == (3, 11)
+    assert ledger.count_ids == {b"node-b\t0123456789abcdef\t9", b"node-a\tfedcba9876543210\t0"}
+    assert (ledger.events, ledger.seed) == (5, 11)
     results = ledger.results
     assert results.ts.tolist() == [1_001, 1_002]
     assert results.latency_us.tolist() == [300, 4_000_000_000]
     assert results.success.tolist() == [True, False]
     for column, value in (("service", "checkout"), ("endpoint", "/pay"), ("region", "eu-1"), ("kind", "http")):
         assert results.name(column).equal(value).tolist() == [False, True]
+
+
+def test_reads_every_single_request_at_the_last_millisecond_of_its_window(tmp_path: Path) -> None:
+    write(tmp_path)
+    requests = read_ledger(tmp_path).requests
+    assert requests.ts.tolist() == [1_999, 1_999, 2_499]
+    assert requests.latency_us.tolist() == [70, 4_000_000_000, 0]
+    assert requests.success.tolist() == [True, False, True]
+    assert requests.measured is not None
+    assert requests.measured.tolist() == [True, True, False]
+    assert requests.name("service").equal("login").tolist() == [True, True, False]
+    assert requests.name("kind").equal("requests").all()
 
 
 def test_reads_heartbeats_with_their_nodes_and_zones(tmp_path: Path) -> None:
@@ -59,7 +90,7 @@ def test_a_ledger_cut_short_is_refused(tmp_path: Path) -> None:
 
 def test_an_id_used_twice_is_refused(tmp_path: Path) -> None:
     write(tmp_path, result_seqs=(7, 7))
-    with pytest.raises(LedgerUnreadableError, match="3 rows with 2 ids"):
+    with pytest.raises(LedgerUnreadableError, match="5 rows with 4 ids"):
         read_ledger(tmp_path)
 
 

@@ -4,14 +4,16 @@ import json
 import struct
 from random import Random
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.catalog import load_catalog
 from streams.core.cells import CELL_ROWS
-from streams.core.rows import OPEN_SCHEMA
-from streams.core.series import SeriesIndex
+from streams.core.rows import OPEN_SCHEMA, OpenCells
+from streams.core.series import MOST_NAME_BYTES, SeriesIndex
 from streams.core.slices import TIERS
 from streams.core.table import Heading, SloTable
 from streams.engine.frames import FrameError, pack
@@ -28,9 +30,39 @@ def table_of(*records: tuple[int, int, int], hours: bool = True) -> SloTable:
     table = SloTable(histograms_in_hours=hours)
     rows = [(0, 0, at, -1, 3, True, n, n * 5, 5, offset) for offset, (at, n, _) in enumerate(records)]
     heads = [Heading(offset, ((0, offset, frontier),)) for offset, (_, _, frontier) in enumerate(records)]
-    table.fold(heads, pl.DataFrame(rows, schema={**CELL_ROWS, "offset": pl.Int64}, orient="row"))
+    frame = pl.DataFrame(rows, schema={**CELL_ROWS, "offset": pl.Int64}, orient="row")
+    table.fold(heads, OpenCells.arrived(frame, frame["offset"].to_numpy()))
     table.seal()
     return table
+
+
+# Of one partition of twelve when a flood has taken all numbers, or all room for names.
+MANY = ((1 << 20) // 12, 8)
+LONG = (MOST_NAME_BYTES // 12 // 1_000, 1_000)
+
+
+@pytest.mark.parametrize(("cells", "name_bytes"), [MANY, LONG])
+def test_the_page_of_a_flood_is_no_larger_than_the_topic_takes(cells: int, name_bytes: int) -> None:
+    rng = np.random.default_rng(1)
+    index = index_of(*(rng.bytes(name_bytes // 2).hex() for _ in range(cells)))
+    latency_us = rng.integers(1, 1_000_000, cells)
+    columns = {
+        **dict.fromkeys(OPEN_SCHEMA, np.ones(cells, np.int64)),
+        "series": np.arange(cells),
+        "source": rng.integers(0, 12, cells),
+        "slice": SECOND + rng.integers(0, 15, cells),
+        "bucket": rng.integers(0, 700, cells),
+        "good": rng.random(cells) < 0.9,
+        "sum_us": latency_us,
+        "max_us": latency_us,
+        "applied": rng.integers(0, 100_000, cells),
+        "offset": rng.integers(0, 1_000, cells),
+    }
+    table = SloTable(histograms_in_hours=False)
+    table.restore(0, {}, pl.DataFrame(columns).cast(OPEN_SCHEMA), {})
+    takes_mb = load_catalog().topic("fleetbeat-worker-pages-changelog").max_message_mb
+    assert takes_mb is not None
+    assert len(write_open(table, ORIGIN, index)) < takes_mb << 20
 
 
 TABLE = table_of((SECOND, 4, 0), (SECOND, 6, 0), (SECOND + 60, 1, (SECOND + 20) * 1_000))

@@ -14,6 +14,7 @@ from streams.core.liveness.admission import Limits
 from streams.core.liveness.columns import PAGE_SCHEMA
 from streams.core.liveness.table import NodeTable
 from streams.core.rollup import Flush
+from streams.core.rows import OpenCells
 from streams.core.table import Heading, SloTable
 from streams.engine.node_pages import PartitionPages, write_page
 from streams.engine.node_pages import page_key as node_key
@@ -42,7 +43,7 @@ SECOND = [at(4, 3), at(4.1, 3.5), at(4.2, 4), at(30, 30), at(60, 60)]
 class ForgetfulTable(SloTable):
     """The control: a source is a partition, whichever topic it is of."""
 
-    def fold(self, records: Sequence[Heading], rows: pl.DataFrame) -> None:
+    def fold(self, records: Sequence[Heading], rows: OpenCells) -> None:
         super().fold([Heading(record.offset, record.sources) for record in records], rows)
 
 

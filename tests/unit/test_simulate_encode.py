@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from agents.simulate.batches import MAX_RECORDS, MAX_RECORDS_BYTES, RecordBatch, record_batch, slices
 from agents.simulate.bodies import AGENT_VERSION, Bodies, explain, probe_name
 from agents.simulate.pieces import Piece, constant, join, longs, table, total_size
-from agents.simulate.rows import BOOT, HEARTBEAT, RESULT, STATES, Rows, Series
-from schemas.codec import encode
-from schemas.records import Heartbeat, ProbeResult
+from agents.simulate.rows import BOOT, COUNT, HEARTBEAT, REQUEST, RESULT, STATES, Counted, Rows, Series
+from schemas.buckets import bucket_of
+from schemas.codec import decode, encode
+from schemas.records import BucketCount, Heartbeat, ProbeResult, RequestCount
 
 NAMES = st.text(min_size=1, max_size=85)  # at most 255 bytes for nearly all
 LONGS = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -100,10 +101,32 @@ def test_a_heartbeat_is_what_the_codec_writes(
     assert texts(bodies.heartbeats(rows), len(rows)) == expected
 
 
+@settings(deadline=None, max_examples=40)
+@given(fleets(), st.data())
+def test_a_request_count_is_what_the_codec_writes(
+    fleet: tuple[list[str], list[tuple[str, str]], list[Series], Rows], data: st.DataObject
+) -> None:
+    nodes, zones, series, boots = fleet
+    request = st.tuples(U4 | st.integers(0, 60), st.booleans())
+    head = st.tuples(MILLIS, *_indices(nodes, boots), U4, st.integers(0, len(series) - 1), st.booleans())
+    drawn = data.draw(st.lists(st.tuples(head, st.lists(request, max_size=9)), min_size=1, max_size=8))
+    rows = np.zeros(len(drawn), COUNT)
+    rows[["ts_ms", "node", "boot", "seq", "series", "measured"]] = [head for head, _ in drawn]
+    rows["total"], rows["window_ms"] = [len(requests) for _, requests in drawn], 1_000
+    counted = Counted.of(rows, np.array([one for _, requests in drawn for one in requests], REQUEST))
+    order = data.draw(st.permutations(range(len(drawn))))  # as the emitter does, by partition
+    bodies = bodies_of(nodes, zones, series)
+    bodies.see(boots)
+    expected = [_count(rows[place], drawn[place][1], nodes, series, boots) for place in order]
+    found = texts(bodies.counts(counted.rows[order], counted.requests), len(order))
+    assert [decode(value) for value in found] == expected
+    assert found == [encode(one) for one in expected]
+
+
 def bodies_of(nodes: list[str], zones: list[tuple[str, str]], series: list[Series]) -> Bodies:
     """Bodies of a fleet whose nodes stand in a zone each."""
     names = table([node.encode() for node in nodes])
-    return Bodies(names, zones, np.arange(len(nodes)), series, INTERVAL_MS)
+    return Bodies(names, zones, np.arange(len(nodes)), series, INTERVAL_MS, counted=series)
 
 
 def _indices(nodes: list[str], boots: Rows) -> tuple[st.SearchStrategy[int], st.SearchStrategy[int]]:
@@ -127,6 +150,31 @@ def _result(row: np.void, nodes: list[str], series: list[Series], boots: Rows) -
         latency_us=int(row["latency_us"]),
         status_code=status_code,
         error=error,
+    )
+
+
+def _count(
+    row: np.void, requests: list[tuple[int, bool]], nodes: list[str], series: list[Series], boots: Rows
+) -> RequestCount:
+    one = series[row["series"]]
+    said = requests if row["measured"] else []
+    buckets: dict[int, list[bool]] = {}
+    for latency_us, success in said:
+        buckets.setdefault(bucket_of(latency_us), []).append(success)
+    return RequestCount(
+        node_id=nodes[row["node"]],
+        ts=int(row["ts_ms"]),
+        window_ms=1_000,
+        boot_id=boots["boot_id"][row["boot"]].decode(),
+        seq=int(row["seq"]),
+        service=one.service,
+        endpoint=one.endpoint,
+        region=one.region,
+        total=len(requests),
+        good=sum(success for _, success in requests),
+        sum_us=sum(latency_us for latency_us, _ in said),
+        max_us=max((latency_us for latency_us, _ in said), default=0),
+        histogram=tuple(BucketCount(bucket, len(all_), sum(all_)) for bucket, all_ in sorted(buckets.items())),
     )
 
 

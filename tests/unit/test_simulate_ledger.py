@@ -1,13 +1,14 @@
 """The ledger: on disk before anything is sent, readable after a kill, and clear about what was acknowledged."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from agents.simulate.ledger import Ledger, LedgerError, LedgerWriter, Manifest, read_ledger
-from agents.simulate.rows import BOOT, HEARTBEAT, NODE, RESULT, Chunk, Rows, Series
+from agents.simulate.rows import BOOT, COUNT, HEARTBEAT, NODE, REQUEST, RESULT, Chunk, Counted, Rows, Series
 
 MANIFEST = Manifest(
     seed=7,
@@ -16,8 +17,17 @@ MANIFEST = Manifest(
     series=(Series("checkout", "/pay", "eu", "http"), Series("checkout", "/pay", "us", "http")),
     heartbeat_interval_ms=10_000,
     script={"services": []},
+    counted=(Series("checkout", "/pay", "eu", "requests"),),
 )
 NODES = np.array([(b"node-0", 0), (b"node-1", 1)], NODE)
+
+
+def counted(first_seq: int, *totals: int) -> Counted:
+    rows = np.zeros(len(totals), COUNT)
+    rows["seq"], rows["total"] = first_seq + np.arange(len(totals)), totals
+    requests = np.zeros(sum(totals), REQUEST)
+    requests["latency_us"] = 1_000 * first_seq + np.arange(sum(totals))
+    return Counted.of(rows, requests)
 
 
 def chunk(first_seq: int, heartbeats: int, results: int, boots: int = 0) -> Chunk:
@@ -85,6 +95,18 @@ def test_rows_of_a_chunk_that_was_never_complete_are_ignored(tmp_path: Path) -> 
     assert seqs(read_ledger(tmp_path)) == ([0], [0])
 
 
+def test_each_count_comes_back_with_its_requests(tmp_path: Path) -> None:
+    none = chunk(0, 0, 0)
+    with LedgerWriter(tmp_path, MANIFEST, NODES) as writer:
+        writer.acknowledge(writer.write(replace(none, counted=counted(1, 2, 0))))
+        writer.write(replace(none, counted=counted(5, 3)))
+    ledger = read_ledger(tmp_path)
+    assert ledger.counts["seq"].tolist() == [1, 2, 5]
+    assert ledger.counts["first"].tolist() == [0, 2, 2]
+    assert ledger.requests["latency_us"].tolist() == [1_000, 1_001, 5_000, 5_001, 5_002]
+    assert ledger.counts_acknowledged.tolist() == [True, True, False]
+
+
 def test_a_ledger_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "something").touch()
     with pytest.raises(LedgerError, match="not empty; expected a new folder"):
@@ -93,7 +115,7 @@ def test_a_ledger_is_never_written_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("manifest", "problem"),
-    [(None, "no ledger"), ("{", "no ledger"), ('{"format": 99}', "ledger format 99; expected 2")],
+    [(None, "no ledger"), ("{", "no ledger"), ('{"format": 99}', "ledger format 99; expected 3")],
 )
 def test_a_folder_that_is_no_ledger_is_refused(tmp_path: Path, manifest: str | None, problem: str) -> None:
     if manifest is not None:

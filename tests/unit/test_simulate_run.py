@@ -28,6 +28,7 @@ DAY_MS = 86_400_000
         ({"duration_s": -1.0}, "--duration -1.0: expected 0.001 to 2,592,000"),
         ({"seed": -1}, "--seed -1: expected 0 to"),
         ({"rate": -5.0, "services": 0}, "--services 0: expected 1 to 10,000\n--rate -5.0: expected 0 to"),
+        ({"requests_per_s": -1.0}, "--requests -1.0: expected 0 to 1,000,000"),
         ({"unpaced": True}, "--unpaced: expected --events or --duration beside it"),
     ],
 )
@@ -83,7 +84,8 @@ class MemoryKafka:
     folder: Path = Path()
     refuse: int | None = None
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *_: object, counting: bool) -> None:
+        self.counting = counting
         self.events = 0
         self.chunks = 0
 
@@ -96,7 +98,8 @@ class MemoryKafka:
     async def send(self, chunk: Chunk) -> list[asyncio.Future[Any]]:
         self.events += chunk.events
         ledger = read_ledger(self.folder)
-        assert len(ledger.heartbeats) + len(ledger.results) == self.events, "sent before it was in the ledger"
+        written = len(ledger.heartbeats) + len(ledger.results) + len(ledger.counts)
+        assert written == self.events, "sent before it was in the ledger"
         loop = asyncio.get_running_loop()
         ack: asyncio.Future[Any] = loop.create_future()
         outcome = (ack.set_exception, MessageSizeTooLargeError()) if self.chunks == self.refuse else (ack.set_result, 1)
@@ -114,7 +117,14 @@ def memory_kafka(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Memory
 
 def unpaced(folder: Path) -> SimulateOptions:
     return SimulateOptions(
-        "memory:1", nodes=10, unpaced=True, rate=10_000.0, events=30_000, seed=3, ledger=folder / "sent"
+        "memory:1",
+        nodes=10,
+        unpaced=True,
+        rate=10_000.0,
+        requests_per_s=200.0,
+        events=30_000,
+        seed=3,
+        ledger=folder / "sent",
     )
 
 
@@ -122,12 +132,14 @@ def unpaced(folder: Path) -> SimulateOptions:
 def test_every_event_is_in_the_ledger_before_it_is_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_simulate(unpaced(tmp_path)) == 0
     summary = json.loads(capsys.readouterr().out)
-    assert summary["events"] == summary["heartbeats"] + summary["results"] == 30_000
+    assert summary["events"] == summary["heartbeats"] + summary["results"] + summary["counts"] == 30_000
     assert summary["seed"] == 3
     ledger = read_ledger(tmp_path / "sent")
     assert ledger.finished
     assert ledger.results_acknowledged.all()
     assert len(ledger.results) == summary["results"]
+    assert (len(ledger.counts), len(ledger.requests)) == (summary["counts"], summary["requests"])
+    assert 0 < summary["counts"] < summary["requests"]
 
 
 def test_a_refused_batch_ends_the_run_with_1_and_without_a_finished_ledger(

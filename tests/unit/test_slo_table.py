@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from streams.core.cells import CELL_ROWS
 from streams.core.histogram import buckets_of
 from streams.core.packed import Packed
-from streams.core.rows import STEP_SCHEMA, Steps, of_series
+from streams.core.rows import STEP_SCHEMA, OpenCells, Steps, of_series
 from streams.core.series import SeriesIndex
 from streams.core.slices import HOURS, MINUTES, ON_TIME, PLAIN_TIERS, SECONDS, TIERS, Tier
 from streams.core.summaries import NotCaughtUpError
@@ -32,9 +32,12 @@ def new_table(*, histograms_in_hours: bool = True) -> SloTable:
 
 def fold(table: SloTable, records: list[Record], first: int = 0, upto: int | None = None) -> None:
     """In one call, from the offset `first` on."""
-    table.fold(
-        headings(records)[first:upto], cells(records).filter(pl.col("offset").is_in(range(len(records))[first:upto]))
-    )
+    rows = cells(records).filter(pl.col("offset").is_in(range(len(records))[first:upto]))
+    table.fold(headings(records)[first:upto], arrived(rows))
+
+
+def arrived(rows: pl.DataFrame) -> OpenCells:
+    return OpenCells.arrived(rows, rows["offset"].to_numpy())
 
 
 def headings(records: list[Record]) -> list[Heading]:
@@ -118,7 +121,7 @@ def test_records_that_come_twice_in_one_call_count_once() -> None:
     once, twice = new_table(), new_table()
     fold(once, records)
     heads, rows = headings(records), cells(records)
-    twice.fold(heads * 2, pl.concat([rows, rows]))
+    twice.fold(heads * 2, arrived(pl.concat([rows, rows])))
     for table in (once, twice):
         table.seal()
     assert counts(twice) == counts(once) == {T: (7, 3)}
@@ -130,7 +133,7 @@ def test_a_cell_of_which_rows_have_gone_keeps_none_of_the_older_ones() -> None:
     table = new_table()
     rows = [(0, 0, T, ON_TIME, bucket, True, 1, 2, 2, offset) for offset, bucket in ((0, 3), (0, 4), (1, 4))]
     heads = [Heading(offset, ((0, offset, T * 1_000),)) for offset in (0, 1)]
-    table.fold(heads, pl.DataFrame(rows, schema={**CELL_ROWS, "offset": pl.Int64}, orient="row"))
+    table.fold(heads, arrived(pl.DataFrame(rows, schema={**CELL_ROWS, "offset": pl.Int64}, orient="row")))
     assert table.read(0, SECONDS, T, T + 1)["bucket"].to_list() == [4]
 
 

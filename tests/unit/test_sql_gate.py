@@ -7,7 +7,8 @@ from streams.archive import wire
 from streams.archive.gate import RefusedError
 from streams.archive.gateway import _host_of
 from streams.archive.settings import admit_params, admit_settings
-from streams.archive.sql_http import Limits, _encoding
+from streams.archive.sql_http import _encoding
+from streams.archive.sql_limits import Limits
 
 LIMITS = {"max_execution_time": 30, "max_threads": 2}
 

@@ -12,6 +12,7 @@ from aiokafka.structs import TopicPartition
 from streams.core.cells import CELL_ROWS
 from streams.core.liveness.columns import PAGE_SCHEMA
 from streams.core.liveness.pages import Position
+from streams.core.rows import OpenCells
 from streams.core.series import SeriesIndex
 from streams.core.table import Heading, SloTable
 from streams.engine.commit_notes import Note
@@ -35,7 +36,10 @@ def slo_pages(origin: Origin = ORIGIN) -> list[tuple[int, bytes, bytes | None]]:
     built, index = SloTable(histograms_in_hours=True), SeriesIndex()
     index.number("a")
     rows = pl.DataFrame([(0, 0, SECOND, -1, 3, True, 4, 20, 5, 0)], {**CELL_ROWS, "offset": pl.Int64}, orient="row")
-    built.fold([Heading(0, ((0, 0, 0),)), Heading(1, ((0, 1, (SECOND + 20) * 1_000),))], rows)
+    built.fold(
+        [Heading(0, ((0, 0, 0),)), Heading(1, ((0, 1, (SECOND + 20) * 1_000),))],
+        OpenCells.arrived(rows, rows["offset"].to_numpy()),
+    )
     built.seal()
     chunks = [
         (1, page_key("series", chunk_part(key), "own"), write_chunk(chunk, origin, index))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.core.cells import CELL_ROWS
+from streams.core.rows import OpenCells
 from streams.core.slices import HOURS, MINUTES, ON_TIME, SECONDS, Tier
 from streams.core.summaries import ShownRows
 from streams.core.table import Heading, SloTable
@@ -44,7 +45,9 @@ def folded(batches: list[list[Cell]]) -> SloTable:
             for series, ago, bucket, good, n, late in {(c[:4], c[5]): c for c in batch}.values()
         ]
         frame = pl.DataFrame(rows, schema=CELL_ROWS, orient="row").with_columns(offset=pl.lit(offset, pl.Int64))
-        table.fold([Heading(offset, ((0, offset, now_s * 1_000),))], frame)
+        table.fold(
+            [Heading(offset, ((0, offset, now_s * 1_000),))], OpenCells.arrived(frame, frame["offset"].to_numpy())
+        )
         if offset % 2:
             table.seal()
         table.show().summarize(SERIES, SECONDS, BEGIN_S, BEGIN_S + 60)  # a reader, whose sums are kept
@@ -94,7 +97,8 @@ def test_what_no_fold_has_changed_is_shared_with_its_sums(monkeypatch: pytest.Mo
         return whole(self, series)
 
     monkeypatch.setattr(ShownRows, "whole", counting)
-    table.fold([Heading(9, ((0, 9, (BEGIN_S + 61) * 1_000),))], pl.DataFrame(schema={**CELL_ROWS, "offset": pl.Int64}))
+    none = OpenCells.arrived(pl.DataFrame(schema=CELL_ROWS), np.zeros(0, np.int64))
+    table.fold([Heading(9, ((0, 9, (BEGIN_S + 61) * 1_000),))], none)
     after = table.show()
     assert all(after.chunks[key] is chunk for key, chunk in before.chunks.items())
     assert after.summarize((0,), MINUTES, *window) == wanted

@@ -102,6 +102,16 @@ def test_settings_come_from_the_contract() -> None:
     }
     pages = wanted_topic(PAGES, LOCAL).config
     assert (pages["retention.ms"], pages["segment.bytes"]) == ("-1", str(32 * 1024 * 1024))
+    assert pages["max.message.bytes"] == str(8 << 20)  # as large as a worker may make a page: see streams.engine.app
+
+
+@pytest.mark.parametrize(("has", "asked"), [(1 << 20, True), (8 << 20, False), (16 << 20, False)])
+def test_a_topic_that_takes_larger_records_than_asked_for_is_left_alone(has: int, *, asked: bool) -> None:
+    state = but(found(PAGES), PAGES, config=with_config(PAGES, max_message_bytes=str(has)))
+    actions = plan([PAGES], state, LOCAL)
+    assert [change.key for action in actions if isinstance(action, Alter) for change in action.changes] == (
+        ["max.message.bytes"] if asked else []
+    )
 
 
 def test_a_cluster_that_is_as_wanted_needs_nothing() -> None:

@@ -22,7 +22,7 @@ from streams.core.burn import recommended_rules
 from streams.core.calendars import Calendar
 from streams.core.objectives import Objective, Selector, TimeSlices
 from streams.core.rollup import Rollup, SourceBatch
-from streams.core.rows import Steps
+from streams.core.rows import OpenCells, Steps
 from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.core.standing import STANDARD_WINDOWS_S, figures
 from streams.core.summaries import Shown, ShownRows
@@ -100,7 +100,8 @@ class Tables:
         flush = self.rollup.step([SourceBatch(0, offsets, events.append)], frame)
         record = self.table.applied + 1
         told = tuple((p, progress.applied_offset, progress.frontier) for p, progress in flush.progress.items())
-        self.table.fold([Heading(record, told)], flush.objectives.with_columns(offset=pl.lit(record, pl.Int64)))
+        rows = flush.objectives
+        self.table.fold([Heading(record, told)], OpenCells.arrived(rows, np.full(rows.height, record)))
         self.rollup.settle(flush)
 
     def answer(self, objective: Objective, now_ms: int) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from streams.app import OptionError, WorkerOptions, run_worker
+from streams.app import run_worker
+from streams.options import OptionError, WorkerOptions
 from tests.integration.worker_process import Promise, write_objectives
 
 

@@ -45,6 +45,7 @@ CHANGES = pl.Schema(
         "interval_ms": pl.Int32(),
     }
 )
+_NO_CHANGES = pl.DataFrame(schema=CHANGES)
 _STATES = pl.Series(STATES)
 _REASONS = pl.Series(REASONS)
 
@@ -129,6 +130,8 @@ class Reader:
             places = [columns.places.known(*zone) for zone in held]
             changed &= ~((state > UP) & (state < GONE) & np.isin(columns.place[: columns.size], places))
         slots = np.flatnonzero(changed)
+        if not len(slots):
+            return _NO_CHANGES, slots
         if len(slots) > limit:
             urgency = np.where(state[slots] >= DOWN, 0, np.where(told[slots] != UNTOLD, 1, 2))
             slots = slots[np.argsort(urgency, kind="stable")[:limit]]
@@ -167,7 +170,7 @@ class Reader:
         if query.state is not None:
             wanted &= self._states(slice(columns.size), now_ms)[0] == STATES.index(query.state)
         if query.zone is not None or query.region is not None:
-            zones = columns.places.at(np.arange(len(columns.places)))
+            zones = columns.places.all()
             asked = {name: text for name in ("region", "zone") if (text := getattr(query, name)) is not None}
             places = zones.select(pl.all_horizontal(pl.col(name) == text for name, text in asked.items()))
             wanted &= places.to_series().to_numpy()[columns.place[: columns.size]]
@@ -205,9 +208,13 @@ class Reader:
 
     def _by_zone(self, columns: Mapping[str, Longs]) -> pl.DataFrame:
         """Numbers by place as rows with region and zone, of places that have nodes."""
-        places = self._columns.places.at(np.arange(len(self._columns.places)))
-        used = pl.Series(self._by_place(slice(self._columns.size)) > 0)
-        return places.with_columns(pl.Series(name, column) for name, column in columns.items()).filter(used)
+        places = self._columns.places.all()
+        used = np.flatnonzero(self._by_place(slice(self._columns.size)))
+        begin, end = (used[0], used[-1] + 1) if len(used) else (0, 0)
+        rows = pl.DataFrame(
+            [*places[begin:end], *(pl.Series(name, column[begin:end]) for name, column in columns.items())]
+        )
+        return rows if len(used) == end - begin else rows[used - begin]
 
     def _changes(self, slots: Longs, state: Bytes, since: Longs) -> pl.DataFrame:
         columns = self._columns

@@ -134,10 +134,13 @@ class NodeTable:
             rules.known,
             rules.refused,
         )
-        left = pl.concat([pl.Series(dtype=pl.String), *self._left])
+        return Snapshot(self._take_left(), pages, position, self._pages.settled())
+
+    def _take_left(self) -> pl.Series:
+        """Ids of nodes that have left since the last call, and have not come back."""
+        left = pl.concat([pl.Series(dtype=pl.String), *self._left]) if self._left else pl.Series(dtype=pl.String)
         self._left.clear()
-        left = left.filter(pl.Series(self._columns.ids.find(left) == NOWHERE))
-        return Snapshot(left, pages, position, self._pages.settled())
+        return left.filter(pl.Series(self._columns.ids.find(left) == NOWHERE)) if len(left) else left
 
     def zone_counts(self, now_ms: int) -> pl.DataFrame:
         """What the outage guard wants to know of every zone, as ZONE_COUNTS."""

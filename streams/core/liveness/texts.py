@@ -165,6 +165,7 @@ class Places:
     def __init__(self, seed: int) -> None:
         self._names = Names(seed)
         self._names.codes(pl.Series([_PARTED]))
+        self._all: pl.DataFrame | None = None
 
     def __len__(self) -> int:
         return len(self._names)
@@ -182,8 +183,15 @@ class Places:
         parts = self._names.at(codes).str.split_exact(_PARTED, 1)
         return parts.struct.rename_fields(["region", "zone"]).struct.unnest()
 
+    def all(self) -> pl.DataFrame:
+        """Region and zone of all numbers, put together again only when there are others."""
+        if self._all is None or self._all.height != len(self):
+            self._all = self.at(np.arange(len(self)))
+        return self._all
+
     def only(self, used: Longs | Ints) -> Longs:
         """As Names.only; `used` begins with 0."""
+        self._all = None
         return self._names.only(used)
 
 

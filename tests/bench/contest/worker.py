@@ -78,7 +78,7 @@ class Contestant:
 def from_pages(brokers: str, partitions: int) -> Windows:
     """All windows, summed from the seconds of the plain series in the worker's state pages: what a crash leaves."""
     index = SeriesIndex()
-    pages = [asyncio.run(_pages(brokers, partition)) for partition in range(partitions)]
+    pages = [asyncio.run(pages_of(brokers, partition)) for partition in range(partitions)]
     return of_tables([table_of(found, index) for found in pages], index)
 
 
@@ -91,7 +91,8 @@ def of_tables(tables: Sequence[SloTable], index: SeriesIndex) -> Windows:
     return slide(rows.select(COUNTED.names()).cast(COUNTED))
 
 
-async def _pages(brokers: str, partition: int) -> PartPages:
+async def pages_of(brokers: str, partition: int) -> PartPages:
+    """The state pages of a partition as they are in Kafka."""
     pages = PartPages()
     async for records in read_changelog(brokers, PAGES_TOPIC, [partition]):
         for record in records:

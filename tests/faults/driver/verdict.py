@@ -143,9 +143,15 @@ def balance(evidence: Evidence, verdict: Verdict) -> Balance:
 def _since(results: Results, kept_ms: int) -> Results:
     """Those of the last `kept_ms`, whole minutes."""
     kept = results.ts >= (results.ts.max() - kept_ms) // MINUTE_MS * MINUTE_MS
-    columns = {name: _rows(results.name(name), kept) for name in ("service", "endpoint", "region", "kind")}
     return replace(
-        results, ts=results.ts[kept], latency_us=results.latency_us[kept], success=results.success[kept], **columns
+        results,
+        ts=results.ts[kept],
+        latency_us=results.latency_us[kept],
+        success=results.success[kept],
+        service=_rows(results.service, kept),
+        endpoint=_rows(results.endpoint, kept),
+        region=_rows(results.region, kept),
+        kind=_rows(results.kind, kept),
     )
 
 

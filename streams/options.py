@@ -1,0 +1,52 @@
+"""What a worker is asked for, and what of it cannot be meant."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from streams.core.routing import AddressError, parse_address
+
+# Of plain series with a name of their own: half of the numbers that rows of tables have room for.
+MOST_SERIES = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What `fleetbeat worker` was asked for."""
+
+    brokers: str
+    objectives: Path
+    listen: str = "127.0.0.1:8080"
+    state: Path = Path(".fleetbeat/worker")
+    nodes_max: int = 2_500_000
+    nodes_new_per_minute: int = 500_000
+    series_max: int = 250_000
+    advertise: str | None = None
+    stall_after_s: float = 60.0
+    live: tuple[str, ...] = ()
+
+
+class OptionError(ValueError):
+    """An option whose value cannot be meant."""
+
+
+class CannotStartError(RuntimeError):
+    """The machine refuses something that the worker needs, such as a folder or a port."""
+
+
+def check_options(options: WorkerOptions, objectives: Collection[str]) -> str | None:
+    """The address to advertise, if one was given. `objectives`: the ids there are. Raises OptionError."""
+    try:
+        advertised = None if options.advertise is None else parse_address(options.advertise)
+    except AddressError as cause:
+        raise OptionError(f"--advertise: value {options.advertise!r}: {cause}") from None
+    if not options.stall_after_s > 0:
+        raise OptionError(f"--stall-after: value {options.stall_after_s}; expected seconds, more than 0")
+    for name in options.live:
+        if name not in objectives:
+            raise OptionError(
+                f"--live: value {name!r}: no such objective in {options.objectives}; expected one of {objectives}"
+            )
+    if not 0 < options.series_max <= MOST_SERIES:
+        raise OptionError(f"--series-max: value {options.series_max}; expected 1 to {MOST_SERIES}")
+    return advertised

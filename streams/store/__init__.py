@@ -1,0 +1,1 @@
+"""`fleetbeat store`: looking after the archive's tables from the command line."""

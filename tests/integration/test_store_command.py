@@ -1,0 +1,222 @@
+"""`fleetbeat store` on an embedded store: what it says, what it changes, and what it refuses."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import fleetbeat
+from schemas.codec import encode
+from schemas.records import DeadLetter, Heartbeat, ProbeResult, RequestCount
+from streams.archive import ddl
+from streams.archive.blocks import Chunk, Shaper, routes
+from streams.archive.embedded import EmbeddedStore
+from streams.archive.ingest import Ingest
+from streams.store.export import pieces
+
+NOW = time.time_ns() // 1_000_000
+DAY_MS = 86_400_000
+RESULTS, BEATS, COUNTS, STATES, _, LETTERS = routes()
+NODES = ["n-1", "n-2", "n'; --"]
+Ask = Callable[..., "Asked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One command: its exit status and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of three nodes over two days, closed."""
+    folder = tmp_path_factory.mktemp("made") / "store"
+    with EmbeddedStore(folder, memory_cap_bytes=1 << 30) as store:
+        client = store.client()
+        ddl.apply(client)
+        for day, received_at in enumerate([NOW - DAY_MS, NOW - 60_000]):
+            fill(client, received_at, first=100 * day)
+        client.close()
+    return folder
+
+
+def fill(client: Any, at: int, first: int) -> None:  # noqa: ANN401
+    def chunk(*records: Any) -> Chunk:  # noqa: ANN401
+        offsets = range(first, first + len(records))
+        keys = [str(getattr(record, "node_id", getattr(record, "node", ""))).encode() for record in records]
+        return Chunk(2, offsets, [at] * len(records), keys, [encode(record) for record in records])
+
+    results = [
+        ProbeResult(node, at - 10 * n, "b", n, "p", "http", "shop", "/", "eu", n % 5 > 0, 1_000 + n)
+        for n in range(10)
+        for node in NODES
+    ]
+    beats = [Heartbeat(node, at, "b", at, 0, 10_000, "UP", "eu", "a", "1") for node in NODES]
+    counts = [RequestCount(node, at - 1_000, 1_000, "b", 0, "shop", "/", "eu", 6, 5, 0, 0, ()) for node in NODES]
+    for route, records in ((RESULTS, results), (BEATS, beats), (COUNTS, counts)):
+        Ingest(client, route).store(Shaper(route).shape([chunk(*records)]))
+    letter = DeadLetter("r", "d", "heartbeats", 0, first, at, "archive", NODES[2].encode(), b"x", 1)
+    Ingest(client, LETTERS).store(Shaper(LETTERS).shape([Chunk(0, [first], [at], [None], [encode(letter)])]))
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str], made: Path) -> Callable[..., Asked]:
+    def run(*arguments: str, store: Path | None = made) -> Asked:
+        status = fleetbeat.main(["store", *arguments, *(["--store", str(store)] if store else [])])
+        said = capsys.readouterr()
+        return Asked(status, said.out, said.err)
+
+    return run
+
+
+def rows(folder: Path, *queries: str) -> list[list[tuple[Any, ...]]]:
+    with EmbeddedStore(folder) as store:
+        client = store.client()
+        try:
+            return [[tuple(row) for row in client.query(query).result_rows] for query in queries]
+        finally:
+            client.close()
+
+
+def test_usage_says_what_each_table_takes(ask: Ask) -> None:
+    found = json.loads(ask("usage", "--json").out)
+    results = next(table for table in found["tables"] if table["table"] == "probe_results")
+    assert results["rows"] == 60
+    assert results["bytes_a_row"] == round(results["bytes"] / 60, 2)
+    assert results["kept_days"] == 14
+    assert 12.9 < results["days_left"] <= 13.0
+    assert results["oldest"] == f"{datetime.fromtimestamp((NOW - DAY_MS) / 1000, UTC):%Y-%m-%dT%H:%MZ}"
+    assert found["disk"]["free_bytes"] > 0
+    plain = ask("usage").out
+    assert "probe_results" in plain
+    assert "disk: " in plain
+
+
+def test_verify_names_minute_and_series_and_repairs_them(ask: Ask, made: Path, tmp_path: Path) -> None:
+    folder = copy(made, tmp_path)
+    with EmbeddedStore(folder) as store:
+        client = store.client()
+        client.command(f"DELETE FROM telemetry.probe_1m WHERE minute > fromUnixTimestamp({NOW // 1000 - 3_600})")  # noqa: S608
+        client.close()
+    wrong = ask("verify", "--from", "-3d", store=folder)
+    assert wrong.status == 1
+    minute = f"{datetime.fromtimestamp((NOW - 60_000) / 1000, UTC):%Y-%m-%dT%H:%MZ}"
+    assert f"probe_1m {minute} arrived" in wrong.out
+    assert "service=shop endpoint=/ region=eu probe=p kind=http: made of its rows total=30 good=24" in wrong.out
+    assert "found nothing" in wrong.out
+    assert ask("verify", "--from", "-3d", "--repair", store=folder).status == 0
+    right = ask("verify", "--from", "-3d", store=folder)
+    assert right.status == 0, right
+    assert "probe_1m and probe_1h" in right.out
+
+
+def copy(made: Path, tmp_path: Path) -> Path:
+    """The store in another folder."""
+    return Path(shutil.copytree(made, tmp_path / "store", symlinks=True))
+
+
+def test_a_deleted_node_is_gone_and_rollups_are_made_without_it(ask: Ask, made: Path, tmp_path: Path) -> None:
+    node, folder = NODES[2], copy(made, tmp_path)
+    assert ask("delete-node", node, store=folder).status == 2, "nobody can be asked"
+    deleted = ask("delete-node", node, "--yes", store=folder)
+    assert deleted.status == 0, deleted
+    assert "probe_results: 20 rows deleted" in deleted.out
+    assert "dead_letters: 2 rows deleted" in deleted.out
+    assert "probe_1m and probe_1h: 2 minutes made again" in deleted.out
+    assert ask("verify", "--from", "-3d", store=folder).status == 0
+    (left,), (minutes,), nodes = rows(
+        folder,
+        "SELECT count() FROM telemetry.probe_results",
+        "SELECT sum(total) FROM telemetry.probe_1m",
+        "SELECT DISTINCT node_id FROM telemetry.heartbeats ORDER BY 1",
+    )
+    assert (left, minutes) == ((40,), (40,))
+    assert [name for (name,) in nodes] == sorted({*NODES} - {node})
+    # an archive that starts on it finds its last plans as they should be
+    with EmbeddedStore(folder) as store:
+        client = store.client()
+        for route in (RESULTS, BEATS, COUNTS):
+            ingest = Ingest(client, route)
+            verdicts = ingest.verify(list(ingest.last_plans({2}).values()))
+            assert {type(verdict).__name__ for verdict in verdicts.values()} == {"Complete"}
+        client.close()
+
+
+def test_a_restore_is_what_was_saved_or_says_so(ask: Ask, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    assert ask("backup", str(saved)).status == 0
+    restored = ask("restore", str(saved), store=tmp_path / "good")
+    assert restored.status == 0, restored
+    assert "probe-results: 2@129" in restored.out
+    listed = json.loads((saved / "backup.json").read_text())
+    listed["rows"]["heartbeats"] += 1
+    listed["offsets"]["probe-results"]["2"] += 1
+    (saved / "backup.json").write_text(json.dumps(listed))
+    restored = ask("restore", str(saved), store=tmp_path / "store")
+    assert restored.status == 1
+    assert "rows of heartbeats: found 6; expected 7" in restored.out
+    assert "offsets of probe-results: found {'2': 129}; expected {'2': 130}" in restored.out
+    again = ask("restore", str(saved), store=tmp_path / "store")
+    assert again.status == 2
+    assert "holds a store already" in again.err
+    assert ask("backup", str(saved)).status == 2
+    assert ask("restore", str(tmp_path), store=tmp_path / "other").status == 2
+
+
+@pytest.mark.parametrize(("table", "expected"), [("probe_results", 60), ("probe_1m", 2), ("dead_letters", 2)])
+def test_export_writes_a_range_as_parquet(ask: Ask, tmp_path: Path, table: str, expected: int) -> None:
+    file = tmp_path / "out.parquet"
+    assert ask("export", table, str(file), "--from", "-3d").status == 0
+    found = pq.read_table(file)
+    assert found.num_rows == expected
+    if table == "probe_results":
+        assert sorted(set(found["node_id"].to_pylist())) == sorted(NODES)
+        assert found["ts"].to_pylist() == sorted(found["ts"].to_pylist())
+        assert sum(found["success"].to_pylist()) == 48
+    assert ask("export", table, str(file), "--from", "-3d").status == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_pieces_hold_every_second_once() -> None:
+    counts = [(0, 10), (60, 150_000), (120, 100_000), (180, 450_000), (240, 5)]
+    found = list(pieces(counts, 300))
+    assert [(piece.first_s, piece.end_s) for piece in found] == [
+        (0, 120),
+        (120, 180),
+        (180, 200),
+        (200, 220),
+        (220, 240),
+        (240, 300),
+    ]
+    assert all(piece.rows <= 200_000 for piece in found)
+
+
+def test_what_cannot_be_is_refused(ask: Ask, tmp_path: Path, made: Path) -> None:
+    assert "no embedded store there" in ask("usage", store=tmp_path / "none").err
+    assert "expected one of dead_letters" in ask("export", "nothing", str(tmp_path / "f"), "--from", "-1h").err
+    assert "--from yesterday: expected a time" in ask("verify", "--from", "yesterday").err
+    assert "--repair beside --url" in ask("verify", "--repair", "--url", "http://127.0.0.1:1", store=None).err
+    assert "expected one of them" in ask("usage", "--url", "http://127.0.0.1:1").err
+    with EmbeddedStore(made):
+        for arguments in (["usage"], ["delete-node", "n", "--yes"], ["backup", str(tmp_path / "b")]):
+            refused = ask(*arguments)
+            assert refused.status == 1
+            assert "has this folder; stop it first" in refused.err
+            assert "--url http://127.0.0.1:8123" in refused.err
+
+
+@pytest.mark.parametrize("command", ["migrate", "usage", "verify", "delete-node", "backup", "restore", "export"])
+def test_every_help_has_an_example(ask: Ask, command: str) -> None:
+    said = ask(command, "--help", store=None)
+    assert said.status == 0
+    assert f"fleetbeat store {command}" in said.out.partition("Example:")[2]
