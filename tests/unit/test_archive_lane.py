@@ -9,6 +9,7 @@ from aiokafka.structs import ConsumerRecord
 
 from streams.archive.blocks import Chunk, RawChunk, Shaped, Shaper
 from streams.archive.consumer import GivenUpError
+from streams.archive.ingest import Settled
 from streams.archive.lane import Lane, Limits
 from streams.archive.letters import DeadLetters
 from streams.archive.metrics import ArchiveMetrics
@@ -32,7 +33,7 @@ class Store:
         self.said.append(("shape", chunks[0].first))
         return self.shaper.shape(chunks), []
 
-    async def store(self, shaped: Shaped, wanted: Callable[[], bool]) -> None:
+    async def store(self, shaped: Shaped, wanted: Callable[[], bool]) -> Settled:
         if not wanted():
             raise GivenUpError
         self.said.append(("plan", shaped.plans[0].first))
@@ -40,6 +41,7 @@ class Store:
         if not wanted():
             raise GivenUpError
         self.said.append(("stored", shaped.plans[0].first))
+        return Settled()
 
 
 def lane(store: Store) -> Lane:
