@@ -216,7 +216,14 @@ class SpoolLane:
             dropped[Drop.CORRUPT] = self._store.corrupt
         memory = len(self._head) + len(self._tail)
         return LaneFigures(
-            self._acknowledged, len(self), dropped, self._store.disk_bytes, self.oldest_s(), memory, self._sent_again
+            acknowledged=self._acknowledged,
+            waiting=len(self),
+            dropped=dropped,
+            disk_bytes=self._store.disk_bytes,
+            oldest_s=self.oldest_s(),
+            in_memory=memory,
+            sent_again=self._sent_again,
+            has_spool=True,
         )
 
     def _settle(self) -> None:
