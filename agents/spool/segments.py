@@ -211,15 +211,17 @@ class Segments:
         self.close()
         path = self._folder / f"{first:020d}{SUFFIX}"
         header = segment_header(first, self._era)
+        again = bool(self._all) and self._all[-1].first == first  # the one before got a header and no record
         descriptor = self._files.create(path)
         try:
             self._files.write_all(descriptor, header, 0)
         except OSError:
             os.close(descriptor)
-            with suppress(OSError):
-                self._files.remove(path)
+            if not again:  # else its name still tells the next start how many records there were
+                with suppress(OSError):
+                    self._files.remove(path)
             raise
-        if self._all and self._all[-1].first == first:  # the one before got a header and no record
+        if again:
             self.bytes -= self._all.pop().size
         self._active = descriptor
         self._all.append(Segment(first, path, len(header), self._era))

@@ -1,0 +1,154 @@
+"""The scenarios of the collector: what its rows do to a stand. A scenario ends when its last fault is over."""
+
+from functools import partial
+from pathlib import Path
+
+from agents.spool.layout import SEGMENT_HEADER_BYTES, Record, scan
+from agents.spool.segments import SUFFIX
+from schemas.codec import decode
+from schemas.records import ProbeResult
+from tests.faults.driver.agents import DROPPED, WAITING, Death, LedgeredAgent, deaths
+from tests.faults.driver.collector_stand import CollectorStand
+from tests.faults.driver.proxy import DEAF
+from tests.faults.driver.tmpfs import SmallDisk
+
+CUT = frozenset({"up", "down"})
+HOUR_MS = 3_600_000
+# The year 2286, and what no calendar has: 200 years before the epoch would be refused by the schema's rules.
+FAR_MS = 8_200_000_000_000
+IN_MEMORY = "fleetbeat_agent_spool_in_memory"
+ACKNOWLEDGED = "fleetbeat_agent_records_acknowledged_total"
+
+
+def killed_agent(stand: CollectorStand) -> None:
+    """Kill -9 at named points between taking, writing and sending, and at random, also while Kafka is silent."""
+    agent, control = stand.agent("agent"), stand.agent("control", without="flights")
+    stand.start_work()
+    for number, death in enumerate(deaths(stand.rng, 20 if stand.long else 8)):
+        if death is None:
+            stand.network.held = frozenset({"down"}) if number % 2 else frozenset()
+            agent.start().await_runs(stand.rng.randrange(1, 80))
+            stand.kill_agent(agent)
+            stand.network.held = frozenset()
+        else:
+            agent.start(death).await_death()
+            stand.kills += 1
+        stand.say(f"  killed: {death or 'at a random moment'}")
+    agent.start()
+    control.start(Death("acknowledged", 3)).await_death()
+    control.start()
+
+
+def full_disk(stand: CollectorStand) -> None:
+    """The disk is full while Kafka is there, while it is away until memory is full, too, and at a start."""
+    disk = stand.enter(SmallDisk(stand.folder / "disk"))
+    agent = stand.agent("agent", spool=disk.folder / "spool", memory_records=150)
+    control = stand.agent("control", spool=disk.folder / "other", memory_records=150, without="kept")
+    stand.start_work()
+    for each in (agent, control):
+        each.start().await_runs(20)
+    child = agent.child
+    disk.fill()
+    stand.say("  disk full, Kafka there")
+    agent.await_more(ACKNOWLEDGED, 60)
+    stand.network.held = CUT
+    stand.say("  disk full, Kafka away")
+    for each in (agent, control):
+        each.await_more(IN_MEMORY if each is agent else WAITING, 1)
+    agent.await_metric(DROPPED, 30, reason="disk-failed")
+    disk.free()
+    stand.say("  disk has room, Kafka away")
+    agent.await_metric(IN_MEMORY, 0, exactly=True)
+    agent.await_more(WAITING, 40)
+    stand.network.held = frozenset()
+    agent.await_idle()
+    if agent.child is not child or not agent.runs:
+        stand.faults.append("the agent has not lived through a full disk")
+    disk.fill()
+    stand.say("  a start with a full disk")
+    if agent.stop() != 0:
+        stand.faults.append("a stop with a full disk and Kafka there lost something")
+    agent.start().await_runs(20)
+    agent.await_more(ACKNOWLEDGED, 40)
+    disk.free()
+
+
+def wild_clock(stand: CollectorStand) -> None:
+    """The agent's clock is an hour ahead, back, an hour behind, in another century, and back; records wait meanwhile."""
+    clock, other = stand.clock("clock"), stand.clock("other-clock")
+    agent = stand.agent("agent", clock=clock.path)
+    control = stand.agent("control", clock=other.path, without="monotonic")
+    stand.start_work()
+    for each in (agent, control):
+        each.start().await_runs(20)
+    steps = [HOUR_MS, 0, -HOUR_MS, 0, FAR_MS, 0] if stand.long else [HOUR_MS, FAR_MS, 0]
+    for off_ms in steps:
+        stand.network.held = CUT
+        for each in (agent, control):
+            each.await_more(WAITING, 30)
+        clock.off(off_ms)
+        other.off(off_ms)
+        stand.say(f"  clocks are off by {off_ms} ms")
+        for each in (agent, control):
+            each.await_more(WAITING if each is agent else "fleetbeat_agent_probe_runs_total", 30)
+        if stand.rng.random() < 0.5 or off_ms == FAR_MS:  # a boot that begins at a wrong time
+            stand.kill_agent(agent)
+            agent.start().await_runs(20)
+        stand.network.held = frozenset()
+        agent.await_idle()
+    stand.kill_agent(agent)
+    agent.start().await_runs(10)
+
+
+def damaged_spool(stand: CollectorStand) -> None:
+    """While the agent is down its spool is cut in a record, or a bit turns in the middle or at the end."""
+    agent, control = stand.agent("agent"), stand.agent("control", without="checksums")
+    stand.start_work()
+    for each in (agent, control):
+        each.start().await_runs(20)
+    kinds = ["cut", "middle", "end"] * (2 if stand.long else 1)
+    stand.rng.shuffle(kinds)
+    for kind in kinds:
+        stand.network.held = CUT
+        for each in (agent, control):
+            each.await_more(WAITING, 60)
+            stand.kill_agent(each) if each is agent else each.kill()
+        for each in (agent, control):
+            _damage(stand, each, kind)
+            each.start()
+        stand.network.held = frozenset()
+        agent.await_runs(5)
+        agent.await_idle()
+        corrupt = agent.metric(DROPPED, reason="corrupt")
+        stand.given_up += 1
+        if corrupt != 1:
+            stand.faults.append(f"{kind}: {corrupt} records were counted as damaged; expected 1")
+
+
+def broken_network(stand: CollectorStand) -> None:
+    """Between two network namespaces: nothing gets through, one way or the other, RST, 200 ms with 5 % loss."""
+
+
+def _damage(stand: CollectorStand, agent: LedgeredAgent, kind: str) -> None:
+    """Of a probe result that waits behind all that may be on its way."""
+    segment = max(agent.spool.glob(f"*/probe-results/*{SUFFIX}"), key=lambda path: path.name)
+    data = segment.read_bytes()
+    spots = []
+    begin = SEGMENT_HEADER_BYTES
+    for end, what in scan(data, begin):
+        if isinstance(what, Record) and isinstance(decode(what.payload), ProbeResult):
+            spots.append((end - len(what.payload), end))
+        begin = end
+    behind = spots[len(spots) // 2 :]
+    at_begin, at_end = behind[-1] if kind != "middle" else stand.rng.choice(behind[:-1])
+    stand.say(f"  {agent.name}: {kind} of {len(spots)} records, {segment.name}")
+    if kind == "cut":
+        with segment.open("r+b") as file:
+            file.truncate(stand.rng.randrange(at_begin, at_end))
+        return
+    damaged = bytearray(data)
+    damaged[stand.rng.randrange(at_begin, at_end)] ^= 1 << stand.rng.randrange(8)
+    segment.write_bytes(damaged)
+
+
+__all__ = ["DEAF", "Path", "partial"]
