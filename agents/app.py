@@ -99,9 +99,9 @@ class _Agent:
         rng = random.SystemRandom()
         options = KafkaOptions(brokers, config.kafka.compression)
         self._config = config
-        self._node = _node(config, clock)
         self._clock = clock
         self._place, lanes = _lanes(config, clock, rng)
+        self._node = _node(config, clock.wall_ms() if self._place is None else self._place.boot_ts(clock.wall_ms()))
         self._publisher = KafkaPublisher(options, config.node_id, lanes, clock, rng)
         self._outbox = Outbox(self._publisher)
         self._host = Host(config.interval_s, clock)
@@ -224,14 +224,14 @@ def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[Spool
         raise CannotStartError(f"spool.dir {cause}") from cause
 
 
-def _node(config: AgentConfig, clock: Clock) -> Node:
+def _node(config: AgentConfig, boot_ts: int) -> Node:
     return Node(
         id=config.node_id,
         region=config.region,
         zone=config.zone,
         labels=config.labels,
         boot_id=uuid.uuid4().hex,
-        boot_ts=clock.wall_ms(),
+        boot_ts=boot_ts,
         interval_ms=round(config.interval_s * 1_000),
         version=version(),
     )

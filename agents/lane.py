@@ -189,7 +189,7 @@ class MemoryLane:
         """None."""
         return set()
 
-    def sync(self, paths: set[Path]) -> set[Path]:
+    def sync(self, paths: set[Path]) -> set[Path]:  # noqa: ARG002 - part of the protocol
         """Nothing to do."""
         return set()
 

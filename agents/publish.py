@@ -110,7 +110,7 @@ class Outbox:
         return sum(lane.waiting for lane in self._publisher.figures().values())
 
     def spool_age_ms(self, now_s: float) -> int | None:
-        """How long the oldest record of all topics waits, 0 when none does; None without a spool. `now_s`: monotonic."""
+        """How long the oldest record of all topics has waited, 0 when none waits; None without a spool."""
         lanes = [lane for lane in self._publisher.figures().values() if lane.has_spool]
         taken_s = [lane.oldest_s for lane in lanes if lane.oldest_s is not None]
         return max(0, round((now_s - min(taken_s, default=now_s)) * 1_000)) if lanes else None

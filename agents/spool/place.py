@@ -17,6 +17,7 @@ from agents.spool.store import Store
 
 NAME = "spool"
 _LOCK = "lock"
+_BOOT = "boot"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,27 @@ class SpoolPlace:
         others = [path.name for path in folder.iterdir() if path.is_dir() and path != self.folder]
         if others:
             log.warning("spools of other nodes lie beside this one's and are not sent", extra={"spools": others[:10]})
+
+    def boot_ts(self, wall_ms: int) -> int:
+        """When this boot begins, ms UTC: now, but later than every boot before, also when the clock was set back.
+
+        Consumers order boots by it and take nothing from one that is older than what they know.
+        """
+        path = self.folder / _BOOT
+        begun = path.with_suffix(".new")
+        try:
+            before = int(path.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            before = -1
+        boot_ts = max(wall_ms, before + 1)
+        if boot_ts > wall_ms:
+            log.warning("the clock is behind the start before: this one is told as right after it", extra={"ms": before})
+        try:
+            begun.write_text(str(boot_ts), encoding="ascii")
+            begun.replace(path)
+        except OSError as cause:  # a full disk is no reason not to start
+            log.warning("the time of this start cannot be kept", extra={"path": str(path), "why": str(cause)})
+        return boot_ts
 
     def lanes(
         self, topics: Iterable[str], limits: SpoolLimits, clock: Clock, rng: random.Random

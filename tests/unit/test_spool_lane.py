@@ -19,9 +19,7 @@ ERA = Era(b"e" * 16, 1_000, 0)
 STAMP = Stamp(5, 0, 0, 0)
 
 
-def lane(
-    folder: Path, files: Files | None = None, when_full: str = "drop_oldest", max_bytes: int = 4_000
-) -> SpoolLane:
+def lane(folder: Path, files: Files | None = None, when_full: str = "drop_oldest", max_bytes: int = 4_000) -> SpoolLane:
     store = Store(folder, max_bytes, ERA, files, segment_bytes=500)
     store.open()
     limits = SpoolLimits(max_bytes, 60, when_full, 10, memory_records=3)  # type: ignore[arg-type]
@@ -176,6 +174,22 @@ def test_what_waits_for_too_long_is_dropped_and_a_stop_leaves_the_rest_to_the_ne
     again = lane(tmp_path)
     assert (len(again), again.oldest_s(), hand_over(again)) == (1, 90.0, [b"90"])
     again.close()
+
+
+def test_a_boot_is_later_than_the_one_before_also_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    one = SpoolPlace(tmp_path, "web-17")
+    hour_ms = 3_600_000
+    assert [one.boot_ts(at) for at in (5 * hour_ms, 4 * hour_ms, 4 * hour_ms, 6 * hour_ms)] == [
+        5 * hour_ms,
+        5 * hour_ms + 1,
+        5 * hour_ms + 2,
+        6 * hour_ms,
+    ]
+    (one.folder / "boot").write_text("torn\0")
+    assert one.boot_ts(7) == 7
+    (one.folder / "boot").unlink()
+    (one.folder / "boot").mkdir()
+    assert one.boot_ts(8) == 8, "what cannot be kept is no reason not to start"
 
 
 def test_a_node_has_a_folder_of_its_own_for_one_agent(tmp_path: Path) -> None:

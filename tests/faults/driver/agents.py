@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -25,7 +26,6 @@ WAITING = "fleetbeat_agent_records_waiting"
 DROPPED = "fleetbeat_agent_records_dropped_total"
 # Of each of the two topics; the segments of so small a spool hold 64 KiB.
 SPOOL_BYTES = 8 << 20
-MEMORY_RECORDS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,9 @@ class LedgeredAgent:
         without: str | None = None,
         clock: Path | None = None,
         inside: tuple[str, ...] = (),
+        within: Callable[[Callable[[], str | None]], str | None] = lambda what: what(),
         probes: int = 10,
+        memory_records: int = 2_000,
     ) -> None:
         self.name = name
         self.port = free_port()
@@ -100,8 +102,11 @@ class LedgeredAgent:
         self.probes = [f"{name}-{number}" for number in range(probes)]
         self.is_control = without is not None
         self._inside = inside
+        self._within = within
+        self._memory_records = memory_records
         self.prefix = "control." if self.is_control else ""
-        self._plan = Plan(str(folder / f"{name}.ledger"), self.prefix, without=without, clock=clock and str(clock))
+        told = None if clock is None else str(clock)
+        self._plan = Plan(str(folder / f"{name}.ledger"), self.prefix, without=without, clock=told)
         self._config = folder / f"{name}.yaml"
         self._config.write_text(json.dumps(self._file(target), indent=1), encoding="utf-8")
         self._brokers = brokers
@@ -116,7 +121,7 @@ class LedgeredAgent:
             "node": {"id": self.name, "region": "eu-1", "zone": "a"},
             "metrics": {"listen": f"127.0.0.1:{self.port}"},
             "heartbeat": {"interval_s": 0.2},
-            "kafka": {"buffer_records": MEMORY_RECORDS},
+            "kafka": {"buffer_records": self._memory_records},
             "spool": {"dir": str(self.spool), "max_bytes": SPOOL_BYTES, "max_age_s": 1_800},
             "probes": [
                 {
@@ -186,9 +191,19 @@ class LedgeredAgent:
         self._await(lambda: self.metric(RUNS) >= more, f"{more} runs")
         return self
 
-    def await_waiting(self, least: int) -> None:
-        """Until so many records wait for Kafka."""
-        self._await(lambda: self.metric(WAITING) >= least, f"{least} records that wait")
+    def await_more(self, name: str, more: int) -> None:
+        """Until a metric has grown by so much."""
+        before = self.await_metric(name, 0)
+        self.await_metric(name, before + more)
+
+    def await_metric(self, name: str, least: int, **labels: str) -> int:
+        """Its value once it is at least that."""
+        self._await(lambda: self.metric(name, **labels) >= least, f"{name} of {least}")
+        return self.metric(name, **labels)
+
+    def await_none(self, name: str) -> None:
+        """Until a metric is 0."""
+        self._await(lambda: self.metric(name) == 0, f"{name} of 0")
 
     def metric(self, name: str, **labels: str) -> int:
         """The sum over its series with these labels; -1 when it does not answer."""
@@ -200,6 +215,9 @@ class LedgeredAgent:
 
     def get(self, path: str) -> str | None:
         """What it answers with 200; None for anything else."""
+        return self._within(lambda: self._get(path))
+
+    def _get(self, path: str) -> str | None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_S)
         try:
             connection.request("GET", path)
@@ -220,8 +238,7 @@ class LedgeredAgent:
         found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
         self.peak_mb = max(self.peak_mb, int(found[1]) // 1_024 if found else 0)
 
-    def _await(self, what: object, name: str) -> None:
-        assert callable(what)
+    def _await(self, what: Callable[[], bool], name: str) -> None:
         deadline = time.monotonic() + READY_S
         while not what():
             if not self.runs:

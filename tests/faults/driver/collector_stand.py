@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
+import socket
+import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from random import Random
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -18,6 +18,7 @@ from infra.state import LOOPBACK
 from schemas.records import Heartbeat, ProbeResult
 from tests.faults.driver.agents import LedgeredAgent
 from tests.faults.driver.guests import TOPICS, join
+from tests.faults.driver.namespaces import NEAR_IP, Namespaces
 from tests.faults.driver.processes import DoomedWorker
 from tests.faults.driver.proxy import Proxy
 from tests.faults.driver.stand import PARTITIONS, PROMISES, READY_S, Form, Judgement, Stand
@@ -28,6 +29,7 @@ from tests.integration.worker_process import Promise, eventually
 
 AGENTS = "agents"
 CONTROL = "control."
+T = TypeVar("T")
 # Far above what one holds, far below what a leak of a row's records would come to.
 AGENT_MB = 120
 
@@ -50,17 +52,19 @@ class CollectorStand(Stand):
         try:
             asyncio.run(_make_control_topics(self.brokers))
             self.network = self._make_network()
-            self.target = self._cleanup.enter_context(Target(self.host))
+            self.target = self._cleanup.enter_context(Target(self._listener(0)))
         except BaseException:
             self._cleanup.close()
             raise
         return self
 
-    host = LOOPBACK
-    """Where agents find broker and target."""
-
     def _make_network(self) -> Proxy:
+        """How agents reach the broker."""
         return self.proxy()
+
+    def _listener(self, port: int) -> socket.socket:
+        """Where agents reach this process."""
+        return socket.create_server((LOOPBACK, port))
 
     def agent(self, name: str, **options: object) -> LedgeredAgent:
         """One that is not started yet; with `without`, a control, which must come out wrong."""
@@ -68,6 +72,10 @@ class CollectorStand(Stand):
         (self.controls if found.is_control else self.agents).append(found)
         self._cleanup.callback(found.end)
         return found
+
+    def enter(self, context: contextlib.AbstractContextManager[T]) -> T:
+        """It ends after the agents, with the stand."""
+        return self._cleanup.enter_context(context)
 
     def start_work(self) -> DoomedWorker:
         """The worker and the fleet."""
@@ -81,13 +89,16 @@ class CollectorStand(Stand):
 
     def await_fresh(self) -> float:
         """Also until a result that an agent takes from now on is in the views, behind all that it took before."""
-        eventually(lambda: self._alive_agents() or True, "agents", READY_S)
+        begun = time.monotonic()
+        self._expect_agents()
         for agent in self.agents:
             agent.await_idle()
         taken = sum(self._results_of(agent) for agent in self.agents) - self.given_up
-        seconds = super().await_fresh()
         eventually(lambda: self._counted() > taken, "a fresh result of an agent", READY_S)
-        return seconds
+        seconds = time.monotonic() - begun
+        if seconds > self._form.visible_s:
+            self.faults.append(f"a fresh result was visible after {seconds:.1f} s; expected {self._form.visible_s:.0f}")
+        return max(seconds, super().await_fresh())
 
     @staticmethod
     def _results_of(agent: LedgeredAgent) -> int:
@@ -102,14 +113,14 @@ class CollectorStand(Stand):
         except UnavailableError:
             return -1
 
-    def _alive_agents(self) -> None:
+    def _expect_agents(self) -> None:
         for agent in (*self.agents, *self.controls):
             if agent.wanted and not agent.runs:
                 raise agent.child.ended()
 
     def _expect_alive(self) -> None:
         super()._expect_alive()
-        self._alive_agents()
+        self._expect_agents()
 
     def judge(self) -> Judgement:
         """Stops the agents, compares what they took with Kafka, and then everything as any stand does."""
@@ -167,6 +178,25 @@ class CollectorStand(Stand):
         found = super()._evidence()
         sent = [one for each in self._told for one in each.sent]
         return replace(found, ledger=join(found.ledger, sent), beats=_with_agents(found.beats, self._told))
+
+
+class SplitStand(CollectorStand):
+    """Its agents live in a network namespace of their own, and packets to the broker are lost as it is told."""
+
+    def __init__(self, folder: Path, seed: int, form: Form, say: Callable[[str], None]) -> None:
+        super().__init__(folder, seed, form, say)
+        self.broker.far_host = NEAR_IP
+
+    def _make_network(self) -> Proxy:
+        self.namespaces = self._cleanup.enter_context(Namespaces(self.broker.proxy_port))
+        port = self.broker.proxy_port
+        return self._cleanup.enter_context(Proxy(port, self.broker.far_port, self._listener(port)))
+
+    def _listener(self, port: int) -> socket.socket:
+        return self.namespaces.in_near(lambda: socket.create_server((NEAR_IP, port)))
+
+    def agent(self, name: str, **options: object) -> LedgeredAgent:
+        return super().agent(name, inside=self.namespaces.inside, within=self.namespaces.in_far, **options)
 
 
 def _with_agents(beats: Beats, agents: list[Told]) -> Beats:

@@ -1,8 +1,8 @@
-"""`fleetbeat agent` with a ledger of what it took, that may kill itself at a chosen point: PLAN OPTIONS…
+"""`fleetbeat agent` with a ledger of what it took, that may kill itself at a chosen point: PLAN, then its options.
 
-PLAN is a Plan (agents.py) as JSON. The ledger says each record before the agent is asked to take it, and afterwards what
-became of it; what was not said afterwards may be there or not. All that, and the rule that a control lacks, is wired
-here, in a composition root of its own: the agent's code knows nothing of it.
+PLAN is a Plan (agents.py) as JSON. The ledger says each record before the agent is asked to take it, and afterwards
+what became of it; what was not said afterwards may be there or not. All that, and the rule that a control lacks, is
+wired here, in a composition root of its own: the agent's code knows nothing of it.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from agents.kafka import KafkaPublisher
 from agents.publish import Drop
 from agents.spool import layout
 from agents.spool.files import Files
-from agents.spool.journal import Journal, Stamp
+from agents.spool.journal import Stamp
 from agents.spool.lane import SpoolLane
 from agents.spool.segments import SUFFIX
 from agents.spool.store import Store
@@ -65,7 +64,8 @@ def keep_ledger(ledger: Path, prefix: str, point: Point) -> None:
     def said(line: str) -> None:
         os.write(out, f"{line}\n".encode())
 
-    def named_init(self: KafkaPublisher, options: Any, node: str, lanes: Mapping[str, Any], *rest: Any, **named: Any) -> None:  # noqa: ANN401 - whatever it takes
+    def named_init(self: KafkaPublisher, *given: Any, **named: Any) -> None:  # noqa: ANN401 - whatever it takes
+        options, node, lanes, *rest = given
         start(self, options, node, {f"{prefix}{topic}": lane for topic, lane in lanes.items()}, *rest, **named)
 
     def told_offer(self: KafkaPublisher, topic: str, value: bytes) -> Drop | None:
@@ -98,7 +98,7 @@ def wire_deaths(point: Point) -> None:
         acknowledge(self)
 
     def doomed_write(self: Files, descriptor: int, data: bytes, offset: int) -> int:
-        what = "record" if os.readlink(f"/proc/self/fd/{descriptor}").endswith(SUFFIX) else "journal"
+        what = "record" if Path(f"/proc/self/fd/{descriptor}").readlink().name.endswith(SUFFIX) else "journal"
         if point.comes(f"half-{what}"):
             write(self, descriptor, data[: len(data) // 2], offset)
             die()
@@ -119,7 +119,7 @@ def wire_deaths(point: Point) -> None:
 def wire_clock(told: Path) -> None:
     """The time of day is off by as many ms as a file says."""
 
-    def wall_ms(_: SystemClock) -> int:
+    def wall_ms(self: SystemClock) -> int:  # noqa: ARG001 - as it is
         return time.time_ns() // 1_000_000 + off_ms(told)
 
     SystemClock.wall_ms = wall_ms  # type: ignore[method-assign]
@@ -143,13 +143,13 @@ def take_out(rule: str, clock: Path | None) -> None:
             def loses(self: SpoolLane, value: bytes, now_s: float) -> None:  # noqa: ARG001 - as _keep
                 return None
 
-            SpoolLane._keep = loses  # type: ignore[assignment,method-assign]
+            SpoolLane._keep = loses  # type: ignore[method-assign]
         case "checksums":
-            layout.checksum = lambda _: 0
+            layout.checksum = lambda data: 0 * len(data)
         case "monotonic":  # ages are not told by the time of day
             assert clock is not None
 
-            def by_the_wall(_: SystemClock) -> float:
+            def by_the_wall(self: SystemClock) -> float:  # noqa: ARG001 - as monotonic_s
                 return time.time() + off_ms(clock) / 1_000
 
             SystemClock.monotonic_s = by_the_wall  # type: ignore[method-assign]

@@ -1,5 +1,6 @@
 """Something to probe that counts, by path, how often it was asked: what an agent says it saw can be held against it."""
 
+import socket
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +10,7 @@ from typing import Self
 class Target:
     """Answers 200 to every GET while its context lasts, on a thread of its own."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, listener: socket.socket) -> None:
         served = self.served = Counter[str]()
         counting = threading.Lock()
 
@@ -21,10 +22,12 @@ class Target:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *_: object) -> None:  # type: ignore[override]
+            def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer((host, 0), Handler)
+        self._server = ThreadingHTTPServer(listener.getsockname(), Handler, bind_and_activate=False)
+        self._server.socket.close()
+        self._server.socket = listener
         self._thread = threading.Thread(target=self._server.serve_forever, name="target", daemon=True)
 
     @property

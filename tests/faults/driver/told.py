@@ -1,4 +1,4 @@
-"""What an agent's ledger says it took, held against what Kafka's log has of that node: nothing lost, twice or changed."""
+"""What an agent's ledger says it took, held against what Kafka's log has of that node: none lost, twice or changed."""
 
 import base64
 from collections import Counter
@@ -69,7 +69,7 @@ def known(value: bytes | None) -> Heartbeat | ProbeResult:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The comparison of one agent; `sent` is what the log has of what was taken, each once, as others may ask for it."""
+    """The comparison of one agent; `sent` is what the log has of what was taken, each record once."""
 
     name: str
     ledger: Ledger
@@ -88,8 +88,9 @@ class Told:
         """In a line."""
         taken, refused = len(self.ledger.accepted), sum(self.ledger.refused.values())
         return (
-            f"{self.name}: {taken} taken, {len(self.ledger.unsure)} unsure, {refused} refused, {len(self.sent)} in Kafka; "
-            f"{self.lost} lost, {self.doubled} twice, {self.strangers} changed, {self.disordered} out of order"
+            f"{self.name}: {taken} taken, {len(self.ledger.unsure)} unsure, {refused} refused; "
+            f"{len(self.sent)} in Kafka, {self.lost} lost, {self.doubled} twice, {self.strangers} changed, "
+            f"{self.disordered} out of order"
         )
 
     def faults(self) -> list[str]:
