@@ -67,7 +67,7 @@ class SpoolPlace:
             before = -1
         boot_ts = max(wall_ms, before + 1)
         if boot_ts > wall_ms:
-            log.warning("the clock is behind the start before: this one is told as right after it", extra={"ms": before})
+            log.warning("the clock is behind the last start: this one is told as right after it", extra={"ms": before})
         try:
             begun.write_text(str(boot_ts), encoding="ascii")
             begun.replace(path)

@@ -89,6 +89,7 @@ class LedgeredAgent:
         *,
         spool: Path | None = None,
         without: str | None = None,
+        prefix: str = "",
         clock: Path | None = None,
         inside: tuple[str, ...] = (),
         within: Callable[[Callable[[], str | None]], str | None] = lambda what: what(),
@@ -104,7 +105,7 @@ class LedgeredAgent:
         self._inside = inside
         self._within = within
         self._memory_records = memory_records
-        self.prefix = "control." if self.is_control else ""
+        self.prefix = prefix
         told = None if clock is None else str(clock)
         self._plan = Plan(str(folder / f"{name}.ledger"), self.prefix, without=without, clock=told)
         self._config = folder / f"{name}.yaml"

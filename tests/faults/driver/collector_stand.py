@@ -50,7 +50,7 @@ class CollectorStand(Stand):
     def __enter__(self) -> Self:
         super().__enter__()
         try:
-            asyncio.run(_make_control_topics(self.brokers))
+            asyncio.run(make_control_topics(self.brokers))
             self.network = self._make_network()
             self.target = self._cleanup.enter_context(Target(self._listener(0)))
         except BaseException:
@@ -68,7 +68,9 @@ class CollectorStand(Stand):
 
     def agent(self, name: str, **options: object) -> LedgeredAgent:
         """One that is not started yet; with `without`, a control, which must come out wrong."""
-        found = LedgeredAgent(self.folder, self.network.address, self.target.url, name, **options)  # type: ignore[arg-type]
+        prefix = CONTROL if "without" in options else ""
+        where = (self.folder, self.network.address, self.target.url)
+        found = LedgeredAgent(*where, name, prefix=prefix, **options)  # type: ignore[arg-type]
         (self.controls if found.is_control else self.agents).append(found)
         self._cleanup.callback(found.end)
         return found
@@ -78,8 +80,9 @@ class CollectorStand(Stand):
         return self._cleanup.enter_context(context)
 
     def start_work(self) -> DoomedWorker:
-        """The worker and the fleet."""
+        """The worker, which its unit would start again, and the fleet."""
         worker = self.worker().start().await_ready()
+        self.keep(worker)
         self.start_fleet()
         return worker
 
@@ -138,6 +141,7 @@ class CollectorStand(Stand):
             self.say(f"  {each.summary}")
         self._hold_against_target()
         self.faults += [fault for control in self.controls if (fault := self._judge_control(control))]
+        eventually(lambda: all(self._is_ready(worker) for worker in self.workers.values()), "the worker", READY_S)
         judgement = super().judge()
         balance = replace(
             judgement.balance,
@@ -222,7 +226,7 @@ def _with_agents(beats: Beats, agents: list[Told]) -> Beats:
     )
 
 
-async def _make_control_topics(brokers: str) -> None:
+async def make_control_topics(brokers: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
     await admin.start()
     try:

@@ -21,6 +21,8 @@ class Ledger:
     accepted: dict[Id, bytes] = field(default_factory=dict)
     unsure: dict[Id, bytes] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
+    order: dict[Id, int] = field(default_factory=dict)
+    offers: int = 0
     refused_results: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     """Runs of a probe that were no success, however they ended; taken ones."""
@@ -47,6 +49,8 @@ class Ledger:
         if value is None:
             return
         record = known(value)
+        self.offers += 1
+        self.order[record.boot_id, record.seq] = self.offers
         if became is None:
             self.unsure[record.boot_id, record.seq] = value
         elif became == "took":
@@ -114,7 +118,6 @@ def told(name: str, ledger: Path, brokers: str, prefix: str) -> Told:
     """Reads both."""
     said = Ledger.read(ledger)
     taken = said.accepted | said.unsure
-    order = {identity: place for place, identity in enumerate(taken)}
     found: Counter[Id] = Counter()
     sent: dict[Id, Sent] = {}
     strangers = disordered = 0
@@ -128,8 +131,8 @@ def told(name: str, ledger: Path, brokers: str, prefix: str) -> Told:
                 strangers += 1
                 continue
             found[identity] += 1
-            disordered += order[identity] < last.get(each.partition, -1)
-            last[each.partition] = max(order[identity], last.get(each.partition, -1))
+            disordered += said.order[identity] < last.get(each.partition, -1)
+            last[each.partition] = max(said.order[identity], last.get(each.partition, -1))
             record = known(each.value)
             sent.setdefault(identity, Sent(record, None, topic, each.partition, each.offset, each.append_ms))
     lost = sum(identity not in found for identity in said.accepted)
