@@ -31,7 +31,7 @@ from agents.publish import RESULTS, TOPICS, Outbox
 from agents.run import Prober
 from agents.server import Page, Server
 from agents.spool.lane import SpoolLimits
-from agents.spool.place import SpoolError, SpoolPlace, spool_folder
+from agents.spool.place import SpoolError, SpoolFullError, SpoolPlace, spool_folder
 from agents.version import version
 
 if TYPE_CHECKING:
@@ -212,14 +212,18 @@ def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[Spool
     """Where records wait for Kafka: on disk when there is a place for it. Raises CannotStartError."""
     kafka, spool = config.kafka, config.spool
     folder = None if spool is None else spool_folder(spool.dir)
+    in_memory: dict[str, Lane] = {topic: MemoryLane(kafka.buffer_records, kafka.give_up_after_s) for topic in TOPICS}
     if spool is None or folder is None:
-        return None, {topic: MemoryLane(kafka.buffer_records, kafka.give_up_after_s) for topic in TOPICS}
+        return None, in_memory
     limits = SpoolLimits(
         spool.max_bytes, spool.max_age_s, spool.when_full, spool.fsync_after_s, memory_records=kafka.buffer_records
     )
     try:
         place = SpoolPlace(folder, config.node_id)
         return place, dict(place.lanes(TOPICS, limits, clock, rng))
+    except SpoolFullError as cause:  # a host whose disk is full must be able to say so
+        log.error("records wait in memory until the next start", extra={"why": f"spool.dir {cause}"})  # noqa: TRY400
+        return None, in_memory
     except SpoolError as cause:
         raise CannotStartError(f"spool.dir {cause}") from cause
 

@@ -1,5 +1,6 @@
 """Where a node's spool is, and that only one agent uses it."""
 
+import errno
 import fcntl
 import hashlib
 import logging
@@ -27,6 +28,10 @@ class SpoolError(RuntimeError):
     """The folder cannot be used."""
 
 
+class SpoolFullError(SpoolError):
+    """The disk has no room to begin a spool."""
+
+
 def spool_folder(configured: str | None) -> Path | None:
     """The folder of all spools, from the config or from systemd; None when nobody names one."""
     if configured is not None:
@@ -49,7 +54,7 @@ class SpoolPlace:
         except BlockingIOError:
             raise SpoolError(f"{self.folder}: another agent uses it; expected one agent for each node") from None
         except OSError as cause:
-            raise SpoolError(f"{self.folder}: {(cause.strerror or str(cause)).lower()}") from cause
+            raise _problem(self.folder, cause) from cause
         others = [path.name for path in folder.iterdir() if path.is_dir() and path != self.folder]
         if others:
             log.warning("spools of other nodes lie beside this one's and are not sent", extra={"spools": others[:10]})
@@ -88,11 +93,17 @@ class SpoolPlace:
                 store = Store(folder, limits.max_bytes, era)
                 store.open()
             except OSError as cause:
-                raise SpoolError(f"{folder}: {(cause.strerror or str(cause)).lower()}") from cause
+                os.close(self._lock)
+                raise _problem(folder, cause) from cause
             if store.waiting:
                 log.info("records of before wait in the spool", extra={"topic": topic, "records": store.waiting})
             lanes[topic] = SpoolLane(store, limits, rng)
         return lanes
+
+
+def _problem(folder: Path, cause: OSError) -> SpoolError:
+    kind = SpoolFullError if cause.errno in {errno.ENOSPC, errno.EDQUOT} else SpoolError
+    return kind(f"{folder}: {(cause.strerror or str(cause)).lower()}")
 
 
 def _boot(rng: random.Random) -> bytes:

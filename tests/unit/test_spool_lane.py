@@ -1,11 +1,16 @@
 """The lane on disk: what a full spool and a full disk cost, and what a process that ends leaves to the next one."""
 
 import errno
+import os
 import random
 from pathlib import Path
 
 import pytest
 
+from agents.app import CannotStartError, _lanes
+from agents.clock import SystemClock
+from agents.config import load_agent
+from agents.lane import MemoryLane
 from agents.publish import Drop
 from agents.spool.files import Files
 from agents.spool.journal import Stamp
@@ -174,6 +179,27 @@ def test_what_waits_for_too_long_is_dropped_and_a_stop_leaves_the_rest_to_the_ne
     again = lane(tmp_path)
     assert (len(again), again.oldest_s(), hand_over(again)) == (1, 90.0, [b"90"])
     again.close()
+
+
+def test_a_first_start_on_a_full_disk_keeps_records_in_memory_and_any_other_trouble_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "agent.yaml"
+    config.write_text(f"node: {{id: web-17}}\nspool: {{dir: {tmp_path / 'spool'}}}\n")
+
+    def fails(code: int) -> None:
+        def create(_: Files, path: Path) -> int:
+            raise OSError(code, os.strerror(code), str(path))
+
+        monkeypatch.setattr(Files, "create", create)
+
+    fails(errno.ENOSPC)
+    place, lanes = _lanes(load_agent(config), SystemClock(), random.Random(1))
+    assert place is None
+    assert {type(one) for one in lanes.values()} == {MemoryLane}
+    fails(errno.EROFS)
+    with pytest.raises(CannotStartError, match="read-only file system"):
+        _lanes(load_agent(config), SystemClock(), random.Random(1))
 
 
 def test_a_boot_is_later_than_the_one_before_also_when_the_clock_was_set_back(tmp_path: Path) -> None:

@@ -56,6 +56,18 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Blind(int):
+    """A checksum that no other differs from."""
+
+    def __eq__(self, _: object) -> bool:
+        return True
+
+    def __ne__(self, _: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
+
+
 def keep_ledger(ledger: Path, prefix: str, point: Point) -> None:
     """Of every record that is offered; and topics of another name, for whoever is not to be mixed with others."""
     out = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -145,7 +157,8 @@ def take_out(rule: str, clock: Path | None) -> None:
 
             SpoolLane._keep = loses  # type: ignore[method-assign]
         case "checksums":
-            layout.checksum = lambda data: 0 * len(data)
+            usual = layout.checksum
+            layout.checksum = lambda data: Blind(usual(data))
         case "monotonic":  # ages are not told by the time of day
             assert clock is not None
 
