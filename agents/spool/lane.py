@@ -123,11 +123,15 @@ class SpoolLane:
     def hand_over(self, accepts: Callable[[bytes], bool]) -> None:
         """See Lane."""
         if not self._head and self._store.doubt is None and not self._store.unsent:
-            self._head, self._tail = list(self._tail), deque()
-        if self._head:
+            # No more than leaves now: the rest goes to disk as soon as it takes some.
+            while self._tail and accepts(self._tail[0].value):
+                self._head.append(self._tail.popleft())
+            self._from_head = len(self._head)
+        elif self._head:
             most = self._head_doubt.count if self._head_doubt else len(self._head)
             while self._from_head < most and accepts(self._head[self._from_head].value):
                 self._from_head += 1
+        if self._head:
             return
         try:
             while (seen := self._store.peek()) is not None and accepts(seen[1]):

@@ -98,6 +98,28 @@ def test_while_the_disk_is_full_kafka_still_gets_all_in_order(tmp_path: Path) ->
     one.close()
 
 
+def test_what_is_not_on_its_way_leaves_memory_when_the_disk_takes_it_while_kafka_is_away(tmp_path: Path) -> None:
+    files = DyingFiles()
+    one = lane(tmp_path, files)
+    files.full = True
+    for value in (b"0", b"1", b"2"):
+        one.offer(value, 1.0)
+    assert hand_over(one, 1) == [b"0"]
+    one.fly(STAMP)
+    files.full = False
+    one.expire(3.0)
+    assert (one.figures().in_memory, len(one)) == (1, 3)
+    assert one.offer(b"3", 3.0) is None
+    one.lose_sight()
+    assert hand_over(one) == [b"0"]
+    assert one.fly(STAMP)
+    one.acknowledge()
+    one.close()
+    again = lane(tmp_path)
+    assert hand_over(again) == [b"1", b"2", b"3"]
+    again.close()
+
+
 def test_nothing_is_synced_before_a_record_has_waited_and_then_once_in_a_while(tmp_path: Path) -> None:
     one = lane(tmp_path)
     one.offer(b"0", 100.0)

@@ -185,7 +185,7 @@ class LedgeredAgent:
 
     def await_idle(self) -> None:
         """Until it sends and less than two batches wait."""
-        self._await(lambda: self.metric(WAITING) < 60 and self.get("/-/ready") is not None, "nothing that waits")
+        self._await(lambda: 0 <= self.metric(WAITING) < 60 and self.get("/-/ready") is not None, "nothing that waits")
 
     def await_runs(self, more: int) -> Self:
         """Until its probes have run so many times since the process began."""
@@ -202,9 +202,9 @@ class LedgeredAgent:
         self._await(lambda: self.metric(name, **labels) >= least, f"{name} of {least}")
         return self.metric(name, **labels)
 
-    def await_none(self, name: str) -> None:
-        """Until a metric is 0."""
-        self._await(lambda: self.metric(name) == 0, f"{name} of 0")
+    def await_below(self, name: str, most: int) -> None:
+        """Until a metric is less."""
+        self._await(lambda: 0 <= self.metric(name) < most, f"{name} below {most}")
 
     def metric(self, name: str, **labels: str) -> int:
         """The sum over its series with these labels; -1 when it does not answer."""
