@@ -9,6 +9,7 @@ import mmap
 import os
 import struct
 import sys
+from contextlib import ExitStack
 
 from agents.health.bytecode import COUNT_BYTES, COUNTS, entered_time_wait, established, program
 
@@ -29,13 +30,10 @@ class KernelEventsError(RuntimeError):
 class KernelEvents:
     """Counts that the kernel adds to; to read them is no system call and copies nothing but the numbers asked for."""
 
-    def __init__(self, files: list[int]) -> None:
-        self._files = files
-        try:
-            self._memory = mmap.mmap(files[0], COUNTS * COUNT_BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
-        except OSError as cause:
-            raise KernelEventsError(f"its map cannot be read in place: {cause.strerror}") from cause
-        self._counts = memoryview(self._memory).cast("Q")
+    def __init__(self, memory: mmap.mmap, attached: int) -> None:
+        self._memory = memory
+        self._attached = attached
+        self._counts = memoryview(memory).cast("Q")
 
     def read(self) -> tuple[int, int]:
         """(established, entered TIME_WAIT) since it was loaded, of all network namespaces."""
@@ -45,25 +43,25 @@ class KernelEvents:
         """The kernel stops counting."""
         self._counts.release()
         self._memory.close()
-        for file in self._files:
-            os.close(file)
+        os.close(self._attached)
 
 
 def load() -> KernelEvents:
     """Counting from now on. Raises KernelEventsError."""
-    files: list[int] = []
-    try:
-        number = _call_number()
-        files.append(_bpf(number, "a map", _MAP_CREATE, struct.pack("=5I", _ARRAY, 4, COUNT_BYTES, COUNTS, _MMAPABLE)))
-        files.append(_load_program(number, files[0]))
+    number = _call_number()
+    with ExitStack() as files:  # the kernel keeps map and program for what is attached
+        shape = struct.pack("=5I", _ARRAY, 4, COUNT_BYTES, COUNTS, _MMAPABLE)
+        counts_file = _bpf(number, "a map", _MAP_CREATE, shape)
+        files.callback(os.close, counts_file)
+        code_file = _load_program(number, counts_file)
+        files.callback(os.close, code_file)
+        try:
+            memory = mmap.mmap(counts_file, COUNTS * COUNT_BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
+        except OSError as cause:
+            raise KernelEventsError(f"its map cannot be read in place: {cause.strerror}") from cause
         name = ctypes.create_string_buffer(TRACEPOINT)
-        where = struct.pack("=QI", ctypes.addressof(name), files[1])
-        files.append(_bpf(number, f"the tracepoint {TRACEPOINT.decode()}", _RAW_TRACEPOINT_OPEN, where))
-        return KernelEvents(files)
-    except KernelEventsError:
-        for file in files:
-            os.close(file)
-        raise
+        where = struct.pack("=QI", ctypes.addressof(name), code_file)
+        return KernelEvents(memory, _bpf(number, f"the tracepoint {TRACEPOINT.decode()}", _RAW_TRACEPOINT_OPEN, where))
 
 
 def _call_number() -> int:
