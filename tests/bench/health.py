@@ -1,7 +1,7 @@
 """What it costs to know a host's health, beside polling for it, by processor time.
 
 Both look at the same machine, with `HELD` connections open and some that come and go all the time. Ours is what the
-agent runs: a window of a second, a snapshot every half second, and the score worked out for a heartbeat every ten seconds;
+agent runs: a window of a second, a snapshot every half second, and the score worked out for a heartbeat every 10 s;
 once from /proc alone, once with connections counted in the kernel, where it allows that. Polling is what one writes
 first: every 100 ms the states of all connections, memory and processor by psutil, and the same weights. Each runs in
 a process of its own, in turns, and its processor time is its own count of it after `SECONDS`; what an event loop or a
