@@ -20,6 +20,8 @@ MEMORY, PROCESSOR, MEMINFO = "/proc/pressure/memory", "/proc/pressure/cpu", "/pr
 SCHEDSTAT, OWN_SCHEDSTAT = "/proc/schedstat", "/proc/self/schedstat"
 NOT_KNOWN = "-"
 _HALF, _WHOLE = 1 << 31, 1 << 32
+# The kernel counts in 64 bits at most.
+_END = 1 << 64
 # A line of /proc/schedstat: cpu0, six counts of events, then time run and waited, ns, and time slices.
 _RUN, _WAITED, _FIELDS = 7, 8, 10
 
@@ -165,10 +167,7 @@ class _Window:
         return _difference(before, now, path) / 1e6 / self._span_s
 
     def _delays(self, path: str, times: Callable[[bytes], tuple[int, int]]) -> float:
-        try:
-            before, now = (times(_text(moment, path)) for moment in (self._before, self._now))
-        except (ValueError, IndexError) as cause:
-            raise _UnknownError(f"{path}: {cause}") from cause
+        before, now = (times(_text(moment, path)) for moment in (self._before, self._now))
         running, waiting = (_difference(was, is_now, path) for was, is_now in zip(before, now, strict=True))
         return delay_points(running, waiting)
 
@@ -205,25 +204,29 @@ def _stalled_us(moment: Snapshot, path: str) -> int:
 
 
 def _all_processors(text: bytes) -> tuple[int, int]:
-    """(run, waited), ns, of all processors. Raises ValueError."""
+    """(run, waited), ns, of all processors."""
     lines = [line.split() for line in text.splitlines() if line.startswith(b"cpu")]
     if not lines or min(map(len, lines)) < _FIELDS:
-        raise ValueError(f"{len(lines)} processors; expected some, of {_FIELDS} fields each")
-    return sum(int(line[_RUN]) for line in lines), sum(int(line[_WAITED]) for line in lines)
+        raise _UnknownError(f"{SCHEDSTAT}: {len(lines)} processors; expected some, of {_FIELDS} fields each")
+    run, waited = (sum(_number(SCHEDSTAT, line[at : at + 1]) for line in lines) for at in (_RUN, _WAITED))
+    return run, waited
 
 
 def _own_times(text: bytes) -> tuple[int, int]:
-    """(run, waited), ns, of this process's first thread. Raises ValueError, IndexError."""
+    """(run, waited), ns, of this process's first thread."""
     words = text.split()
-    return int(words[0]), int(words[1])
+    return _number(OWN_SCHEDSTAT, words[:1]), _number(OWN_SCHEDSTAT, words[1:2])
 
 
 def _number(where: str, words: Sequence[bytes]) -> int:
     try:
         (word,) = words
-        return int(word)
+        number = int(word)
     except ValueError as cause:
         raise _UnknownError(f"{where}: {b' '.join(words)!r}; expected a number") from cause
+    if not -_END < number < _END:
+        raise _UnknownError(f"{where}: {number}; expected 64 bits")
+    return number
 
 
 def _difference(before: int, now: int, where: str) -> int:

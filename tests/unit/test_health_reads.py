@@ -154,6 +154,7 @@ def test_the_delays_of_this_process_are_the_last_resort() -> None:
         (SNMP, b"Tcp: ActiveOpens\nTcp:\n", "/proc/net/snmp: [2, 1] words in lines of Tcp:; expected two alike"),
         (SNMP, b"Tcp: Other\nTcp: 1\n", "ActiveOpens: b''; expected a number"),
         (SNMP, b"Tcp: ActiveOpens\nTcp: x\n", "ActiveOpens: b'x'; expected a number"),
+        (MEMORY, b"some total=18446744073709551616\n", "/proc/pressure/memory: 18446744073709551616; expected 64 bits"),
         (MEMORY, b"full avg10=0.00 total=1\n", "/proc/pressure/memory: no line that begins with some"),
         (MEMORY, b"some avg10=0.00\n", "/proc/pressure/memory: b'some avg10=0.00'; expected a number"),
         (PROCESSOR, b"\xff\x00", "/proc/pressure/cpu: no line that begins with some"),
