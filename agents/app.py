@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from agents.clock import Clock, SystemClock
 from agents.config import AgentConfig, ProbeSpec, check_brokers, load_agent
+from agents.health.monitor import HealthMonitor
+from agents.health.procfs import ProcFiles
 from agents.heartbeats import Heartbeats
 from agents.host import Host
 from agents.kafka import KafkaOptions, KafkaPublisher
@@ -104,7 +106,8 @@ class _Agent:
         self._place, lanes = _lanes(config, clock, rng)
         self._publisher = KafkaPublisher(options, config.node_id, lanes, clock, rng)
         self._outbox = Outbox(self._publisher)
-        self._host = Host(config.interval_s, clock)
+        self._health = HealthMonitor(ProcFiles(clock.monotonic_s), clock, ebpf=config.health.ebpf)
+        self._host = Host(config.interval_s, clock, self._health.health)
         self._heartbeats = Heartbeats(self._node, self._outbox, self._host.facts, clock, rng)
         self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock)
         self._telemetry: Telemetry | None = None
@@ -159,6 +162,7 @@ class _Agent:
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._heartbeats.run(), name="heartbeats")
+            group.create_task(self._health.run(), name="health")
             group.create_task(self._prober.run(self._node.id), name="prober")
 
     async def _once(self) -> None:
@@ -185,9 +189,12 @@ class _Agent:
 
     def _render(self) -> bytes:
         if self._telemetry is None:
-            from agents.telemetry import Sources, Telemetry  # noqa: PLC0415 - see the module's docstring
+            from agents.probe_series import ProbeSeries  # noqa: PLC0415 - see the module's docstring
+            from agents.telemetry import Sources, Telemetry  # noqa: PLC0415
 
-            self._telemetry = Telemetry(Sources(self._prober, self._publisher, self._node.version))
+            series = ProbeSeries(self._config.metrics.labels, self._config.metrics.max_probes)
+            sources = Sources(self._prober, self._publisher, self._node.version, self._health.health, series)
+            self._telemetry = Telemetry(sources)
         return self._telemetry.page()
 
     async def _ready(self) -> Page:
