@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -15,6 +15,9 @@ from agents.probes.base import Outcome, Phases, Up
 from agents.publish import Drop, Publisher
 from agents.run import DELAYS_S, Prober
 from agents.schedule import Skip
+
+if TYPE_CHECKING:
+    from agents.scrape.pipeline import Scraper
 
 # blackbox_exporter's words for phases.
 _PHASES = {"first_byte_us": "processing"}
@@ -28,6 +31,7 @@ class Sources:
     prober: Prober
     publisher: Publisher
     version: str
+    scraper: "Scraper | None" = None
 
 
 class Telemetry(Collector):
@@ -37,6 +41,7 @@ class Telemetry(Collector):
         self._prober = sources.prober
         self._publisher = sources.publisher
         self._version = sources.version
+        self._scraper = sources.scraper
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -50,6 +55,10 @@ class Telemetry(Collector):
         yield from self._latest()
         yield from self._runs()
         yield from self._records()
+        if self._scraper is not None:
+            from agents.scrape.metrics import families  # noqa: PLC0415 - only for those who scrape
+
+            yield from families(self._scraper)
         info = GaugeMetricFamily("fleetbeat_agent_info", "Always 1; which agent this is.", labels=["version"])
         info.add_metric([self._version], 1)
         yield info
