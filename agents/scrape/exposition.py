@@ -73,7 +73,7 @@ def _whole(page: bytes, content_type: str) -> bytes:
 
 def _sample(page: bytes, begin: int, after_name: int) -> Iterator[tuple[bytes, bytes]]:
     """The sample of the line, unless its name only begins with the wanted one."""
-    if page[after_name : after_name + 1] not in b"{ \t":
+    if page[after_name : after_name + 1] not in b"{ \t\r\n":
         return
     found = _REST.match(page, after_name)
     if found is None:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -231,7 +231,13 @@ def host_page(folder: Path) -> Iterator[tuple[str, str]]:
             [program, f"--web.listen-address=127.0.0.1:{port}"], stderr=(folder / "log").open("wb")
         )
     try:
-        yield f"http://127.0.0.1:{port}/metrics", NODE_EXPORTER
+        url = f"http://127.0.0.1:{port}/metrics"
+        while True:
+            with suppress(ConnectionRefusedError):
+                asyncio.run(page_of(url))
+                break
+            time.sleep(0.1)
+        yield url, NODE_EXPORTER
     finally:
         exporter.kill()
         exporter.wait()
