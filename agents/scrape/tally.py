@@ -97,10 +97,7 @@ def _part(one: Sum) -> Sum:
         return Sum(one.since_ms, one.until_ms, total, min(one.good, total))
     part, most_us = Sum(one.since_ms, one.until_ms), 0
     for number, bucket in sorted(one.buckets.items()):
-        room = min(MAX_REQUESTS - part.total, (MAX_SUM_US - most_us) // max(1, bucket.upper_us))
-        total = min(bucket.total, room)
-        if not total:
-            break
+        total = min(bucket.total, MAX_REQUESTS - part.total)
         good = min(bucket.good, total)
         part.buckets[number] = Bucket(bucket.upper_us, total, good)
         part.total += total
@@ -111,7 +108,7 @@ def _part(one: Sum) -> Sum:
         if bucket.total:
             break
         del one.buckets[number]
-    part.sum_us = min(one.sum_us, most_us)
+    part.sum_us = min(one.sum_us, most_us, MAX_SUM_US)
     return part
 
 

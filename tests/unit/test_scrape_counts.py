@@ -1,6 +1,7 @@
 """What is published of a counter is its last value less its first, whatever happened between; of histograms as well."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ NOW_MS = 1_800_000_000_000
 INF = "+Inf"
 
 
-def make(*requests: dict[str, object], max_series: int = 1_000) -> tuple[Job, TargetCounts]:
+def make(*requests: Mapping[str, object], max_series: int = 1_000) -> tuple[Job, TargetCounts]:
     file = {"name": "shop", "service": "shop", "targets": ["h:1"], "max_series": max_series, "requests": requests}
     job = job_of(ScrapeFile.model_validate(file))
     return job, TargetCounts(job.meters, max_series)
@@ -26,7 +27,7 @@ def make(*requests: dict[str, object], max_series: int = 1_000) -> tuple[Job, Ta
 class Target:
     """Pages of one target, one a second."""
 
-    def __init__(self, *requests: dict[str, object], max_series: int = 1_000) -> None:
+    def __init__(self, *requests: Mapping[str, object], max_series: int = 1_000) -> None:
         self.job, self.counts = make(*requests, max_series=max_series)
         self.now_ms = NOW_MS
         self.seen: list[Reading] = []
