@@ -102,7 +102,8 @@ class Scraper:
         clock: Clock,
         resolver: Resolver = SYSTEM_RESOLVER,
     ) -> None:
-        self.discovery = Discovery([job_of(file) for file in files])
+        self._jobs = {file.name: job_of(file) for file in files}
+        self.discovery = Discovery(list(self._jobs.values()))
         self.lineup = Lineup(LINE)
         self.pages: asyncio.Queue[Scraped] = asyncio.Queue(LINE)
         self.outcomes: Counter[str] = Counter()
@@ -110,8 +111,8 @@ class Scraper:
         self.skipped: Counter[Skip] = Counter()
         self.durations = Delays()
         self.figures = Figures()
-        self._look = SideThread(self.discovery.targets)
-        self._reads_files = any(file.target_files for file in files)
+        self._look = SideThread(self._targets)
+        self._group: asyncio.TaskGroup | None = None
         self._node = node
         self._outbox = outbox
         self._clock = clock
@@ -136,12 +137,26 @@ class Scraper:
     async def run(self) -> None:
         """Discovers, fetches and aggregates until cancelled."""
         async with asyncio.TaskGroup() as group:
+            self._group = group
             group.create_task(self._aggregate(), name="scrape aggregate")
             group.create_task(self._flush_again_and_again(), name="scrape flush")
-            self._take_up(group, await self._discovered())
-            while self._reads_files:
+            await self._discover(group)
+            while True:
                 await self._clock.sleep(LOOK_EVERY_S)
-                self._take_up(group, await self._discovered())
+                if self._reads_files:
+                    await self._discover(group)
+
+    async def change(self, files: Sequence[ScrapeFile], node: Node) -> None:
+        """Goes on with these scrapes, at once. Targets of one that is as it was keep what they have counted."""
+        self._node = node
+        before = self._jobs
+        self._jobs = {
+            file.name: before[file.name] if file.name in before and before[file.name].file == file else job_of(file)
+            for file in files
+        }
+        self.discovery = Discovery(list(self._jobs.values()))
+        if self._group is not None:
+            await self._discover(self._group)
 
     async def run_once(self) -> None:
         """Scrapes every exporter once, now."""
@@ -153,7 +168,7 @@ class Scraper:
                 await self.scrape(exporter)
                 await exporter.fetcher.close()
 
-        await asyncio.gather(*map(one, await self._discovered()))
+        await asyncio.gather(*map(one, await self._look.call()))
         self.flush()
 
     def exporter(self, found: Found) -> Exporter:
@@ -184,8 +199,19 @@ class Scraper:
             self.figures.requests += part.total
             self.figures.records += 1
 
-    async def _discovered(self) -> list[Found]:
-        return await self._look.call() if self._reads_files else self.discovery.targets()
+    @property
+    def _reads_files(self) -> bool:
+        return any(job.file.target_files for job in self._jobs.values())
+
+    def _targets(self) -> list[Found]:
+        return self.discovery.targets()
+
+    async def _discover(self, group: asyncio.TaskGroup) -> None:
+        """Looks for targets, and goes on with those that there are."""
+        discovery = self.discovery
+        targets = await self._look.call() if self._reads_files else self._targets()
+        if discovery is self.discovery:  # the config has not changed meanwhile
+            self._take_up(group, targets)
 
     def _take_up(self, group: asyncio.TaskGroup, targets: Sequence[Found]) -> None:
         """Goes on with these targets; those that were there keep what they have counted, and their times."""

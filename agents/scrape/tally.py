@@ -98,6 +98,8 @@ def _part(one: Sum) -> Sum:
     part, most_us = Sum(one.since_ms, one.until_ms), 0
     for number, bucket in sorted(one.buckets.items()):
         total = min(bucket.total, MAX_REQUESTS - part.total)
+        if not total:
+            break
         good = min(bucket.good, total)
         part.buckets[number] = Bucket(bucket.upper_us, total, good)
         part.total += total

@@ -15,7 +15,7 @@ from agents.scrape.pipeline import Scraper
 from agents.telemetry import Sources, Telemetry
 from schemas.documents import DocumentError
 from tests.unit.agent_fakes import ListPublisher, ManualClock
-from tests.unit.test_scrape_pipeline import NODE
+from tests.unit.scrape_fakes import NODE
 
 WHOLE = """
 scrapes:

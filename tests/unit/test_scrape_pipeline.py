@@ -2,101 +2,23 @@
 
 import asyncio
 import gzip
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from agents.clock import SystemClock
-from agents.node import Node
 from agents.probes.resolver import SYSTEM_RESOLVER
 from agents.probes.url import parse_url
-from agents.publish import COUNTS, RESULTS, Drop, Outbox
+from agents.publish import COUNTS, RESULTS, Drop
 from agents.schedule import Skip
 from agents.scrape import pipeline
-from agents.scrape.discover import Found, TargetFileError, read_targets
+from agents.scrape.discover import Found
 from agents.scrape.fetch import Fetcher
 from agents.scrape.jobs import job_of
 from agents.scrape.pipeline import Scraper
-from agents.scrape.settings import ScrapeFile
-from schemas.records import Label, ProbeResult, RequestCount
+from schemas.records import Label
 from tests.unit.agent_fakes import ListPublisher
-
-NODE = Node("web-17", "eu-1", "eu-1a", (), "boot", 0, 10_000, "0.1.0")
-
-
-@dataclass
-class Shop:
-    """An exporter on a port of its own. What it answers may be changed; each answer has served a request more."""
-
-    hits: int = 0
-    connections: int = 0
-    requests: list[bytes] = field(default_factory=list)
-    answer: Callable[["Shop"], bytes] = lambda shop: page(f"hits_total {shop.hits}\n")
-    port: int = 0
-
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            while True:
-                self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-                self.hits += 1
-                writer.write(self.answer(self))
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-
-
-def page(text: str, *headers: str, status: str = "200 OK", body: bytes | None = None) -> bytes:
-    content = text.encode() if body is None else body
-    lines = [f"HTTP/1.1 {status}", "Content-Type: text/plain; version=0.0.4", *headers]
-    return "\r\n".join([*lines, f"Content-Length: {len(content)}", "", ""]).encode() + content
-
-
-@asynccontextmanager
-async def serving(shop: Shop) -> AsyncIterator[Shop]:
-    server = await asyncio.start_server(shop.talk, "127.0.0.1", 0)
-    shop.port = server.sockets[0].getsockname()[1]
-    try:
-        yield shop
-    finally:
-        server.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Waits for what others bring about; pytest's own limit ends it when they do not."""
-    while not condition():  # noqa: ASYNC110 - it looks from outside
-        await asyncio.sleep(0.01)
-
-
-def scrape_file(*ports: int, **settings: object) -> ScrapeFile:
-    base = {"name": "shop", "service": "shop", "every_s": 0.1, "requests": [{"counter": "hits_total"}]}
-    return ScrapeFile.model_validate({**base, "targets": [f"127.0.0.1:{port}" for port in ports], **settings})
-
-
-def scraper(file: ScrapeFile, publisher: ListPublisher) -> Scraper:
-    return Scraper([file], NODE, Outbox(publisher), SystemClock())
-
-
-def with_shop(case: Callable[[Shop], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with serving(Shop()) as shop:
-            await case(shop)
-
-    asyncio.run(main())
-
-
-def results(publisher: ListPublisher) -> list[ProbeResult]:
-    return [record for record in publisher.taken if isinstance(record, ProbeResult)]
-
-
-def counts(publisher: ListPublisher) -> list[RequestCount]:
-    return [record for record in publisher.taken if isinstance(record, RequestCount)]
+from tests.unit.scrape_fakes import Shop, counts, page, results, scrape_file, scraper, until, with_shop
 
 
 async def scrapes(one: Scraper, shop: Shop, times: int, **settings: object) -> None:
@@ -110,9 +32,9 @@ async def scrapes(one: Scraper, shop: Shop, times: int, **settings: object) -> N
 def test_a_running_scraper_sends_what_was_counted_and_how_each_scrape_went() -> None:
     async def case(shop: Shop) -> None:
         publisher = ListPublisher()
-        one = scraper(scrape_file(shop.port, labels={"team": "web"}), publisher)
+        one = scraper(scrape_file(shop.port, every_s=0.5, labels={"team": "web"}), publisher)
         running = asyncio.create_task(one.run())
-        await until(lambda: shop.hits >= 12)
+        await until(lambda: shop.hits >= 5)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await one.close()
@@ -196,7 +118,7 @@ def test_what_is_not_as_expected_is_told_by_its_tag(name: str) -> None:
 def test_an_exporter_that_is_away_or_silent_is_told_and_loses_no_count() -> None:
     async def case(shop: Shop) -> None:
         publisher = ListPublisher()
-        file = scrape_file(shop.port, timeout_s=0.1)
+        file = scrape_file(shop.port, timeout_s=0.4)
         one = scraper(file, publisher)
         exporter = one.exporter(one.discovery.targets()[0])
         usual = shop.answer
@@ -294,7 +216,7 @@ def test_stages_are_bounded_and_what_does_not_fit_is_not_scraped_and_counted(mon
     async def case(shop: Shop) -> None:
         publisher = Full()
         urls = [f"http://127.0.0.1:{shop.port}/{number}" for number in range(20)]
-        one = scraper(scrape_file(targets=urls), publisher)
+        one = scraper(scrape_file(targets=urls, every_s=0.2), publisher)
         running = asyncio.create_task(one.run())
         await until(lambda: one.skipped[Skip.QUEUE_FULL])
         assert (one.pages.qsize(), one.lineup.waiting, one.lineup.running) == (3, 3, 2)
@@ -317,67 +239,6 @@ def test_once_scrapes_each_exporter_once() -> None:
         assert counts(publisher) == []
 
     with_shop(case)
-
-
-def test_targets_come_and_go_with_their_file_and_those_that_stay_keep_their_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline, "LOOK_EVERY_S", 0.02)
-    file = tmp_path / "shop.json"
-
-    def write(*paths: str, port: int) -> None:
-        group = {"targets": [f"127.0.0.1:{port}"], "labels": {"__metrics_path__": "", "rack": "r7", "__x": "y"}}
-        groups = [{**group, "labels": {**group["labels"], "__metrics_path__": path}} for path in paths]  # type: ignore[dict-item]
-        file.write_text(json.dumps(groups), encoding="utf-8")
-
-    async def case(shop: Shop) -> None:
-        publisher = ListPublisher()
-        one = scraper(scrape_file(targets=[], target_files=[str(tmp_path / "*.json")]), publisher)
-        write("/a", port=shop.port)
-        running = asyncio.create_task(one.run())
-
-        async def is_asked(path: bytes) -> None:
-            shop.requests.clear()
-            await until(lambda: any(request.startswith(b"GET " + path) for request in shop.requests))
-
-        await is_asked(b"/a ")
-        write("/a", "/b", port=shop.port)
-        await is_asked(b"/b ")
-        assert one.targets == 2
-        file.write_text("[{", encoding="utf-8")
-        await until(lambda: one.discovery.problems)
-        assert one.targets == 2
-        write("/b", port=shop.port)
-        await until(lambda: one.targets == 1)
-        await is_asked(b"/b ")
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await one.close()
-        assert shop.connections == 2
-        assert results(publisher)[-1].labels == (Label("rack", "r7"), Label("instance", f"127.0.0.1:{shop.port}"))
-
-    with_shop(case)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("{", "not JSON: "),
-        ("{}", ": {}; expected a list"),
-        ("[3]", ": 0: 3; expected an object with targets and labels"),
-        ('[{"labels": {}}]', ": 0.targets: None; expected a list"),
-        ('[{"targets": [7]}]', ": 0.targets: 7; expected HOST:PORT"),
-        ('[{"targets": ["a b"]}]', ": 0.targets: 'a b': expected 1 to 4096 printable ASCII characters"),
-        ('[{"targets": ["h:1"], "labels": {"a": 1}}]', ": 0.labels: {'a': 1}; expected texts by name"),
-    ],
-)
-def test_a_file_of_targets_that_cannot_be_used_is_told_with_its_place(tmp_path: Path, text: str, said: str) -> None:
-    file = tmp_path / "targets.json"
-    file.write_text(text, encoding="utf-8")
-    with pytest.raises(TargetFileError) as refused:
-        list(read_targets(job_of(scrape_file(1)), file))
-    assert str(refused.value).startswith(str(file))
-    assert said in str(refused.value)
 
 
 def test_a_question_says_what_it_can_read() -> None:
