@@ -29,7 +29,7 @@ from agents.lane import Lane, MemoryLane
 from agents.logs import configure_logs
 from agents.node import Node, probe_result
 from agents.probes.base import Outcome
-from agents.publish import RESULTS, TOPICS, Outbox
+from agents.publish import COUNTS, RESULTS, TOPICS, Outbox
 from agents.run import Prober
 from agents.server import Page, Server
 from agents.spool.lane import SpoolLimits
@@ -37,6 +37,7 @@ from agents.spool.place import SpoolError, SpoolPlace, spool_folder
 from agents.version import version
 
 if TYPE_CHECKING:
+    from agents.scrape.pipeline import Scraper
     from agents.telemetry import Telemetry
 
 # How long a stop may take: probes end at once, what they found gets this long to reach Kafka.
@@ -110,6 +111,7 @@ class _Agent:
         self._host = Host(config.interval_s, clock, self._health.health)
         self._heartbeats = Heartbeats(self._node, self._outbox, self._host.facts, clock, rng)
         self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock)
+        self._scraper = _scraper(config, self._node, self._outbox, clock)
         self._telemetry: Telemetry | None = None
         self._stop = asyncio.Event()
 
@@ -125,6 +127,8 @@ class _Agent:
             self._host.start()
             working = asyncio.create_task(self._once() if once else self._work(), name="agent")
             await self._until_stopped(working, sending)
+            if self._scraper is not None:
+                await self._scraper.close()
             self._heartbeats.say_goodbye()
             left = await self._publisher.close(FLUSH_S)
         finally:
@@ -164,10 +168,14 @@ class _Agent:
             group.create_task(self._heartbeats.run(), name="heartbeats")
             group.create_task(self._health.run(), name="health")
             group.create_task(self._prober.run(self._node.id), name="prober")
+            if self._scraper is not None:
+                group.create_task(self._scraper.run(), name="scraper")
 
     async def _once(self) -> None:
         self._heartbeats.beat()
         await self._prober.run_once()
+        if self._scraper is not None:
+            await self._scraper.run_once()
 
     async def _until_stopped(self, working: asyncio.Task[None], sending: asyncio.Task[None]) -> None:
         """Ends the work at a signal, or when it is done. Raises what made it, or the sending, fail."""
@@ -193,7 +201,9 @@ class _Agent:
             from agents.telemetry import Sources, Telemetry  # noqa: PLC0415
 
             series = ProbeSeries(self._config.metrics.labels, self._config.metrics.max_probes)
-            sources = Sources(self._prober, self._publisher, self._node.version, self._health.health, series)
+            sources = Sources(
+                self._prober, self._publisher, self._node.version, self._health.health, series, self._scraper
+            )
             self._telemetry = Telemetry(sources)
         return self._telemetry.page()
 
@@ -218,17 +228,26 @@ async def _cancel(task: asyncio.Task[None] | asyncio.Task[bool]) -> None:
 def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[SpoolPlace | None, dict[str, Lane]]:
     """Where records wait for Kafka: on disk when there is a place for it. Raises CannotStartError."""
     kafka, spool = config.kafka, config.spool
+    topics = (*TOPICS, COUNTS) if config.scrapes else TOPICS
     folder = None if spool is None else spool_folder(spool.dir)
     if spool is None or folder is None:
-        return None, {topic: MemoryLane(kafka.buffer_records, kafka.give_up_after_s) for topic in TOPICS}
+        return None, {topic: MemoryLane(kafka.buffer_records, kafka.give_up_after_s) for topic in topics}
     limits = SpoolLimits(
         spool.max_bytes, spool.max_age_s, spool.when_full, spool.fsync_after_s, memory_records=kafka.buffer_records
     )
     try:
         place = SpoolPlace(folder, config.node_id)
-        return place, dict(place.lanes(TOPICS, limits, clock, rng))
+        return place, dict(place.lanes(topics, limits, clock, rng))
     except SpoolError as cause:
         raise CannotStartError(f"spool.dir {cause}") from cause
+
+
+def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock) -> "Scraper | None":
+    if not config.scrapes:
+        return None
+    from agents.scrape.pipeline import Scraper  # noqa: PLC0415 - only for those who scrape
+
+    return Scraper(config.scrapes, node, outbox, clock)
 
 
 def _node(config: AgentConfig, clock: Clock) -> Node:

@@ -13,6 +13,7 @@ from agents.health.settings import HealthFile
 from agents.metric_labels import MAX_PROBES, MaxProbes, MetricLabels
 from agents.probes.base import Probe, ProbeKind
 from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names
+from agents.scrape.settings import ScrapeFile
 from schemas.documents import DocumentError, parse, position, read_one
 from schemas.listen import ListenAddress, listen_address
 from schemas.records import Label
@@ -153,6 +154,7 @@ class AgentFile(_Strict):
     workers: Annotated[int, Field(ge=1, le=10_000)] = 512
     queue: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     probes: list[ProbeFile] = []
+    scrapes: list[ScrapeFile] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,7 @@ class AgentConfig:
     probes: tuple[ProbeSpec, ...]
     health: HealthFile
     metrics: MetricsFile
+    scrapes: tuple[ScrapeFile, ...] = ()
 
 
 def load_agent(path: Path) -> AgentConfig:
@@ -212,6 +215,7 @@ def load_agent(path: Path) -> AgentConfig:
         probes=_specs(file, kinds, document, path),
         health=file.health,
         metrics=file.metrics,
+        scrapes=tuple(file.scrapes),
     )
 
 
@@ -254,13 +258,16 @@ def _file_model(kinds: Mapping[str, ProbeKind[Any]]) -> type[AgentFile]:
 
 
 def _refuse_doubles(file: AgentFile, document: object, path: Path) -> None:
-    first: dict[str, int] = {}
+    first: dict[str, tuple[str, int]] = {}
     problems = []
-    for place, probe in enumerate(file.probes):
-        if first.setdefault(probe.name, place) != place:
-            line, _ = position(document, ("probes", first[probe.name], "name"))
+    named = [("probes", *one) for one in enumerate(file.probes)] + [
+        ("scrapes", *one) for one in enumerate(file.scrapes)
+    ]
+    for section, place, probe in named:
+        if first.setdefault(probe.name, (section, place)) != (section, place):
+            line, _ = position(document, (*first[probe.name], "name"))
             text = f"value {probe.name!r}: expected each name once; line {line} has it"
-            problems.append(_problem(path, document, ("probes", place, "name"), text))
+            problems.append(_problem(path, document, (section, place, "name"), text))
     if problems:
         raise DocumentError(problems)
 
