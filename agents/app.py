@@ -33,7 +33,7 @@ from agents.publish import COUNTS, RESULTS, TOPICS, Outbox
 from agents.run import Prober
 from agents.server import Page, Server
 from agents.spool.lane import SpoolLimits
-from agents.spool.place import SpoolError, SpoolPlace, spool_folder
+from agents.spool.place import SpoolError, SpoolFullError, SpoolPlace, spool_folder
 from agents.version import version
 
 if TYPE_CHECKING:
@@ -102,9 +102,9 @@ class _Agent:
         rng = random.SystemRandom()
         options = KafkaOptions(brokers, config.kafka.compression)
         self._config = config
-        self._node = _node(config, clock)
         self._clock = clock
         self._place, lanes = _lanes(config, clock, rng)
+        self._node = _node(config, clock.wall_ms() if self._place is None else self._place.boot_ts(clock.wall_ms()))
         self._publisher = KafkaPublisher(options, config.node_id, lanes, clock, rng)
         self._outbox = Outbox(self._publisher)
         self._health = HealthMonitor(ProcFiles(clock.monotonic_s), clock, ebpf=config.health.ebpf)
@@ -230,14 +230,18 @@ def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[Spool
     kafka, spool = config.kafka, config.spool
     topics = (*TOPICS, COUNTS) if config.scrapes else TOPICS
     folder = None if spool is None else spool_folder(spool.dir)
+    in_memory: dict[str, Lane] = {topic: MemoryLane(kafka.buffer_records, kafka.give_up_after_s) for topic in topics}
     if spool is None or folder is None:
-        return None, {topic: MemoryLane(kafka.buffer_records, kafka.give_up_after_s) for topic in topics}
+        return None, in_memory
     limits = SpoolLimits(
         spool.max_bytes, spool.max_age_s, spool.when_full, spool.fsync_after_s, memory_records=kafka.buffer_records
     )
     try:
         place = SpoolPlace(folder, config.node_id)
         return place, dict(place.lanes(topics, limits, clock, rng))
+    except SpoolFullError as cause:  # a host whose disk is full must be able to say so
+        log.error("records wait in memory until the next start", extra={"why": f"spool.dir {cause}"})  # noqa: TRY400
+        return None, in_memory
     except SpoolError as cause:
         raise CannotStartError(f"spool.dir {cause}") from cause
 
@@ -250,14 +254,14 @@ def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock) -> "
     return Scraper(config.scrapes, node, outbox, clock)
 
 
-def _node(config: AgentConfig, clock: Clock) -> Node:
+def _node(config: AgentConfig, boot_ts: int) -> Node:
     return Node(
         id=config.node_id,
         region=config.region,
         zone=config.zone,
         labels=config.labels,
         boot_id=uuid.uuid4().hex,
-        boot_ts=clock.wall_ms(),
+        boot_ts=boot_ts,
         interval_ms=round(config.interval_s * 1_000),
         version=version(),
     )

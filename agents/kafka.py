@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
-from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -34,7 +33,6 @@ from agents.clock import Clock
 from agents.lane import Lane
 from agents.probes.threads import SideThread
 from agents.publish import HEARTBEATS, Drop, LaneFigures
-from agents.spool.files import Files
 from agents.spool.journal import Flight, Stamp
 
 BATCH_BYTES = 256 * 1024
@@ -164,10 +162,10 @@ class KafkaPublisher:
         """In a thread: a slow disk holds up nothing else."""
         while True:
             await self._clock.sleep(TEND_S)
-            now_s = self._clock.monotonic_s()
-            paths = set[Path]().union(*(lane.unsynced(now_s) for lane in self._lanes.values()))
-            if paths:
-                await SideThread(partial(_sync, paths)).call()
+            for lane in self._lanes.values():
+                paths = lane.unsynced(self._clock.monotonic_s())
+                if paths:
+                    lane.sync_failed(await SideThread(partial(lane.sync, paths)).call())
 
     async def _drain(self, topic: str) -> None:
         lane, filled = self._lanes[topic], self._filled[topic]
@@ -328,16 +326,6 @@ class KafkaPublisher:
         if self._problems.pop(topic, None) is not None:
             dropped = sum(self._lanes[topic].figures().dropped.values())
             log.info("Kafka takes records again", extra={"topic": topic, "dropped": dropped})
-
-
-def _sync(paths: set[Path]) -> None:
-    for path in paths:
-        try:
-            Files().sync(path)
-        except FileNotFoundError:  # Kafka has taken its records meanwhile
-            continue
-        except OSError as cause:
-            log.error("the spool cannot be synced", extra={"path": str(path), "why": str(cause)})  # noqa: TRY400
 
 
 async def _end(connection: _Connection) -> None:
