@@ -18,6 +18,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
     KafkaError,
@@ -36,6 +37,7 @@ from agents.probes.threads import SideThread
 from agents.publish import HEARTBEATS, Drop, LaneFigures
 from agents.spool.files import Files
 from agents.spool.journal import Flight, Stamp
+from schemas.kafka import Brokers, client_settings
 
 BATCH_BYTES = 256 * 1024
 # The same records fit again, however their times are written down.
@@ -61,6 +63,7 @@ _NOT_WRITTEN = (
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
+_FORBIDDEN = (ClusterAuthorizationFailedError, TopicAuthorizationFailedError)
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ log = logging.getLogger(__name__)
 class KafkaOptions:
     """How to reach Kafka."""
 
-    brokers: str
+    brokers: Brokers
     compression: str
 
 
@@ -197,9 +200,9 @@ class KafkaPublisher:
             if isinstance(cause, UnknownTopicOrPartitionError):
                 self._went_wrong(topic, "there is no such topic; create it with `fleetbeat topics apply`")
             else:
-                self._went_wrong(topic, repr(cause))
+                self._went_wrong(topic, await self._why(cause))
                 await self._part_with(connection, doubt)
-            await self._clock.sleep(RETRY_S[0])
+            await self._clock.sleep(_wait_s(cause))
             return
         if ack is not None:
             await asyncio.wait({ack, connection.gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -224,8 +227,13 @@ class KafkaPublisher:
             lane.take_back()
         else:
             lane.lose_sight()
-        self._went_wrong(topic, repr(refusal))
-        await self._clock.sleep(RETRY_S[0])
+        self._went_wrong(topic, await self._why(refusal))
+        await self._clock.sleep(_wait_s(refusal))
+
+    async def _why(self, cause: BaseException) -> str:
+        from schemas.kafka.reasons import why_not  # noqa: PLC0415 - only where something goes wrong
+
+        return await why_not(self._options.brokers, cause)
 
     async def _part_with(self, connection: _Connection, doubt: Flight | None) -> None:
         if doubt is None:
@@ -276,7 +284,7 @@ class KafkaPublisher:
 
     def _producer(self, batch_bytes: int = BATCH_BYTES) -> Any:  # noqa: ANN401 - as above
         return AIOKafkaProducer(
-            bootstrap_servers=self._options.brokers,
+            **client_settings(self._options.brokers),
             client_id="fleetbeat-agent",
             acks="all",
             enable_idempotence=True,
@@ -298,10 +306,11 @@ class KafkaPublisher:
                 async with asyncio.timeout(CONNECT_S):
                     await producer.start()
             except (KafkaError, OSError) as cause:  # TimeoutError is an OSError
+                await _stop(producer, CLOSE_S)
+                why = await self._why(cause)
                 for topic, lane in self._lanes.items():
                     if len(lane):
-                        self._went_wrong(topic, f"{self._options.brokers}: {str(cause) or repr(cause)}")
-                await _stop(producer, CLOSE_S)
+                        self._went_wrong(topic, f"{self._options.brokers}: {why}")
             except asyncio.CancelledError:
                 await _stop(producer, 0)
                 raise
@@ -328,6 +337,11 @@ class KafkaPublisher:
         if self._problems.pop(topic, None) is not None:
             dropped = sum(self._lanes[topic].figures().dropped.values())
             log.info("Kafka takes records again", extra={"topic": topic, "dropped": dropped})
+
+
+def _wait_s(cause: BaseException) -> float:
+    """What ACLs forbid they will forbid in a moment as well, and each try may cost a connection."""
+    return RETRY_S[-1] if isinstance(cause, _FORBIDDEN) else RETRY_S[0]
 
 
 def _sync(paths: set[Path]) -> None:

@@ -15,6 +15,8 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError,
 
 from infra import InfraError
 from infra.topics.plan import SCHEMAS_TOPIC, Action, Alter, AppliedSchema, ClusterState, Create, FoundTopic, Record
+from schemas.kafka import Brokers, client_settings
+from schemas.kafka.reasons import why_not
 
 _TIMEOUT_MS = 15_000
 _SET_ON_TOPIC = 1  # config source DYNAMIC_TOPIC_CONFIG of DescribeConfigs
@@ -29,7 +31,7 @@ class Unreachable(InfraError):  # noqa: N818 - it is a finding, not a failure
 class Cluster:
     """A connected cluster; made by `connected`."""
 
-    def __init__(self, bootstrap: str, admin: AIOKafkaAdminClient) -> None:
+    def __init__(self, bootstrap: Brokers, admin: AIOKafkaAdminClient) -> None:
         self._bootstrap = bootstrap
         self._admin = admin
 
@@ -99,7 +101,7 @@ class Cluster:
 
     async def _applied_schemas(self) -> dict[str, tuple[AppliedSchema, ...]]:
         """The newest note of every subject, read from the whole compacted topic."""
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, request_timeout_ms=_TIMEOUT_MS)
+        consumer = AIOKafkaConsumer(**client_settings(self._bootstrap), request_timeout_ms=_TIMEOUT_MS)
         partition = TopicPartition(SCHEMAS_TOPIC, 0)
         notes: dict[str, tuple[AppliedSchema, ...]] = {}
         await consumer.start()
@@ -115,7 +117,7 @@ class Cluster:
         return notes
 
     async def _record(self, records: Sequence[Record]) -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all", request_timeout_ms=_TIMEOUT_MS)
+        producer = AIOKafkaProducer(**client_settings(self._bootstrap), acks="all", request_timeout_ms=_TIMEOUT_MS)
         await producer.start()
         try:
             for record in records:
@@ -139,18 +141,19 @@ async def _end(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int:
 
 
 @asynccontextmanager
-async def connected(bootstrap: str) -> AsyncIterator[Cluster]:
+async def connected(bootstrap: Brokers) -> AsyncIterator[Cluster]:
     """A cluster for as long as the context lasts. Raises Unreachable, and InfraError for what a broker refuses."""
-    if not all(_ADDRESS.fullmatch(part.strip()) for part in bootstrap.split(",")):
+    if not all(_ADDRESS.fullmatch(part.strip()) for part in str(bootstrap).split(",")):
         raise InfraError(f"brokers {bootstrap!r}: expected HOST:PORT, or several with commas between")
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=_TIMEOUT_MS)
+    admin = AIOKafkaAdminClient(**client_settings(bootstrap), request_timeout_ms=_TIMEOUT_MS)
     try:
         await admin.start()
         yield Cluster(bootstrap, admin)
     except (KafkaConnectionError, KafkaTimeoutError, TimeoutError, OSError) as cause:
-        raise Unreachable(f"cannot reach Kafka at {bootstrap}; is a broker running there?") from cause
+        why = await why_not(bootstrap, cause)
+        raise Unreachable(f"cannot reach Kafka at {bootstrap}; is a broker running there? ({why})") from cause
     except KafkaError as cause:
-        raise InfraError(f"Kafka at {bootstrap} refused: {cause}") from cause
+        raise InfraError(f"Kafka at {bootstrap} refused: {await why_not(bootstrap, cause)}") from cause
     finally:
         await admin.close()
 

@@ -15,6 +15,7 @@ from infra import InfraError
 from infra.topics.cluster import Unreachable, connected
 from infra.topics.plan import SCHEMAS_TOPIC, Action, Alter, ClusterProfile, Create, Record, Refuse, plan
 from schemas.catalog import Topic, load_catalog
+from schemas.kafka import Brokers
 
 _COLORS = {"fine": "green", "refused": "red"}
 
@@ -27,17 +28,17 @@ class Exit(IntEnum):
     UNREACHABLE = 2
 
 
-def run_apply(brokers: str, partitions: int, local: bool) -> int:  # noqa: FBT001 - named at the call in fleetbeat_commands.py
+def run_apply(brokers: Brokers, partitions: int, local: bool) -> int:  # noqa: FBT001 - named at the call in fleetbeat_commands.py
     """Makes the topics as the contract wants them, or changes nothing and says why; returns an Exit."""
     return _run(apply(brokers, _profile(partitions, local=local)), applied=True)
 
 
-def run_check(brokers: str, partitions: int, local: bool) -> int:  # noqa: FBT001 - as above
+def run_check(brokers: Brokers, partitions: int, local: bool) -> int:  # noqa: FBT001 - as above
     """Says how the topics differ and changes nothing; returns an Exit."""
     return _run(check(brokers, _profile(partitions, local=local)), applied=False)
 
 
-async def apply(bootstrap: str, profile: ClusterProfile, topics: Sequence[Topic] | None = None) -> list[Action]:
+async def apply(bootstrap: Brokers, profile: ClusterProfile, topics: Sequence[Topic] | None = None) -> list[Action]:
     """Plans and carries out; when one action is Refuse, nothing was done. Raises InfraError."""
     async with connected(bootstrap) as cluster:
         wanted = _catalog() if topics is None else topics
@@ -47,7 +48,7 @@ async def apply(bootstrap: str, profile: ClusterProfile, topics: Sequence[Topic]
         return actions
 
 
-async def check(bootstrap: str, profile: ClusterProfile, topics: Sequence[Topic] | None = None) -> list[Action]:
+async def check(bootstrap: Brokers, profile: ClusterProfile, topics: Sequence[Topic] | None = None) -> list[Action]:
     """What `apply` would do. Raises InfraError."""
     async with connected(bootstrap) as cluster:
         wanted = _catalog() if topics is None else topics

@@ -19,8 +19,6 @@ COMMANDS = [
     "agent",
     "probe",
     "simulate",
-    "topics apply",
-    "topics check",
     "check",
     "bench",
     "version",
@@ -77,7 +75,7 @@ def test_no_help_loads_a_room_or_anything_heavy() -> None:
     assert loaded & (HEAVY | fleetbeat.ROOMS) == set()
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "archive", "sql"])
+@pytest.mark.parametrize("command", [*COMMANDS, "archive", "sql", "topics apply", "topics check", "topics acl"])
 def test_every_command_shows_an_example_of_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert fleetbeat.main([*command.split(), "--help"]) == 0
     assert f"Example: fleetbeat {command}" in capsys.readouterr().out
