@@ -47,3 +47,37 @@ def check(
     with extra("agent"):
         from infra.topics import run_check
     return run_check(reach(brokers, kafka_config), partitions, local)
+
+
+@app.command
+def acl(
+    *,
+    brokers: BrokersOption = None,
+    kafka_config: KafkaConfigOption = None,
+    principal: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="ROLE=NAME; may be repeated. Without it agent=User:collector, worker=User:worker, "
+            "archive=User:archive and admin=User:admin; other roles get nothing.",
+            negative=(),
+            show_default=False,
+        ),
+    ] = (),
+    dry_run: Annotated[
+        bool,
+        Parameter(
+            help="Create nothing: show what is missing, and the lines for kafka-acls.sh.",
+            negative=(),
+            show_default=False,
+        ),
+    ] = False,
+) -> int:
+    """Allow each command what it needs of topics and groups, and nothing more; what is allowed besides is shown.
+
+    Exit 0 when nothing is missing, 1 with --dry-run when something is.
+
+    Example: `fleetbeat topics acl --kafka-config admin.yaml --dry-run`
+    """
+    with extra("agent"):
+        from infra.acls.command import run_acl
+    return run_acl(reach(brokers, kafka_config), principal, dry_run=dry_run)

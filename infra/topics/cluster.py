@@ -33,12 +33,12 @@ class Cluster:
 
     def __init__(self, bootstrap: Brokers, admin: AIOKafkaAdminClient) -> None:
         self._bootstrap = bootstrap
-        self._admin = admin
+        self.admin = admin
 
     async def state(self, names: Sequence[str]) -> ClusterState:
         """The named topics as they are, and the schemas that were applied."""
-        brokers = (await self._admin.describe_cluster())["brokers"]
-        described = {topic["topic"]: topic for topic in await self._admin.describe_topics()}
+        brokers = (await self.admin.describe_cluster())["brokers"]
+        described = {topic["topic"]: topic for topic in await self.admin.describe_topics()}
         there = [name for name in names if name in described]
         configs = await self._configs(there)
         topics = {name: _found(described[name]["partitions"], configs[name]) for name in there}
@@ -62,7 +62,7 @@ class Cluster:
             return {}
         asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         configs = {}
-        for response in await self._admin.describe_configs(asked):
+        for response in await self.admin.describe_configs(asked):
             for code, message, _, name, entries in response.resources:
                 _raise_for(code, message, f"reading the settings of {name}")
                 configs[name] = entries
@@ -73,7 +73,7 @@ class Cluster:
             NewTopic(action.topic, action.wanted.partitions, replication, topic_configs=dict(action.wanted.config))
             for action in creates
         ]
-        response = await self._admin.create_topics(topics, timeout_ms=_TIMEOUT_MS)
+        response = await self.admin.create_topics(topics, timeout_ms=_TIMEOUT_MS)
         for name, code, message in response.topic_errors:
             _raise_for(code, message, f"creating {name}")
         await self._await_leaders({action.topic: action.wanted.partitions for action in creates})
@@ -81,7 +81,7 @@ class Cluster:
     async def _await_leaders(self, partitions: Mapping[str, int]) -> None:
         deadline = time.monotonic() + _TIMEOUT_MS / 1000
         while True:
-            described = await self._admin.describe_topics(list(partitions))
+            described = await self.admin.describe_topics(list(partitions))
             led = {
                 topic["topic"]: sum(partition["leader"] >= 0 for partition in topic["partitions"])
                 for topic in described
@@ -95,7 +95,7 @@ class Cluster:
 
     async def _alter(self, action: Alter) -> None:
         resource = ConfigResource(ConfigResourceType.TOPIC, action.topic, dict(action.own))
-        for response in await self._admin.alter_configs([resource]):
+        for response in await self.admin.alter_configs([resource]):
             for code, message, *_ in response.resources:
                 _raise_for(code, message, f"changing the settings of {action.topic}")
 

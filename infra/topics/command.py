@@ -17,7 +17,7 @@ from infra.topics.plan import SCHEMAS_TOPIC, Action, Alter, ClusterProfile, Crea
 from schemas.catalog import Topic, load_catalog
 from schemas.kafka import Brokers
 
-_COLORS = {"fine": "green", "refused": "red"}
+_COLORS = {"fine": "green", "refused": "red", "unasked": "red"}
 
 
 class Exit(IntEnum):
@@ -64,7 +64,8 @@ def _run(work: Coroutine[None, None, list[Action]], *, applied: bool) -> int:
         return Exit.UNREACHABLE if isinstance(cause, Unreachable) else Exit.DIFFERS
     refused = any(isinstance(action, Refuse) for action in actions)
     done = applied and not refused
-    _show([row for name in _names(_catalog()) for row in _rows(name, actions, done=done)])
+    rows = [row for name in _names(_catalog()) for row in _rows(name, actions, done=done)]
+    show(("topic", "state", "details"), rows)
     if applied and refused:
         print("fleetbeat: refused; nothing was changed", file=sys.stderr)
     return Exit.DIFFERS if refused or (actions and not done) else Exit.FINE
@@ -90,14 +91,14 @@ def _rows(name: str, actions: Sequence[Action], *, done: bool) -> Iterator[tuple
                 yield name, "refused", reason
 
 
-def _show(rows: Sequence[tuple[str, str, str]]) -> None:
-    """A table on a terminal; one line a row elsewhere."""
+def show(head: tuple[str, str, str], rows: Sequence[tuple[str, str, str]]) -> None:
+    """A table on a terminal, whose second column is a state; one line a row elsewhere."""
     console = Console()
     if not console.is_terminal:
         for name, state, details in rows:
             print(f"{name}: {state}{': ' if details else ''}{details}")
         return
-    table = Table("topic", "state", "details", box=None)
+    table = Table(*head, box=None)
     for name, state, details in rows:
         table.add_row(escape(name), f"[{_COLORS.get(state, 'yellow')}]{state}[/]", escape(details))
     console.print(table)

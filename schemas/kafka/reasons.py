@@ -115,6 +115,8 @@ def _tls_words(error: ssl.SSLError, security: Security) -> str:
         said = error.verify_message
         return f"the broker's certificate is refused: {said}; expected one for this host, vouched for by {by}"
     if error.reason and error.reason.endswith(_OURS_REFUSED):
+        if security.tls is None or security.tls.cert_file is None:
+            return f"the broker wants a certificate of ours: {alert}; expected tls.cert_file and tls.key_file"
         return f"the broker refuses our certificate: {alert}; expected tls.cert_file that it trusts"
     if error.reason == "WRONG_VERSION_NUMBER":
         return "no TLS is spoken at this port; expected one of the broker's TLS listeners"

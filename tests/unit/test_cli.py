@@ -154,7 +154,10 @@ def test_check_says_what_good_files_hold(capsys: pytest.CaptureFixture[str]) -> 
         ("late: {share: 2, by_s: [0, 1]}\n", ":1:8: late.share: value 2: expected less than or equal to 1"),
         ("faults: []\nnodes: 3\n", ":2:1: nodes: unknown key (value 3)"),
         ("a: [\n", ":2:1: not YAML:"),
-        ("greeting: hello\n", ": nothing to check; expected objectives (kind: SLO), an agent or a script for simulate"),
+        (
+            "greeting: hello\n",
+            ": nothing to check; expected objectives (kind: SLO), an agent, a script for simulate, or TLS",
+        ),
         ("", ": nothing to check; expected objectives"),
     ],
 )
