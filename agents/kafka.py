@@ -46,6 +46,8 @@ AGAIN_BYTES = 2 * BATCH_BYTES
 LINGER_S = {HEARTBEATS: 0.0}
 USUAL_LINGER_S = 0.05
 RETRY_S = (0.25, 0.5, 1.0, 2.0, 5.0)
+# Between aiokafka's own tries, for ever: a fleet whose password was changed must not keep brokers busy with handshakes.
+BACKOFF_MS = 500
 CONNECT_S = 20.0
 SLOW_S = 10.0
 CLOSE_S = 5.0
@@ -63,6 +65,7 @@ _NOT_WRITTEN = (
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
+_SLOW = f"nothing was acknowledged for {SLOW_S:.0f} s"
 _FORBIDDEN = (ClusterAuthorizationFailedError, TopicAuthorizationFailedError)
 
 log = logging.getLogger(__name__)
@@ -102,6 +105,7 @@ class KafkaPublisher:
         self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._asked_s = float("-inf")
 
     def offer(self, topic: str, value: bytes) -> Drop | None:
         """Why the record was not taken; None when it was."""
@@ -109,8 +113,8 @@ class KafkaPublisher:
         reason = lane.offer(value, now_s)
         self._filled[topic].set()
         oldest_s = lane.oldest_s()
-        if oldest_s is not None and now_s - oldest_s > SLOW_S:
-            self._went_wrong(topic, f"nothing was acknowledged for {SLOW_S:.0f} s")
+        if oldest_s is not None and now_s - oldest_s > SLOW_S and topic not in self._problems:
+            self._went_wrong(topic, _SLOW)
         return reason
 
     async def room(self, topic: str) -> None:
@@ -158,10 +162,26 @@ class KafkaPublisher:
     async def _tend(self) -> None:
         while True:
             await self._clock.sleep(TEND_S)
+            await self._explain()
             for topic, lane in self._lanes.items():
                 lane.expire(self._clock.monotonic_s())
                 if lane.waiting:
                     self._filled[topic].set()
+
+    async def _explain(self) -> None:
+        """Once connected, aiokafka tries on for ever and does not say why it must: so Kafka is asked beside it."""
+        slow = [topic for topic, problem in self._problems.items() if problem == _SLOW]
+        now_s = self._clock.monotonic_s()
+        if not slow or now_s - self._asked_s < SLOW_S:
+            return
+        self._asked_s = now_s
+        from schemas.kafka.reasons import refusal  # noqa: PLC0415 - only where something goes wrong
+
+        why = await refusal(self._options.brokers)
+        for topic in slow:
+            if why is not None and self._problems.get(topic) == _SLOW:
+                log.warning("Kafka cannot be used", extra={"topic": topic, "why": why})
+                self._problems[topic] = why
 
     async def _sync(self) -> None:
         """In a thread: a slow disk holds up nothing else."""
@@ -291,6 +311,7 @@ class KafkaPublisher:
             compression_type=self._options.compression,
             max_batch_size=batch_bytes,
             request_timeout_ms=30_000,
+            retry_backoff_ms=BACKOFF_MS,
         )
 
     async def _connected(self) -> _Connection:

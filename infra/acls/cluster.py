@@ -40,11 +40,13 @@ def _raise_for(code: int, message: str | None, doing: str) -> None:
         return
     error = for_code(code)
     said = message or error.description
+    if error is ClusterAuthorizationFailedError:  # Kafka's message shows its insides
+        raise InfraError(
+            f"{doing}: the principal may not; expected one of super.users, or one that may alter the cluster"
+        )
     if error is SecurityDisabled:
         raise InfraError(
             f"{doing}: {said}; expected brokers with an authorizer, such as authorizer.class.name="
             "org.apache.kafka.metadata.authorizer.StandardAuthorizer: without one everybody may do everything"
         )
-    if error is ClusterAuthorizationFailedError:
-        raise InfraError(f"{doing}: {said}; expected a principal of super.users, or one that may alter the cluster")
     raise InfraError(f"{doing}: {said} ({error.__name__})")

@@ -22,12 +22,13 @@ from schemas.secret_files import SecretFileError
 
 _PATIENCE_S = 5.0
 _PLAIN = Security()
-FORBIDDEN = (
-    ClusterAuthorizationFailedError,
-    GroupAuthorizationFailedError,
-    TopicAuthorizationFailedError,
-    TransactionalIdAuthorizationFailed,
-)
+_WHAT = {
+    ClusterAuthorizationFailedError: "write to any topic, or change the cluster",  # no right to write: no producer id
+    GroupAuthorizationFailedError: "use the group",
+    TopicAuthorizationFailedError: "use the topic",
+    TransactionalIdAuthorizationFailed: "use the transactional id",
+}
+FORBIDDEN = tuple(_WHAT)
 # OpenSSL's words for what a broker says when it does not like our certificate, or misses it.
 _OURS_REFUSED = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN", "CERTIFICATE_EXPIRED", "UNKNOWN_CA")
 
@@ -38,7 +39,7 @@ async def why_not(brokers: Brokers, cause: BaseException) -> str:
     if isinstance(cause, FORBIDDEN):
         return forbidden(security, cause)
     if isinstance(cause, KafkaConnectionError):
-        found = await _refused(brokers, security)
+        found = await refusal(brokers)
         if found is not None:
             return found
     return in_words(cause, security)
@@ -46,9 +47,9 @@ async def why_not(brokers: Brokers, cause: BaseException) -> str:
 
 def forbidden(security: Security, cause: BaseException) -> str:
     """For what authentication allowed, and ACLs do not."""
-    what = type(cause).__name__.removesuffix("Error").removesuffix("AuthorizationFailed").lower() or "this"
-    names = f" {cause.args[0]}" if isinstance(cause, KafkaError) and cause.args else ""
-    return f"{security.principal} may not use the {what}{names}; `fleetbeat topics acl` grants what each command needs"
+    what = _WHAT.get(type(cause), "do this")
+    names = f" ({cause.args[0]})" if cause.args else ""
+    return f"{security.principal} may not {what}{names}; `fleetbeat topics acl` grants what each command needs"
 
 
 def forbidden_topics(brokers: Brokers, topics: Iterable[str]) -> str:
@@ -65,9 +66,9 @@ def in_words(cause: BaseException, security: Security) -> str:
     return str(cause) or repr(cause)
 
 
-async def _refused(brokers: Brokers, security: Security) -> str | None:
+async def refusal(brokers: Brokers) -> str | None:
     """What the first address that refuses says; None when all answer now."""
-    settings = client_settings(brokers)
+    security, settings = _security(brokers), client_settings(brokers)
     for host, port, _ in collect_hosts(settings.pop("bootstrap_servers"), randomize=False):
         connected = False
         try:

@@ -15,7 +15,7 @@ from aiokafka.errors import (
 )
 
 from schemas.kafka import Brokers, client_settings
-from schemas.kafka.reasons import forbidden_topics, why_not
+from schemas.kafka.reasons import FORBIDDEN, forbidden_topics, why_not
 from streams.engine.app import APP_ID
 from streams.engine.commit_notes import Note
 
@@ -36,7 +36,8 @@ async def find_partitions(brokers: Brokers, topics: Sequence[str], group: str = 
         described = await client.describe_topics(list(topics))
         commits = await fetch_commits(client, group)
     except KafkaError as error:
-        message = f"brokers {brokers}: {await why_not(brokers, error)}; expected a reachable Kafka"
+        expected = "" if isinstance(error, FORBIDDEN) else "; expected a reachable Kafka"
+        message = f"brokers {brokers}: {await why_not(brokers, error)}{expected}"
         raise NotPreparedError(message) from error
     finally:
         await client.close()

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from schemas.kafka import Brokers, client_settings
-from schemas.kafka.reasons import why_not
+from schemas.kafka.reasons import FORBIDDEN, why_not
 from streams.engine.app import APP_ID, MAX_MESSAGE_BYTES
 from streams.engine.brokers import fetch_commits
 from streams.engine.commit_notes import Note
@@ -92,8 +92,11 @@ class Cluster:
         self._consumer = consumer
 
     async def partitions(self, topics: Sequence[str]) -> dict[str, int]:
-        """Partition counts of those topics that exist."""
+        """Partition counts of those topics that exist. Raises TopicAuthorizationFailedError for hidden ones."""
         described = await self._admin.describe_topics(list(topics))
+        denied = TopicAuthorizationFailedError.errno
+        if hidden := [entry["topic"] for entry in described if entry["error_code"] == denied]:
+            raise TopicAuthorizationFailedError(", ".join(hidden))
         return {entry["topic"]: len(entry["partitions"]) for entry in described if entry["partitions"]}
 
     async def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
@@ -186,8 +189,8 @@ async def connected(brokers: Brokers) -> AsyncIterator[Cluster]:
         await consumer.start()
         yield Cluster(brokers, admin, consumer)
     except (KafkaError, OSError) as cause:
-        why = await why_not(brokers, cause)
-        raise StateError(f"brokers {brokers}: {why}; expected a reachable Kafka") from cause
+        expected = "" if isinstance(cause, FORBIDDEN) else "; expected a reachable Kafka"
+        raise StateError(f"brokers {brokers}: {await why_not(brokers, cause)}{expected}") from cause
     finally:
         await consumer.stop()
         await admin.close()

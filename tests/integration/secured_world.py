@@ -61,9 +61,9 @@ async def read_results(brokers: Brokers) -> list[ProbeResult]:
         places = [TopicPartition("probe-results", partition) for partition in range(PARTITIONS)]
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
-        while any([await consumer.position(place) < ends[place] for place in places]):  # noqa: C419 - awaits
+        while any([await consumer.position(place) < ends[place] for place in places]):
             for records in (await consumer.getmany(timeout_ms=500)).values():
-                found += [record for record in map(lambda each: decode(each.value), records)]  # noqa: C417
+                found += [decode(record.value) for record in records]
             await asyncio.sleep(POLL_S)
     finally:
         await consumer.stop()

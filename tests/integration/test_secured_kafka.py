@@ -58,7 +58,7 @@ def test_agent_and_worker_as_their_own_principals_keep_an_exact_slo(
             wanted = {"total": len(sent), "good": sum(event.success for event in sent)}
             assert 0 < wanted["good"] < wanted["total"]
             eventually(lambda: counted(worker, sent) == wanted, f"{wanted}")
-            assert worker.metric("fleetbeat_late_events_total") == 0
+            assert worker.metric("fleetbeat_rollup_late_events_total") == 0
             assert worker.stop() == 0
         archive.await_ready(lambda: unready(f"http://127.0.0.1:{archive_port}/-/ready"), READY_S)
     finally:

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,11 +69,11 @@ def test_bad_files_are_refused_with_the_place_and_what_was_expected(tmp_path: Pa
         "sasl: {user: w, password_file: p, without_tls: yes please}": "kafka.yaml:1:1: document: value {'sasl': "
         "{'user': 'w', 'password_file': 'p', 'without_tls': 'yes please'}}: sasl without tls; " + needs,
         f"sasl: {{mechanism: PLAIN, user: w, password_file: p, without_tls: {SECOND_YES}}}": "kafka.yaml:1:1: "
-        "document: value {'sasl': {'mechanism': 'PLAIN', 'user': 'w', 'password_file': 'p', 'without_...: "
+        "document: value {'sasl': {'mechanism': 'PLAIN', 'user': 'w', 'password_file': 'p', 'without_t...: "
         "sasl PLAIN without tls sends the password as it is; expected tls",
         "tls:": "kafka.yaml:1:1: tls: value None: nothing stands there; expected keys, or {} for TLS with the system's "
         "authorities",
-        "tls: {cert_file: c}": "kafka.yaml:1:6: tls: value {'cert_file': 'c'}: cert_file without key_file; expected "
+        "tls: {cert_file: c}": "kafka.yaml:1:1: tls: value {'cert_file': 'c'}: cert_file without key_file; expected "
         "both or none",
         "tls: {verify: false}": "kafka.yaml:1:7: tls.verify: unknown key (value False)",
         "tls: {}\nsasl: {user: w, mechanism: MD5, password_file: p}": "kafka.yaml:2:17: sasl.mechanism: value 'MD5': "
@@ -121,8 +122,8 @@ def test_a_password_file_is_looked_at_before_anything_starts_and_at_each_login(t
 def test_faust_is_told_the_same_as_aiokafka(tmp_path: Path) -> None:
     brokers = reach("k1:9093,k2:9093", written(tmp_path, "tls: {}\nsasl: {user: w, password_file: PASSWORD}"))
     app = create_app(EngineSettings(brokers, tmp_path, 1), frozenset())
-    told = {**app.producer._settings_auth()}
-    expected = {**client_settings(brokers)}
+    producer: Any = app.producer
+    told, expected = {**producer._settings_auth()}, {**client_settings(brokers)}
     assert expected.pop("bootstrap_servers") == "k1:9093,k2:9093"
     assert told == expected
     assert [str(url) for url in app.conf.broker] == ["kafka://k1:9093", "kafka://k2:9093"]
