@@ -100,6 +100,9 @@ def up(  # noqa: PLR0913 - one argument an option
         Path | None, _says("Folder for data and logs; without it .fleetbeat, and an own one with --check.")
     ] = None,
     brokers: Annotated[str | None, _says("HOST:PORT of a Kafka that already runs, instead of starting one.")] = None,
+    kafka_config: Annotated[
+        Path | None, Parameter(help="With --brokers: TLS and the user, a YAML file.", env_var="FLEETBEAT_KAFKA_CONFIG")
+    ] = None,
     kafka_port: Annotated[int | None, _says("Without it 19092, or a free one when that is taken.")] = None,
     worker_port: Annotated[int | None, _says("Of the views; without it 8080, or a free one.")] = None,
     sql_port: Annotated[int | None, _says("Of ClickHouse's HTTP protocol; without it 8123, or a free one.")] = None,
@@ -120,6 +123,7 @@ def up(  # noqa: PLR0913 - one argument an option
             objectives=objectives,
             state=state,
             brokers=brokers,
+            kafka_config=kafka_config,
             kafka_port=kafka_port,
             worker_port=worker_port,
             sql_port=sql_port,

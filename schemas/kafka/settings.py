@@ -1,7 +1,7 @@
 """The keys `tls` and `sasl` of YAML files, for the agent's `kafka:` and for --kafka-config."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -98,6 +98,10 @@ class KafkaConfigFile(SecurityFile):
     """The file of --kafka-config."""
 
     brokers: Annotated[str, AfterValidator(check_addresses)] | None = None
+
+    def written(self) -> dict[str, Any]:
+        """The keys `tls` and `sasl`, as far as they were given."""
+        return self.model_dump(include={"tls", "sasl"}, exclude_none=True)
 
 
 def _path(text: str | None) -> Path | None:
