@@ -98,12 +98,13 @@ class SecuredListeners:
         """Where the user's password stands."""
         return self.folder / f"{user}.password"
 
-    def kafka_config(self, user: str, password_file: Path | None = None) -> Path:
+    def kafka_config(self, user: str, password_file: Path | None = None, brokers: str | None = None) -> Path:
         """A file for --kafka-config with which a command logs in as this user."""
         path = self.folder / f"{user}.kafka.yaml"
         password = password_file or self.password_file(user)
         sasl = f"sasl: {{mechanism: {MECHANISM}, user: {user}, password_file: {password}}}"
-        path.write_text(f"tls: {{ca_file: {self.authority.ca_file}}}\n{sasl}\n", encoding="utf-8")
+        where = "" if brokers is None else f"brokers: {brokers}\n"
+        path.write_text(f"{where}tls: {{ca_file: {self.authority.ca_file}}}\n{sasl}\n", encoding="utf-8")
         return path
 
     def certificate_config(self, name: str) -> Path:
