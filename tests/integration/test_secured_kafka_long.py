@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._scram import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from infra.acls.command import run_acl
 from infra.kafka.listeners import ADMIN, write_private
@@ -65,7 +66,7 @@ def test_every_command_does_its_work_as_its_own_principal(secured: Secured, tmp_
             sent = ran(secured, "load", "simulate", "--unpaced", "--events", str(EVENTS), "--nodes", "20")
             assert sent.returncode == 0, sent.stderr
             results = json.loads(sent.stdout)["results"]
-            asked = urllib.request.Request(  # noqa: S310 - as below
+            asked = urllib.request.Request(
                 f"http://127.0.0.1:{sql}/", data=b"SELECT count() FROM telemetry.probe_results"
             )
 
