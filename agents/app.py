@@ -35,6 +35,7 @@ from agents.server import Page, Server
 from agents.spool.lane import SpoolLimits
 from agents.spool.place import SpoolError, SpoolFullError, SpoolPlace, spool_folder
 from agents.version import version
+from schemas.kafka.brokers import Brokers
 
 if TYPE_CHECKING:
     from agents.scrape.pipeline import Scraper
@@ -82,7 +83,7 @@ def run_agent(options: AgentOptions) -> int:
     """Runs until SIGTERM or SIGINT, or until done with `once`; the exit status.
 
     0 when Kafka has everything that was sent, 1 when something was given up at the end. Raises DocumentError for a
-    config that cannot be used, OptionError, CannotStartError.
+    config that cannot be used, OptionError, CannotStartError, SecretFileError, CertificateError.
     """
     config = load_agent(options.config)
     if options.brokers is not None:
@@ -91,14 +92,14 @@ def run_agent(options: AgentOptions) -> int:
         except ValueError as cause:
             raise OptionError(f"--brokers: {cause}") from cause
     configure_logs()
-    agent = _Agent(config, options.brokers or config.kafka.brokers, SystemClock())
+    agent = _Agent(config, config.kafka.at(options.brokers or config.kafka.brokers), SystemClock())
     return asyncio.run(agent.go(once=options.once))
 
 
 class _Agent:
     """The parts of one agent, from its start to its end: a boot."""
 
-    def __init__(self, config: AgentConfig, brokers: str, clock: Clock) -> None:
+    def __init__(self, config: AgentConfig, brokers: Brokers, clock: Clock) -> None:
         rng = random.SystemRandom()
         options = KafkaOptions(brokers, config.kafka.compression)
         self._config = config

@@ -15,6 +15,7 @@ from agents.probes.base import Probe, ProbeKind
 from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names
 from agents.scrape.settings import ScrapeFile
 from schemas.documents import DocumentError, parse, position, read_one
+from schemas.kafka.settings import SecurityFile
 from schemas.listen import ListenAddress, listen_address
 from schemas.records import Label
 
@@ -70,7 +71,7 @@ class NodeFile(_Strict):
     labels: Labels = {}
 
 
-class KafkaFile(_Strict):
+class KafkaFile(SecurityFile):
     """Where records go, and what becomes of them while Kafka does not take any."""
 
     brokers: Annotated[str, AfterValidator(check_brokers)] = "127.0.0.1:19092"
