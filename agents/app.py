@@ -11,7 +11,7 @@ import random
 import signal
 import uuid
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -22,12 +22,12 @@ from agents.clock import Clock, SystemClock
 from agents.config import AgentConfig, ProbeSpec, check_brokers, load_agent
 from agents.heartbeats import Heartbeats
 from agents.host import Host
-from agents.kafka import KafkaOptions, KafkaPublisher
 from agents.lane import Lane, MemoryLane
+from agents.late import LatePublisher
 from agents.logs import configure_logs
 from agents.node import Node, probe_result
 from agents.probes.base import Outcome
-from agents.publish import RESULTS, TOPICS, Outbox
+from agents.publish import RESULTS, TOPICS, Outbox, Publisher
 from agents.run import Prober
 from agents.server import Page, Server
 from agents.spool.lane import SpoolLimits
@@ -97,12 +97,11 @@ class _Agent:
 
     def __init__(self, config: AgentConfig, brokers: str, clock: Clock) -> None:
         rng = random.SystemRandom()
-        options = KafkaOptions(brokers, config.kafka.compression)
         self._config = config
         self._node = _node(config, clock)
         self._clock = clock
         self._place, lanes = _lanes(config, clock, rng)
-        self._publisher = KafkaPublisher(options, config.node_id, lanes, clock, rng)
+        self._publisher = LatePublisher(lanes, lambda: _sender(config, brokers, lanes, clock, rng), clock)
         self._outbox = Outbox(self._publisher)
         self._host = Host(config.interval_s, clock)
         self._heartbeats = Heartbeats(self._node, self._outbox, self._host.facts, clock, rng)
@@ -222,6 +221,14 @@ def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[Spool
         return place, dict(place.lanes(TOPICS, limits, clock, rng))
     except SpoolError as cause:
         raise CannotStartError(f"spool.dir {cause}") from cause
+
+
+def _sender(
+    config: AgentConfig, brokers: str, lanes: Mapping[str, Lane], clock: Clock, rng: random.Random
+) -> Publisher:
+    from agents.kafka import KafkaOptions, KafkaPublisher  # noqa: PLC0415 - see agents.late
+
+    return KafkaPublisher(KafkaOptions(brokers, config.kafka.compression), config.node_id, lanes, clock, rng)
 
 
 def _node(config: AgentConfig, clock: Clock) -> Node:
