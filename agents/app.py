@@ -25,6 +25,7 @@ from agents.host import Host
 from agents.lane import Lane, MemoryLane
 from agents.late import LatePublisher
 from agents.logs import configure_logs
+from agents.loops import VARIABLE, loop_factory
 from agents.node import Node, probe_result
 from agents.probes.base import Outcome
 from agents.publish import RESULTS, TOPICS, Outbox, Publisher
@@ -89,7 +90,8 @@ def run_agent(options: AgentOptions) -> int:
             raise OptionError(f"--brokers: {cause}") from cause
     configure_logs()
     agent = _Agent(config, options.brokers or config.kafka.brokers, SystemClock())
-    return asyncio.run(agent.go(once=options.once))
+    with asyncio.Runner(loop_factory=loop_factory(os.environ.get(VARIABLE))) as runner:
+        return runner.run(agent.go(once=options.once))
 
 
 class _Agent:

@@ -1,6 +1,6 @@
 """A web server for probers: one process, one loop, a few system calls a request, and its own time for each.
 
-It answers `GET /DELAY_MS/NUMBER` with 200 after so many ms and closes. How long that took, from when it read the request
+It answers `GET /DELAY_MS/NUMBER` with 200 after so many ms and closes. How long that took, from reading the request
 until it had written the answer, it writes down by number; with the end of its standard input it prints them all.
 """
 
