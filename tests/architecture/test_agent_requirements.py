@@ -1,4 +1,4 @@
-"""What `pip install 'fleetbeat[agent]'` brings to a host: by the metadata of what is installed here, without a download."""
+"""What `pip install 'fleetbeat[agent]'` brings to a host, by the metadata of what is installed here."""
 
 from importlib.metadata import requires
 
