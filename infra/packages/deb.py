@@ -8,6 +8,7 @@ import platform
 import shutil
 import tarfile
 from dataclasses import dataclass
+from email.utils import formatdate
 from pathlib import Path
 
 from infra.packages.archive import HERE, NAME, ROOT, everything, needed_glibc, write_tar
@@ -19,6 +20,7 @@ UNIT = Path("usr/lib/systemd/system") / f"{NAME}.service"
 CONFIG = Path("etc/fleetbeat/agent.yaml")
 DOCS = Path("usr/share/doc") / NAME
 SCRIPTS = ("postinst", "prerm", "postrm")
+MAINTAINER = "fleetbeat <fleetbeat@localhost>"
 _CHECKOUT_COMMAND = "/opt/fleetbeat/bin/fleetbeat"
 _MAGIC = b"!<arch>\n"
 
@@ -41,7 +43,7 @@ def write_deb(folder: Path, work: Path, package: Package, path: Path) -> None:
     """The package that installs the folder below /usr/lib, with its unit, its config and its command."""
     root = work / "root"
     shutil.rmtree(root, ignore_errors=True)
-    _lay_out(folder, root)
+    _lay_out(folder, root, package)
     control = {
         "control": _control(root, package, needed_glibc(folder)),
         "conffiles": f"/{CONFIG}\n",
@@ -56,7 +58,7 @@ def write_deb(folder: Path, work: Path, package: Package, path: Path) -> None:
     path.write_bytes(_MAGIC + b"".join(_member(name, data, package.changed_s) for name, data in members.items()))
 
 
-def _lay_out(folder: Path, root: Path) -> None:
+def _lay_out(folder: Path, root: Path, package: Package) -> None:
     shutil.copytree(folder, root / LIBRARY, symlinks=True, ignore=shutil.ignore_patterns("*.service", "agent.yaml"))
     for place in (COMMAND, UNIT, CONFIG, DOCS):
         (root / place).parent.mkdir(parents=True, exist_ok=True)
@@ -66,12 +68,20 @@ def _lay_out(folder: Path, root: Path) -> None:
     shutil.copy(HERE / "deb" / "agent.yaml", root / CONFIG)
     (root / DOCS).mkdir()
     shutil.copy(HERE / "deb" / "copyright", root / DOCS / "copyright")
-    changes = (ROOT / "CHANGELOG.md").read_bytes()
-    (root / DOCS / "changelog.gz").write_bytes(gzip.compress(changes, mtime=0))
+    for name, text in (("changelog", _changelog(package)), ("NEWS", (ROOT / "CHANGELOG.md").read_text("utf-8"))):
+        (root / DOCS / f"{name}.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
     shutil.copy(ROOT / "examples" / "agent.yaml", root / DOCS / "agent.yaml")
     for path in everything(root):
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path.name == "fleetbeat" else 0o644)
+
+
+def _changelog(package: Package) -> str:
+    """In Debian's form, which has the version and the time; what is new stands in NEWS."""
+    return (
+        f"{NAME} ({package.version}) unstable; urgency=medium\n\n  * What is new: NEWS.gz beside this file.\n\n"
+        f" -- {MAINTAINER}  {formatdate(package.changed_s).replace('-0000', '+0000')}\n"
+    )
 
 
 def _control(root: Path, package: Package, glibc: str) -> str:
@@ -80,7 +90,7 @@ def _control(root: Path, package: Package, glibc: str) -> str:
         f"Package: {NAME}\n"
         f"Version: {package.version}\n"
         f"Architecture: {package.architecture}\n"
-        "Maintainer: fleetbeat <fleetbeat@localhost>\n"
+        f"Maintainer: {MAINTAINER}\n"
         f"Installed-Size: {size_kb}\n"
         f"Depends: libc6 (>= {glibc})\n"
         "Section: net\n"

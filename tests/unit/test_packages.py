@@ -137,10 +137,13 @@ def test_the_config_of_the_package_is_valid(deb: Path, tmp_path: Path) -> None:
 
 
 @needs_dpkg
-def test_the_changelog_is_packed(deb: Path, tmp_path: Path) -> None:
+def test_it_says_what_is_new(deb: Path, tmp_path: Path) -> None:
     said("dpkg-deb", "--extract", deb, tmp_path / "out")
-    packed = tmp_path / "out" / "usr" / "share" / "doc" / NAME / "changelog.gz"
-    assert b"Unreleased" in gzip.decompress(packed.read_bytes())
+    docs = tmp_path / "out" / "usr" / "share" / "doc" / NAME
+    assert b"Unreleased" in gzip.decompress((docs / "NEWS.gz").read_bytes())
+    changes = gzip.decompress((docs / "changelog.gz").read_bytes()).decode()
+    assert changes.startswith("fleetbeat-agent (9.9.9) unstable; ")
+    assert changes.endswith("  Tue, 14 Nov 2023 22:13:20 +0000\n")
 
 
 def test_a_command_that_is_not_for_hosts_is_answered_with_a_sentence(
