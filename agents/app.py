@@ -11,7 +11,7 @@ import random
 import signal
 import uuid
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -24,12 +24,13 @@ from agents.health.monitor import HealthMonitor
 from agents.health.procfs import ProcFiles
 from agents.heartbeats import Heartbeats
 from agents.host import Host
-from agents.kafka import KafkaOptions, KafkaPublisher
 from agents.lane import Lane, MemoryLane
+from agents.late import LatePublisher
 from agents.logs import configure_logs
+from agents.loops import VARIABLE, loop_factory
 from agents.node import Node, probe_result
 from agents.probes.base import Outcome
-from agents.publish import COUNTS, RESULTS, TOPICS, Outbox
+from agents.publish import COUNTS, RESULTS, TOPICS, Outbox, Publisher
 from agents.run import Prober
 from agents.server import Page, Server
 from agents.spool.lane import SpoolLimits
@@ -93,7 +94,8 @@ def run_agent(options: AgentOptions) -> int:
             raise OptionError(f"--brokers: {cause}") from cause
     configure_logs()
     agent = _Agent(config, config.kafka.at(options.brokers or config.kafka.brokers), SystemClock())
-    return asyncio.run(agent.go(once=options.once))
+    with asyncio.Runner(loop_factory=loop_factory(os.environ.get(VARIABLE))) as runner:
+        return runner.run(agent.go(once=options.once))
 
 
 class _Agent:
@@ -101,12 +103,11 @@ class _Agent:
 
     def __init__(self, config: AgentConfig, brokers: Brokers, clock: Clock) -> None:
         rng = random.SystemRandom()
-        options = KafkaOptions(brokers, config.kafka.compression)
         self._config = config
         self._clock = clock
         self._place, lanes = _lanes(config, clock, rng)
         self._node = _node(config, clock.wall_ms() if self._place is None else self._place.boot_ts(clock.wall_ms()))
-        self._publisher = KafkaPublisher(options, config.node_id, lanes, clock, rng)
+        self._publisher = LatePublisher(lanes, lambda: _sender(config, brokers, lanes, clock, rng), clock)
         self._outbox = Outbox(self._publisher)
         self._health = HealthMonitor(ProcFiles(clock.monotonic_s), clock, ebpf=config.health.ebpf)
         self._host = Host(config.interval_s, clock, self._health.health)
@@ -245,6 +246,14 @@ def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[Spool
         return None, in_memory
     except SpoolError as cause:
         raise CannotStartError(f"spool.dir {cause}") from cause
+
+
+def _sender(
+    config: AgentConfig, brokers: Brokers, lanes: Mapping[str, Lane], clock: Clock, rng: random.Random
+) -> Publisher:
+    from agents.kafka import KafkaOptions, KafkaPublisher  # noqa: PLC0415 - see agents.late
+
+    return KafkaPublisher(KafkaOptions(brokers, config.kafka.compression), config.node_id, lanes, clock, rng)
 
 
 def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock) -> "Scraper | None":

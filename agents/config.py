@@ -1,5 +1,6 @@
 """The agent's YAML file: one definition is its schema, its defaults and the source of its error messages."""
 
+import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from schemas.listen import ListenAddress, listen_address
 from schemas.records import Label
 
 MAX_NAME_BYTES = 255
+NODE_ID = "FLEETBEAT_NODE_ID"
 MAX_LABELS = 32
 DEFAULT_TIMEOUT_S = 5.0
 _LAST_PORT = 65_535
@@ -63,7 +65,7 @@ class _Strict(BaseModel):
 
 
 class NodeFile(_Strict):
-    """Who this host is; without an id it is called by its host name."""
+    """Who this host is; without an id it is called by $FLEETBEAT_NODE_ID, else by its host name."""
 
     id: Name | None = None
     region: Name = "default"
@@ -175,7 +177,7 @@ class ProbeSpec:
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """What the agent runs by. `id_is_given`: the file names the node; else it is called by its host name."""
+    """What the agent runs by. `id_is_given`: the file names the node; else its surroundings do."""
 
     node_id: str
     id_is_given: bool
@@ -200,10 +202,11 @@ def load_agent(path: Path) -> AgentConfig:
     kinds = _kinds(document, path)
     file = parse(document, _file_model(kinds), str(path))
     _refuse_doubles(file, document, path)
-    node_id = file.node.id or socket.gethostname()
+    # The variable is for where one file is everybody's, and host names are no names of hosts: Kubernetes.
+    node_id = file.node.id or os.environ.get(NODE_ID) or socket.gethostname()
     return AgentConfig(
         node_id=node_id,
-        id_is_given=file.node.id is not None,
+        id_is_given=file.node.id is not None or NODE_ID in os.environ,
         region=file.node.region,
         zone=file.node.zone,
         labels=_labels(file.node.labels),
