@@ -30,6 +30,7 @@ from agents.probes.base import Outcome
 from agents.publish import RESULTS, TOPICS, Outbox
 from agents.run import Prober
 from agents.server import Page, Server
+from agents.signing import load_signer
 from agents.spool.lane import SpoolLimits
 from agents.spool.place import SpoolError, SpoolPlace, spool_folder
 from agents.version import version
@@ -79,7 +80,7 @@ def run_agent(options: AgentOptions) -> int:
     """Runs until SIGTERM or SIGINT, or until done with `once`; the exit status.
 
     0 when Kafka has everything that was sent, 1 when something was given up at the end. Raises DocumentError for a
-    config that cannot be used, OptionError, CannotStartError.
+    config that cannot be used, OptionError, CannotStartError, SecretFileError.
     """
     config = load_agent(options.config)
     if options.brokers is not None:
@@ -102,7 +103,8 @@ class _Agent:
         self._node = _node(config, clock)
         self._clock = clock
         self._place, lanes = _lanes(config, clock, rng)
-        self._publisher = KafkaPublisher(options, config.node_id, lanes, clock, rng)
+        signer = load_signer(config.key_file, config.node_id, clock)
+        self._publisher = KafkaPublisher(options, config.node_id, lanes, clock, rng, signer)
         self._outbox = Outbox(self._publisher)
         self._host = Host(config.interval_s, clock)
         self._heartbeats = Heartbeats(self._node, self._outbox, self._host.facts, clock, rng)
@@ -150,6 +152,7 @@ class _Agent:
                 "boot_id": self._node.boot_id,
                 "probes": len(self._config.probes),
                 "workers": self._prober.workers,
+                "signs": self._config.key_file is not None,
                 "metrics": address and f"http://{address}/metrics",
                 "spool": None if self._place is None else str(self._place.folder),
             },
