@@ -121,7 +121,7 @@ def _ahead_of_seq(topic: str) -> dict[bytes, list[tuple[str, bool]]]:
         for field in version.parsed["fields"]:
             kind = field["type"]
             kind = kind["type"] if isinstance(kind, dict) else kind
-            if kind not in {"string", "long", "int"}:
+            if kind not in ("string", "long", "int"):  # it may be a list
                 raise ValueError(f"{topic}: field {field['name']} is {kind}; expected texts and numbers ahead of seq")
             kinds.append((field["name"], kind == "string"))
             if field["name"] == "seq":

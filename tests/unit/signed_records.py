@@ -7,7 +7,7 @@ from aiokafka.structs import ConsumerRecord
 
 from schemas.codec import encode
 from schemas.records import Heartbeat, ProbeResult
-from schemas.signatures import HEADER, SigningKey, head, node_key, sign
+from schemas.signatures import HEADER, SigningKey, head, node_key, signed_bytes
 from streams.core.signing import Keyring, Master
 from streams.engine.transport import LOG_APPEND_TIME
 
@@ -30,8 +30,9 @@ def signature(
     topic: str | None = None,
 ) -> bytes:
     """Of a record by its own node, or `by` another one."""
-    key = SigningKey(node_key(master, by or said.node_id))
-    return sign(key, head(key_id, signed_ms), topic or TOPICS[type(said)], encode(said))
+    key, ahead = SigningKey(node_key(master, by or said.node_id)), head(key_id, signed_ms)
+    who = (said.node_id.encode(), said.boot_id.encode(), said.seq)
+    return ahead + key.tag(signed_bytes(ahead, (topic or TOPICS[type(said)]).encode(), who, encode(said)))
 
 
 def logged(offset: int, said: ProbeResult | Heartbeat, at_ms: int, signed: bytes | None) -> Record:
@@ -39,7 +40,17 @@ def logged(offset: int, said: ProbeResult | Heartbeat, at_ms: int, signed: bytes
     value, headers = encode(said), () if signed is None else ((HEADER, signed),)
     key = said.node_id.encode()
     return ConsumerRecord(
-        TOPICS[type(said)], 0, offset, START_MS + at_ms, LOG_APPEND_TIME, key, value, None, len(key), len(value), headers
+        TOPICS[type(said)],
+        0,
+        offset,
+        START_MS + at_ms,
+        LOG_APPEND_TIME,
+        key,
+        value,
+        None,
+        len(key),
+        len(value),
+        headers,
     )
 
 

@@ -95,7 +95,9 @@ def missed(log: Sequence[Said], rng: Random, *, holds_back: bool) -> set[int]:
         begin, replays = commit[0], Replays()
         replays.open(0, *commit)
         needed = begin  # where the first cell begins that is not done with: it moves on as records are read
-        for first, end in pairwise(sorted({begin, *(cut for cut in cuts_of(rng, log)[: rng.randrange(7)] if cut > begin)})):
+        for first, end in pairwise(
+            sorted({begin, *(cut for cut in cuts_of(rng, log)[: rng.randrange(7)] if cut > begin)})
+        ):
             found(replays, log, first, [end])
             needed = rng.randrange(needed, end + 1)
             wanted = needed, frontiers[needed]
