@@ -1,4 +1,4 @@
-"""The rollup and the nodes where signatures are required: forged, old and repeated records are refused, and no others."""
+"""Rollup and nodes where signatures are required: forged, old and repeated records are refused, and no others."""
 
 import asyncio
 from collections.abc import Sequence
