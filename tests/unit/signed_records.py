@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from aiokafka.structs import ConsumerRecord
 
@@ -17,7 +18,7 @@ KEYRING = Keyring({1: Master(MASTER)})
 PROBE = ProbeResult("n", START_MS, "boot", 0, "p", "http", "s", "/", "eu", success=True, latency_us=9)
 BEAT = Heartbeat("n", START_MS, "b", START_MS - 9, 0, 5_000, "UP", "eu-1", "eu-1a", "1", labels=(), heartbeat_seq=3)
 TOPICS = {ProbeResult: "probe-results", Heartbeat: "heartbeats"}
-Record = ConsumerRecord[bytes, bytes]
+Record: TypeAlias = ConsumerRecord[bytes, bytes]
 
 
 def signature(

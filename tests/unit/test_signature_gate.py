@@ -126,7 +126,7 @@ def test_what_a_node_has_not_said_now_is_a_dead_letter_and_its_neighbours_count(
 
 
 def doubts(doubt: Doubt, topic: str = PROBES) -> float:
-    return metrics.DOUBTS.labels(topic, doubt)._value.get()
+    return float(metrics.DOUBTS.labels(topic, doubt)._value.get())
 
 
 def test_without_the_rule_all_of_it_counts(fake: Keeping) -> None:
