@@ -14,7 +14,7 @@ import polars as pl
 from schemas.catalog import load_catalog
 from schemas.codec import FRAME_BYTES, MAX_VALUE_BYTES, DecodeError, read_body, split_frame, writer_of
 from schemas.containers import INDEX, Container, recast
-from schemas.record_batches import KEY, LogContainer, RecordBatch, value_prefix
+from schemas.record_batches import KEY, SIGNATURE, VALUE, LogContainer, RecordBatch, value_prefix
 from schemas.rules import KEYED_BY_NODE, RULES
 
 # A doubtful block is split into stretches of this many records, so that one bad record costs its neighbours little.
@@ -57,7 +57,10 @@ class _Batch:
 class BlockReader:
     """Reads the values of one topic; `columns` are those wanted (None: all)."""
 
-    def __init__(self, topic: str, columns: Sequence[str] | None = None) -> None:
+    def __init__(self, topic: str, columns: Sequence[str] | None = None, header: str | None = None) -> None:
+        """With `header` what `read_batches` takes has it on each record, and the columns SIGNATURE and VALUE."""
+        self.header = header
+        self._extra = () if header is None else (SIGNATURE, VALUE)
         self._topic = load_catalog().topic(topic)
         latest = self._topic.latest
         names = [field["name"] for field in latest.parsed["fields"]]
@@ -65,9 +68,11 @@ class BlockReader:
         self._keyed = topic in KEYED_BY_NODE
         self._columns = [name for name in names if name in wanted or (self._keyed and name == "node_id")]
         self._containers = {version.id: Container(version) for version in self._topic.versions}
-        self._logs = {version.id: LogContainer(version) for version in self._topic.versions}
+        self._logs = {version.id: LogContainer(version, header) for version in self._topic.versions}
         self._empty = _millis(self._containers[latest.id].read([]).select(self._columns))
         self._no_rows = self._empty.with_columns(pl.lit(0, pl.UInt32).alias("_row")).clear()
+        extra = {name: pl.Series(dtype=pl.Binary) for name in self._extra}
+        self._no_whole = self._empty.clear().with_columns(**extra, _row=pl.Series(dtype=pl.UInt32))
         self._violation = _violation(topic)
         self._prefixes = {b"\0" + schema_id.to_bytes(4, "big"): schema_id for schema_id in self._containers}
 
@@ -91,7 +96,7 @@ class BlockReader:
         """
         counts = [batch.count for batch in batches]
         first = [0, *accumulate(counts)]
-        frames, doubtful = [self._no_rows], set[int]()
+        frames, doubtful = [self._no_whole], set[int]()
         for writer, members in self._by_batch_writer(batches).items():
             waiting = _groups(members, counts)
             while waiting:
@@ -123,9 +128,9 @@ class BlockReader:
         if frame is None or (self._keyed and not (frame[KEY] == frame["node_id"]).all()):
             return None
         known = [name for name in self._columns if name in frame.columns]
-        frame = _millis(frame[known])
+        frame = _millis(frame[[*known, *self._extra]])
         if schema_id != self._topic.latest.id:
-            frame = self._completed(frame, self._columns)
+            frame = self._completed(frame, [*self._columns, *self._extra])
         if self._violation is not None and frame.select(self._violation.is_not_null().any()).item():
             return None
         return frame

@@ -24,11 +24,14 @@ import polars as pl
 from schemas.catalog import SchemaVersion
 from schemas.codec import FRAME_BYTES, MAX_VALUE_BYTES
 from schemas.containers import bare, header_of, recast, widen, zigzag
-from schemas.sizes import long_sizes, row_sizes
+from schemas.sizes import Sizes, long_sizes, row_sizes
 
 Longs = npt.NDArray[np.int64]
 
 KEY = "_key"
+# Of readers that want the header of each record: its value, and the record's own value as it came.
+SIGNATURE, VALUE = "_signature", "_value"
+_NAME = "_header_name"
 _OFFSET = "_offset"
 _MAGIC, _SCHEMA = "_magic", "_schema"
 _AHEAD = (("_length", "long"), ("_attributes", "boolean"), ("_ts", "long"), (_OFFSET, "long"), (KEY, "string"))
@@ -44,21 +47,26 @@ class RecordBatch:
 
 
 class LogContainer:
-    """Decodes whole batches whose values are all of one schema version; may be used from several threads."""
+    """Decodes whole batches whose values are all of one schema version; may be used from several threads.
 
-    def __init__(self, version: SchemaVersion) -> None:
+    Their records have no headers; with `header` each has that one and no other.
+    """
+
+    def __init__(self, version: SchemaVersion, header: str | None = None) -> None:
+        self._signed = header
         schema = bare(json.loads(version.text))
         self._ints = [field["name"] for field in schema["fields"] if widen(field)]
         self._fields: list[dict[str, Any]] = schema["fields"]
         # Four bytes are read as they are when they are said to be a float.
         value = (("_size", "long"), (_MAGIC, "long"), (_SCHEMA, "float"))
         ahead = [{"name": name, "type": kind} for name, kind in (*_AHEAD, *value)]
-        around = [*ahead, *self._fields, {"name": "_headers", "type": "long"}]
+        behind = [("_headers", "long"), *([] if header is None else [(_NAME, "string"), (SIGNATURE, "bytes")])]
+        around = [*ahead, *self._fields, *({"name": name, "type": kind} for name, kind in behind)]
         self._header, self._sync = header_of({"type": "record", "name": "KafkaRecord", "fields": around})
         self._schema = int.from_bytes(version.id.to_bytes(4, "big"), sys.byteorder)
 
     def try_read(self, batches: Sequence[RecordBatch]) -> pl.DataFrame | None:
-        """The columns of the values and `_key`, one row a record; None on any doubt."""
+        """The columns of the values and `_key`, one row a record; None on any doubt. With `header` also the others."""
         counts = np.array([batch.count for batch in batches])
         lengths = np.array([len(batch.records) for batch in batches])
         count = int(counts.sum())
@@ -73,15 +81,19 @@ class LogContainer:
             return None
         if not self._sums_agree(frame, first, lengths):
             return None
-        return frame[[KEY, *(field["name"] for field in self._fields)]]
+        wanted = [KEY, *(field["name"] for field in self._fields)]
+        if self._signed is None:
+            return frame[wanted]
+        return frame[[*wanted, SIGNATURE]].hstack([pl.Series(VALUE, self._values(frame, batches), pl.Binary)])
 
     def _framed(self, frame: pl.DataFrame, offsets: Longs) -> bool:
-        """Every value begins as this schema's do, no record has headers, and offsets are without gaps."""
+        """Every value begins as this schema's do, headers are those expected, and offsets are without gaps."""
         schemas = frame[_SCHEMA].to_numpy().view(np.uint32)
         return bool(
             (schemas == self._schema).all()
             and not frame[_MAGIC].to_numpy().any()
-            and not frame["_headers"].to_numpy().any()
+            and (frame["_headers"].to_numpy() == (self._signed is not None)).all()
+            and (self._signed is None or (frame[_NAME] == self._signed).all())
             and (frame[_OFFSET].to_numpy() == offsets).all()
         )
 
@@ -91,9 +103,25 @@ class LogContainer:
         value = FRAME_BYTES + row_sizes(((field["name"], field["type"]) for field in self._fields), frame)
         if not (said == value).all() or said.max() > MAX_VALUE_BYTES:
             return False
-        whole = _BOTH + said + long_sizes(said) + row_sizes(_AHEAD[2:], frame)
+        whole = _BOTH + said + long_sizes(said) + row_sizes(_AHEAD[2:], frame) + self._header_sizes(frame)
         said = frame["_length"].to_numpy()
         return bool((said == whole).all() and (np.add.reduceat(said + long_sizes(said), first) == lengths).all())
+
+    def _header_sizes(self, frame: pl.DataFrame) -> Sizes:
+        """The bytes of the header behind its count, row by row."""
+        if self._signed is None:
+            return 0
+        signatures: Longs = frame[SIGNATURE].bin.size().cast(pl.Int64).to_numpy()
+        found: Sizes = row_sizes([(_NAME, "string")], frame) + signatures + long_sizes(signatures)
+        return found
+
+    def _values(self, frame: pl.DataFrame, batches: Sequence[RecordBatch]) -> list[bytes]:
+        """The bytes of each value, of rows whose sizes agree with the batches."""
+        lengths = frame["_length"].to_numpy()
+        ends = np.cumsum(lengths + long_sizes(lengths)) - 1 - self._header_sizes(frame)
+        begins = ends - frame["_size"].to_numpy()
+        joined = b"".join(batch.records for batch in batches)
+        return [joined[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
 
 
 def value_prefix(batch: RecordBatch) -> bytes:

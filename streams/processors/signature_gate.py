@@ -5,15 +5,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from schemas.blocks import Reject
-from schemas.signatures import HEADER
+from schemas.record_batches import SIGNATURE, VALUE
 from streams import metrics
 from streams.core.replays import Replays
 from streams.core.signing import Doubt, Finding, Keyring, Signed, Verifier
-from streams.pieces import Records
+from streams.pieces import records_at
 from streams.processors.source_reading import Reading
+
+Longs = npt.NDArray[np.int64]
 
 # What the gate needs beside the columns of whoever counts.
 SIGNED_COLUMNS = ("node_id", "boot_id", "seq")
@@ -46,38 +49,39 @@ class SignatureGate:
         """
         self._verifier.follow(self._signatures.keyring)
         rows = reading.frame["_row"].to_numpy().astype(np.int64)
-        assert reading.records is not None  # noqa: S101 - the reader was asked for them
-        records = [reading.records[row] for row in rows.tolist()]
-        signed = _signed(reading.frame, records)
-        findings = dict[int, Finding]()
-        for place, found in enumerate(self._verifier.judge(signed)):
-            if found is not None:
-                findings[place] = found
+        signed = _signed(reading, rows)
+        frame = reading.frame.drop(SIGNATURE, VALUE)
+        findings = {place: found for place, found in enumerate(self._verifier.judge(signed)) if found is not None}
         if replays is not None:
-            good = np.array([place for place in range(len(rows)) if place not in findings], np.int64)
-            boots = [(signed.node_ids[place], signed.boot_ids[place]) for place in good.tolist()]
-            seqs = [signed.seqs[place] for place in good.tolist()]
-            again = replays.find(reading.batches, rows[good], boots, seqs)
+            good = np.delete(np.arange(len(rows)), list(findings))
+            boots = list(zip(signed.node_ids, signed.boot_ids, strict=True))
+            again = replays.find(
+                reading.batches,
+                rows[good],
+                [boots[place] for place in good.tolist()] if findings else boots,
+                [signed.seqs[place] for place in good.tolist()] if findings else signed.seqs,
+            )
             findings |= dict.fromkeys(good[again].tolist(), _AGAIN)
         self._count(findings.values())
         if not self._signatures.refuses or not findings:
-            return reading
+            return replace(reading, frame=frame)
         refused = sorted(findings)
         taken = np.ones(len(rows), np.bool_)
         taken[refused] = False
         return replace(
             reading,
-            frame=reading.frame.filter(pl.Series(taken)),
+            frame=frame.filter(pl.Series(taken)),
             rejects=[*reading.rejects, *(_reject(int(rows[place]), findings[place]) for place in refused)],
-            rejected=[*reading.rejected, *(records[place] for place in refused)],
+            rejected=[*reading.rejected, *records_at(reading.pieces, rows[refused].tolist())],
         )
 
     def again(self, reading: Reading, rows: Sequence[int]) -> Reading:
         """Of a checked reading the records that whoever counted has found to come again: as rejects, and no others."""
+        rows = sorted(rows)
         self._count([_AGAIN] * len(rows))
-        if not self._signatures.refuses or reading.records is None:
+        if not self._signatures.refuses:
             rows = []
-        rejected = [reading.records[row] for row in rows] if reading.records else []
+        rejected = records_at(reading.pieces, rows)
         return replace(reading, rejects=[_reject(row, _AGAIN) for row in rows], rejected=rejected)
 
     def _count(self, findings: Iterable[Finding]) -> None:
@@ -85,24 +89,11 @@ class SignatureGate:
             metrics.DOUBTS.labels(self._topic, doubt).inc(count)
 
 
-def _signed(frame: pl.DataFrame, records: Records) -> Signed:
-    nodes, boots, seqs = (frame[name].to_list() for name in SIGNED_COLUMNS)
-    return Signed(
-        [_signature(record.headers) for record in records],
-        nodes,
-        boots,
-        seqs,
-        [record.value for record in records],
-        [record.timestamp for record in records],
-    )
-
-
-def _signature(headers: Sequence[tuple[str, bytes | None]]) -> bytes | None:
-    """The header's value; b"", which is no signature, where there are several or it is null."""
-    found = [value for name, value in headers if name == HEADER]
-    if not found:
-        return None
-    return (found[0] or b"") if len(found) == 1 else b""
+def _signed(reading: Reading, rows: Longs) -> Signed:
+    nodes, boots, seqs = (reading.frame[name].to_list() for name in SIGNED_COLUMNS)
+    append_ms = np.concatenate([np.zeros(0, np.int64), *(batch.append_ms for batch in reading.batches)])[rows]
+    signatures, values = (reading.frame[name].to_list() for name in (SIGNATURE, VALUE))
+    return Signed(signatures, nodes, boots, seqs, values, append_ms.tolist())
 
 
 def _reject(row: int, finding: Finding) -> Reject:

@@ -18,13 +18,16 @@ from streams.raw import RawBatch
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`batches`: all records; `frame`: the good ones, `_row` counts over `batches`; each reject is about a record."""
+    """`batches`: all records; `frame`: the good ones, `_row` counts over `batches`; each reject is about a record.
+
+    `pieces`: all records as they were read.
+    """
 
     batches: list[SourceBatch]
     frame: pl.DataFrame
     rejects: list[Reject]
     rejected: Records
-    records: Records | None = None  # all, where signatures are looked at
+    pieces: list[Piece]
 
 
 def fresh_letters(topic: str, reading: Reading, begins: Mapping[int, int]) -> list[tuple[bytes | None, bytes]]:
@@ -40,30 +43,22 @@ def fresh_letters(topic: str, reading: Reading, begins: Mapping[int, int]) -> li
 class SourceReader:
     """Reads one topic; used by one thread."""
 
-    def __init__(self, topic: str, columns: Sequence[str], *, one_by_one: bool = False) -> None:
-        """`one_by_one`: the reading has its records, with their headers, which costs 3 µs for each."""
-        self._reader = BlockReader(topic, columns)
-        self._one_by_one = one_by_one
+    def __init__(self, topic: str, columns: Sequence[str], header: str | None = None) -> None:
+        """With `header` rows have its value and the record's (`schemas.record_batches`)."""
+        self._reader = BlockReader(topic, columns, header)
 
     def read(self, polls: Sequence[Poll | RawPoll]) -> Reading:
         """Everything in the polls. Raises NotAppendTimeError, and CorruptRecordException for what is no batch."""
-        pieces = [piece for poll in polls for piece in (_records(poll) if self._one_by_one else _pieces(poll))]
+        pieces = [piece for poll in polls for piece in _pieces(poll)]
         for piece in pieces:
             require_append_time([piece] if isinstance(piece, RawBatch) else piece)
         read = read_pieces(self._reader, pieces)
         batches = [_source_batch(list(run)) for _, run in groupby(read.pieces, partition_of)]
-        listed = [record for piece in read.pieces for record in piece] if self._one_by_one else None  # type: ignore[union-attr]
-        return Reading(batches, read.frame, read.rejects, read.rejected, listed)
+        return Reading(batches, read.frame, read.rejects, read.rejected, read.pieces)
 
 
 def _pieces(poll: Poll | RawPoll) -> list[Piece]:
     return [poll] if isinstance(poll, Poll) else pieces_of(poll.batches, poll.first)
-
-
-def _records(poll: Poll | RawPoll) -> list[Piece]:
-    if isinstance(poll, Poll):
-        return [poll]
-    return [[record for batch in poll.batches for record in batch.records() if record.offset >= poll.first]]
 
 
 def _source_batch(run: list[Piece]) -> SourceBatch:
