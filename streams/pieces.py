@@ -11,6 +11,7 @@ from aiokafka.structs import ConsumerRecord
 
 from schemas.blocks import BlockReader, Reject
 from schemas.record_batches import SIGNATURE, VALUE
+from schemas.signatures import HEADER
 from streams.raw import RawBatch
 
 Records = list[ConsumerRecord[bytes, bytes]]
@@ -67,7 +68,7 @@ def read_pieces(reader: BlockReader, pieces: list[Piece]) -> Reading:
     first: Longs = np.cumsum(lengths) - lengths
     records: Records = [record for place in listed for record in pieces[place]]  # type: ignore[union-attr]
     block = reader.read([record.key for record in records], [record.value for record in records])
-    alone = block.frame if reader.header is None else _with_signatures(block.frame, records, reader.header)
+    alone = _with_signatures(block.frame, records) if reader.signatures else block.frame
     parts = (
         _moved(frame, counts, first[whole]),
         _moved(alone, lengths[listed], first[listed]),
@@ -105,18 +106,18 @@ def records_at(pieces: Sequence[Piece], rows: Sequence[int]) -> Records:
     return found
 
 
-def _with_signatures(frame: pl.DataFrame, records: Records, header: str) -> pl.DataFrame:
+def _with_signatures(frame: pl.DataFrame, records: Records) -> pl.DataFrame:
     """Rows of `records` with the columns that rows of whole batches have."""
     rows = frame["_row"]
     own = [records[row] for row in rows.to_list()]
-    signatures = pl.Series(SIGNATURE, [_value_of(header, record.headers) for record in own], pl.Binary)
+    signatures = pl.Series(SIGNATURE, [_signature(record.headers) for record in own], pl.Binary)
     values = pl.Series(VALUE, [record.value for record in own], pl.Binary)
     return frame.drop("_row").hstack([signatures, values, rows])
 
 
-def _value_of(header: str, headers: Sequence[tuple[str, bytes | None]]) -> bytes | None:
-    """None without this header; b"", which stands for no good one, where there are several or it is null."""
-    found = [value for name, value in headers if name == header]
+def _signature(headers: Sequence[tuple[str, bytes | None]]) -> bytes | None:
+    """None without the header; b"", which stands for no good one, where there are several or it is null."""
+    found = [value for name, value in headers if name == HEADER]
     if not found:
         return None
     return (found[0] or b"") if len(found) == 1 else b""

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from schemas.signatures import HEADER
 from streams import metrics
 from streams.core.liveness.beats import BEAT_COLUMNS
 from streams.core.liveness.table import Folded
@@ -24,7 +23,7 @@ class NodeFolder:
 
     def __init__(self, signatures: Signatures | None = None) -> None:
         self._gate = None if signatures is None else SignatureGate(SOURCE, signatures)
-        self._reader = SourceReader(SOURCE, BEAT_COLUMNS, None if signatures is None else HEADER)
+        self._reader = SourceReader(SOURCE, BEAT_COLUMNS, signatures=signatures is not None)
         self._letters: Letters = []
 
     def take_letters(self) -> Letters:

@@ -22,7 +22,6 @@ import polars as pl
 from faust.types import TP
 
 from schemas.records import Source
-from schemas.signatures import HEADER
 from streams import metrics
 from streams.core.live import Live, LiveCounts, complete_since_ms
 from streams.core.replays import Replays
@@ -107,7 +106,7 @@ class RollupProcessor:
         self._partitions = partitions
         self._gate = None if signatures is None else SignatureGate(source, signatures)
         extra = () if signatures is None else SIGNED_COLUMNS
-        self._reader = SourceReader(source, (*columns, *extra), None if signatures is None else HEADER)
+        self._reader = SourceReader(source, (*columns, *extra), signatures=signatures is not None)
         self._thread = ThreadPoolExecutor(1, "rollup")
         self._named = live
         self._live = Live(live)

@@ -43,9 +43,9 @@ def fresh_letters(topic: str, reading: Reading, begins: Mapping[int, int]) -> li
 class SourceReader:
     """Reads one topic; used by one thread."""
 
-    def __init__(self, topic: str, columns: Sequence[str], header: str | None = None) -> None:
-        """With `header` rows have its value and the record's (`schemas.record_batches`)."""
-        self._reader = BlockReader(topic, columns, header)
+    def __init__(self, topic: str, columns: Sequence[str], *, signatures: bool = False) -> None:
+        """`signatures`: rows have SIGNATURE and VALUE too (`schemas.record_batches`)."""
+        self._reader = BlockReader(topic, columns, signatures=signatures)
 
     def read(self, polls: Sequence[Poll | RawPoll]) -> Reading:
         """Everything in the polls. Raises NotAppendTimeError, and CorruptRecordException for what is no batch."""

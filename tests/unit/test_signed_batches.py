@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.blocks import BlockReader
-from schemas.record_batches import SIGNATURE, VALUE
-from schemas.signatures import HEADER
+from schemas.record_batches import SIGNATURE, VALUE, RecordBatch
+from schemas.signatures import HEADER, SIGNATURE_BYTES
 from streams import pieces
 from streams.engine.transport import Poll, RawPoll
 from streams.pieces import records_at
@@ -21,7 +21,8 @@ from tests.unit.test_blocks_poison import GOOD, MIXES, Row, row_of
 
 TOPIC = "probe-results"
 COLUMNS = ["service", "ts", "success", "latency_us", "node_id", "boot_id", "seq"]
-SIGNED = st.binary(max_size=80).map(lambda made: ((HEADER, made),))
+SIZES = st.just(SIGNATURE_BYTES) | st.integers(0, 80)
+SIGNED = SIZES.flatmap(lambda size: st.binary(min_size=size, max_size=size)).map(lambda made: ((HEADER, made),))
 ODD = st.sampled_from([
     (),
     ((HEADER, None),),
@@ -46,7 +47,7 @@ def kept(rows: list[Row], headers: list[Headers]) -> list[Any]:
 def test_batches_and_records_are_read_alike(rows: list[Row], data: st.DataObject) -> None:
     kinds = data.draw(st.sampled_from([SIGNED, SIGNED, SIGNED | ODD]))
     records = kept(rows, data.draw(st.lists(kinds, min_size=len(rows), max_size=len(rows))))
-    reader = SourceReader(TOPIC, COLUMNS, HEADER)
+    reader = SourceReader(TOPIC, COLUMNS, signatures=True)
     with patch.object(pieces, "WORTH_IT", 1):
         found, wanted = reader.read([RawPoll(raw_batches(records), 0)]), reader.read([Poll(records, 0)])
     assert found.frame.equals(wanted.frame)
@@ -58,16 +59,33 @@ def test_batches_and_records_are_read_alike(rows: list[Row], data: st.DataObject
 
 def test_well_formed_ones_are_not_taken_apart_and_have_their_bytes() -> None:
     rows = [row_of(replace(GOOD, seq=n, service="s" * (n % 90 + 1))) for n in range(300)]
-    headers: list[Headers] = [((HEADER, bytes(n % 70)),) for n in range(300)]
+    # The last one says what the batch is like; all others may be longer or shorter.
+    headers: list[Headers] = [((HEADER, bytes(SIGNATURE_BYTES if n == 299 else n % 70)),) for n in range(300)]
     (raw,) = raw_batches([replace(record, timestamp=7) for record in kept(rows, headers)])
-    frame, doubtful = BlockReader(TOPIC, COLUMNS, HEADER).read_batches([raw.content(), raw.content()])
+    frame, doubtful = BlockReader(TOPIC, COLUMNS, signatures=True).read_batches([raw.content(), raw.content()])
     assert not doubtful
     assert frame[VALUE].to_list() == [value for _, value in rows] * 2
     assert frame[SIGNATURE].to_list() == [signed for ((_, signed),) in headers] * 2
 
 
-@pytest.mark.parametrize("header", [None, HEADER])
-def test_what_a_reader_does_not_expect_is_read_one_by_one(header: str | None) -> None:
-    other: Headers = () if header else ((HEADER, b"1"),)
-    (raw,) = raw_batches(kept([row_of(GOOD)] * 9, [other] * 9))
-    assert BlockReader(TOPIC, COLUMNS, header).read_batches([raw.content()])[1] == {0}
+@pytest.mark.parametrize("wanted", [True, False])
+def test_who_does_not_look_at_signatures_reads_signed_batches_whole_too_and_the_other_way_round(
+    *, wanted: bool
+) -> None:
+    """All that keeps a batch from being read whole is records of both kinds in it."""
+    row = row_of(GOOD)
+    signed: Headers = ((HEADER, bytes(SIGNATURE_BYTES)),)
+    reader = BlockReader(TOPIC, COLUMNS, signatures=wanted)
+
+    def batch(*headers: Headers) -> RecordBatch:
+        (raw,) = raw_batches(kept([row] * len(headers), list(headers)))
+        return raw.content()
+
+    frame, doubtful = reader.read_batches([batch(*[()] * 9), batch(*[signed] * 9)])
+    assert not doubtful
+    assert frame["_row"].to_list() == list(range(18))
+    if wanted:
+        assert frame[SIGNATURE].to_list() == [None] * 9 + [bytes(SIGNATURE_BYTES)] * 9
+        assert frame[VALUE].to_list() == [row[1]] * 18
+    for odd in ([*[()] * 8, signed], [*[signed] * 8, ()], [((HEADER, b"1"),)] * 9, [(("trace", b"1"),)] * 9):
+        assert reader.read_batches([batch(*odd)])[1] == {0}
