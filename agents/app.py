@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from agents.clock import Clock, SystemClock
 from agents.config import AgentConfig, ProbeSpec, check_brokers, load_agent
+from agents.health.monitor import HealthMonitor
+from agents.health.procfs import ProcFiles
 from agents.heartbeats import Heartbeats
 from agents.host import Host
 from agents.kafka import KafkaOptions, KafkaPublisher
@@ -106,7 +108,8 @@ class _Agent:
         signer = load_signer(config.key_file, config.node_id, clock)
         self._publisher = KafkaPublisher(options, config.node_id, lanes, clock, rng, signer)
         self._outbox = Outbox(self._publisher)
-        self._host = Host(config.interval_s, clock)
+        self._health = HealthMonitor(ProcFiles(clock.monotonic_s), clock, ebpf=config.health.ebpf)
+        self._host = Host(config.interval_s, clock, self._health.health)
         self._heartbeats = Heartbeats(self._node, self._outbox, self._host.facts, clock, rng)
         self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock)
         self._telemetry: Telemetry | None = None
@@ -162,6 +165,7 @@ class _Agent:
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._heartbeats.run(), name="heartbeats")
+            group.create_task(self._health.run(), name="health")
             group.create_task(self._prober.run(self._node.id), name="prober")
 
     async def _once(self) -> None:
@@ -188,9 +192,12 @@ class _Agent:
 
     def _render(self) -> bytes:
         if self._telemetry is None:
-            from agents.telemetry import Sources, Telemetry  # noqa: PLC0415 - see the module's docstring
+            from agents.probe_series import ProbeSeries  # noqa: PLC0415 - see the module's docstring
+            from agents.telemetry import Sources, Telemetry  # noqa: PLC0415
 
-            self._telemetry = Telemetry(Sources(self._prober, self._publisher, self._node.version))
+            series = ProbeSeries(self._config.metrics.labels, self._config.metrics.max_probes)
+            sources = Sources(self._prober, self._publisher, self._node.version, self._health.health, series)
+            self._telemetry = Telemetry(sources)
         return self._telemetry.page()
 
     async def _ready(self) -> Page:

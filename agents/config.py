@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
+from agents.health.settings import HealthFile
+from agents.metric_labels import MAX_PROBES, MaxProbes, MetricLabels
 from agents.probes.base import Probe, ProbeKind
 from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names
 from schemas.documents import DocumentError, parse, position, read_one
@@ -97,9 +99,14 @@ class HeartbeatFile(_Strict):
 
 
 class MetricsFile(_Strict):
-    """Where /metrics, /-/healthy and /-/ready answer; null: nowhere."""
+    """Where /metrics, /-/healthy and /-/ready answer; null: nowhere. Probes' own `labels` are shown when listed here.
+
+    `max_probes` of them have series of their own, the others share one set.
+    """
 
     listen: Annotated[str, AfterValidator(_check_listen)] | None = "127.0.0.1:9118"
+    labels: MetricLabels = ()
+    max_probes: MaxProbes = MAX_PROBES
 
 
 class ProbeFile(_Strict):
@@ -143,6 +150,7 @@ class AgentFile(_Strict):
     spool: SpoolFile | None = SpoolFile()
     heartbeat: HeartbeatFile = HeartbeatFile()
     metrics: MetricsFile = MetricsFile()
+    health: HealthFile = HealthFile()
     workers: Annotated[int, Field(ge=1, le=10_000)] = 512
     queue: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     probes: list[ProbeFile] = []
@@ -180,6 +188,8 @@ class AgentConfig:
     workers: int
     queue: int
     probes: tuple[ProbeSpec, ...]
+    health: HealthFile
+    metrics: MetricsFile
 
 
 def load_agent(path: Path) -> AgentConfig:
@@ -203,6 +213,8 @@ def load_agent(path: Path) -> AgentConfig:
         workers=max(1, min(file.workers, len(file.probes))),
         queue=file.queue,
         probes=_specs(file, kinds, document, path),
+        health=file.health,
+        metrics=file.metrics,
     )
 
 

@@ -49,6 +49,8 @@ def heartbeat(node: Node, beat: Beat, seq: int) -> Heartbeat:
         region=node.region,
         zone=node.zone,
         agent_version=node.version,
+        health=beat.facts.health.score,
+        health_source=beat.facts.health.source,
         cpu_permille=beat.facts.cpu_permille,
         memory_permille=beat.facts.memory_permille,
         disk_permille=beat.facts.disk_permille,
