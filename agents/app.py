@@ -33,6 +33,7 @@ from agents.probes.base import Outcome
 from agents.publish import COUNTS, RESULTS, TOPICS, Outbox, Publisher
 from agents.run import Prober
 from agents.server import Page, Server
+from agents.signing import Signer, load_signer
 from agents.spool.lane import SpoolLimits
 from agents.spool.place import SpoolError, SpoolFullError, SpoolPlace, spool_folder
 from agents.version import version
@@ -107,7 +108,8 @@ class _Agent:
         self._clock = clock
         self._place, lanes = _lanes(config, clock, rng)
         self._node = _node(config, clock.wall_ms() if self._place is None else self._place.boot_ts(clock.wall_ms()))
-        self._publisher = LatePublisher(lanes, lambda: _sender(config, brokers, lanes, clock, rng), clock)
+        signer = load_signer(config.key_file, config.node_id, clock)
+        self._publisher = LatePublisher(lanes, lambda: _sender(config, brokers, lanes, clock, rng, signer), clock)
         self._outbox = Outbox(self._publisher)
         self._health = HealthMonitor(ProcFiles(clock.monotonic_s), clock, ebpf=config.health.ebpf)
         self._host = Host(config.interval_s, clock, self._health.health)
@@ -159,6 +161,7 @@ class _Agent:
                 "boot_id": self._node.boot_id,
                 "probes": len(self._config.probes),
                 "workers": self._prober.workers,
+                "signs": self._config.key_file is not None,
                 "metrics": address and f"http://{address}/metrics",
                 "spool": None if self._place is None else str(self._place.folder),
             },
@@ -248,12 +251,17 @@ def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[Spool
         raise CannotStartError(f"spool.dir {cause}") from cause
 
 
-def _sender(
-    config: AgentConfig, brokers: Brokers, lanes: Mapping[str, Lane], clock: Clock, rng: random.Random
+def _sender(  # noqa: PLR0913 - what a publisher is made of
+    config: AgentConfig,
+    brokers: Brokers,
+    lanes: Mapping[str, Lane],
+    clock: Clock,
+    rng: random.Random,
+    signer: Signer | None,
 ) -> Publisher:
     from agents.kafka import KafkaOptions, KafkaPublisher  # noqa: PLC0415 - see agents.late
 
-    return KafkaPublisher(KafkaOptions(brokers, config.kafka.compression), config.node_id, lanes, clock, rng)
+    return KafkaPublisher(KafkaOptions(brokers, config.kafka.compression), config.node_id, lanes, clock, rng, signer)
 
 
 def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock) -> "Scraper | None":

@@ -65,12 +65,16 @@ class _Strict(BaseModel):
 
 
 class NodeFile(_Strict):
-    """Who this host is; without an id it is called by $FLEETBEAT_NODE_ID, else by its host name."""
+    """Who this host is; without an id it is called by $FLEETBEAT_NODE_ID, else by its host name.
+
+    With a key, of `fleetbeat enroll`, it signs.
+    """
 
     id: Name | None = None
     region: Name = "default"
     zone: Name = "default"
     labels: Labels = {}
+    key_file: Path | None = None
 
 
 class KafkaFile(SecurityFile):
@@ -181,6 +185,7 @@ class AgentConfig:
 
     node_id: str
     id_is_given: bool
+    key_file: Path | None
     region: str
     zone: str
     labels: tuple[Label, ...]
@@ -207,6 +212,7 @@ def load_agent(path: Path) -> AgentConfig:
     return AgentConfig(
         node_id=node_id,
         id_is_given=file.node.id is not None or NODE_ID in os.environ,
+        key_file=file.node.key_file,
         region=file.node.region,
         zone=file.node.zone,
         labels=_labels(file.node.labels),
