@@ -32,6 +32,7 @@ from agents.run import Prober
 from agents.server import Page, Server
 from agents.spool.lane import SpoolLimits
 from agents.spool.place import SpoolError, SpoolPlace, spool_folder
+from agents.tracing import Tracer
 from agents.version import version
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ class _Agent:
         self._outbox = Outbox(self._publisher)
         self._host = Host(config.interval_s, clock)
         self._heartbeats = Heartbeats(self._node, self._outbox, self._host.facts, clock, rng)
-        self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock)
+        self._tracer = Tracer(config.trace)
+        self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock, self._tracer)
         self._telemetry: Telemetry | None = None
         self._stop = asyncio.Event()
 
@@ -177,8 +179,10 @@ class _Agent:
             await _cancel(working)
 
     async def _report(self, spec: ProbeSpec, outcome: Outcome) -> None:
-        ended_ms = self._clock.wall_ms()
-        await self._outbox.put_in_time(RESULTS, lambda seq: probe_result(self._node, spec, outcome, ended_ms, seq))
+        ended_ms, trace_id = self._clock.wall_ms(), self._tracer.kept(outcome)
+        await self._outbox.put_in_time(
+            RESULTS, lambda seq: probe_result(self._node, spec, outcome, ended_ms, seq, trace_id)
+        )
 
     async def _metrics(self) -> Page:
         return Page(HTTPStatus.OK, await asyncio.to_thread(self._render), "text/plain; version=0.0.4; charset=utf-8")

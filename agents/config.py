@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model,
 
 from agents.probes.base import Probe, ProbeKind
 from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names
+from agents.tracing import TraceFile
 from schemas.documents import DocumentError, parse, position, read_one
 from schemas.listen import ListenAddress, listen_address
 from schemas.records import Label
@@ -144,6 +145,7 @@ class AgentFile(_Strict):
     metrics: MetricsFile = MetricsFile()
     workers: Annotated[int, Field(ge=1, le=10_000)] = 512
     queue: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    trace: TraceFile = TraceFile()
     probes: list[ProbeFile] = []
 
 
@@ -177,6 +179,7 @@ class AgentConfig:
     listen: ListenAddress | None
     workers: int
     queue: int
+    trace: TraceFile
     probes: tuple[ProbeSpec, ...]
 
 
@@ -199,6 +202,7 @@ def load_agent(path: Path) -> AgentConfig:
         listen=None if file.metrics.listen is None else listen_address(file.metrics.listen),
         workers=max(1, min(file.workers, len(file.probes))),
         queue=file.queue,
+        trace=file.trace,
         probes=_specs(file, kinds, document, path),
     )
 

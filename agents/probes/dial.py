@@ -13,7 +13,7 @@ from agents.probes.addresses import Address, literal, refusal
 from agents.probes.base import FORBIDDEN_TARGET, Phase
 from agents.probes.resolver import Family, Resolver
 from agents.probes.trust import TlsSettings, context_of
-from agents.probes.watch import ProbeFailedError, Watch, explain
+from agents.probes.watch import ProbeFailedError, ProbeInvalidError, Watch, explain
 
 _IPV4 = 4
 _HANDSHAKE_S = 86_400.0  # no limit of its own: the deadline of the probe ends a handshake
@@ -51,6 +51,12 @@ class Conversation(asyncio.Protocol):
         if not self.heard.done():
             self.heard.set_exception(ProbeFailedError(reason, detail))
             self.heard.exception()  # seen: a run that is cancelled at this moment never asks for it
+
+    def refuse(self, validator: str, detail: str) -> None:
+        """What was heard is not what is expected."""
+        if not self.heard.done():
+            self.heard.set_exception(ProbeInvalidError(validator, detail))
+            self.heard.exception()
 
     def closed(self) -> None:
         """The other side will say no more; overridden by those who wait for something."""

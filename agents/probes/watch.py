@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 
-from agents.probes.base import Down, Outcome, Phase, Phases, Timeout, Up
+from agents.probes.base import Down, Failure, Outcome, Phase, Phases, Timeout, Up
 
 MAX_DETAIL = 300
 _NS_PER_US = 1_000
@@ -34,9 +34,17 @@ def explain(cause: OSError) -> tuple[str, str]:
 class ProbeFailedError(Exception):
     """Ends a run as Down: `reason` is a tag, the message its detail."""
 
+    failure = Failure.TRANSPORT
+
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class ProbeInvalidError(ProbeFailedError):
+    """Ends a run as Down because an answer is not the expected one: `reason` names the validator."""
+
+    failure = Failure.VALIDATION
 
 
 class Watch:
@@ -65,11 +73,21 @@ class Watch:
         latency_us, phases = self._stop()
         return Up(latency_us, phases, self.status_code, self.cert_expires_ms, tuple(self._notes))
 
-    def down(self, reason: str, detail: str) -> Down:
+    @property
+    def spent_us(self) -> int:
+        """How long the run has taken so far."""
+        return (time.perf_counter_ns() - self._began_ns) // _NS_PER_US
+
+    def down(self, reason: str, detail: str, failure: Failure = Failure.TRANSPORT) -> Down:
         """It does not; control characters of `detail` are escaped and what is too long is cut."""
         latency_us, phases = self._stop()
-        text = _printable(detail)
-        return Down(reason, text, latency_us, phases, self.status_code, self.cert_expires_ms, tuple(self._notes))
+        notes = tuple(self._notes)
+        status, expires_ms = self.status_code, self.cert_expires_ms
+        return Down(reason, _printable(detail), latency_us, phases, status, expires_ms, notes, failure)
+
+    def invalid(self, validator: str, detail: str) -> Down:
+        """There was an answer, and the validator of this name said no to it."""
+        return self.down(validator, detail, Failure.VALIDATION)
 
     def timeout(self) -> Timeout:
         """It took too long, and this phase was going on."""
@@ -94,7 +112,7 @@ async def watched(steps: Callable[[Watch], Awaitable[Outcome]], deadline_s: floa
         async with asyncio.timeout(deadline_s) as limit:
             return await steps(watch)
     except ProbeFailedError as cause:
-        return watch.down(cause.reason, str(cause))
+        return watch.down(cause.reason, str(cause), cause.failure)
     except OSError as cause:  # TimeoutError is one: the deadline's, or the kernel's own after many retries
         if limit.expired():
             return watch.timeout()

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from agents.probes.base import Down, Outcome, Up
+from agents.probes.base import Down, Failure, Outcome, Up
 from agents.probes.registry import probe_kind
 from agents.probes.tcp import TcpConfig, TcpProbe
+from agents.probes.trace import Trace, traced
 from tests.integration.probe_servers import (
     LOOPBACK,
     Talk,
@@ -61,6 +62,22 @@ def sized(body: bytes, status: str = "200 OK") -> bytes:
         ),
         pytest.param(http("Content-Length: 999"), {"method": "HEAD"}, id="HEAD, where no body follows"),
         pytest.param(http("Upgrade: h2c\nConnection: upgrade", status="101 Switching"), {"expect": {"status": [101]}}),
+        pytest.param(sized(b"{}"), {"expect": {"header_regex": {"content-type": "^application/.*json$"}}}, id="by RE2"),
+        pytest.param(sized(b"fine"), {"expect": {"body_not_regex": "(?i)error"}}, id="a body without an error"),
+        pytest.param(
+            sized(b'{"status": "UP", "nodes": [{"load": 3}, {"load": 4.5}]}'),
+            {
+                "expect": {
+                    "body_json": [
+                        {"path": "$.status", "equals": "UP"},
+                        {"path": "$.nodes[*].load", "at_least": 1, "at_most": 5, "min_count": 2},
+                        {"path": "$.error", "max_count": 0},
+                    ],
+                    "max_latency_ms": 60_000,
+                }
+            },
+            id="JSON by its paths, in time",
+        ),
         pytest.param(redirect("/elsewhere"), {"max_redirects": 0, "expect": {"status": [302]}}, id="an own redirect"),
     ],
 )
@@ -79,6 +96,22 @@ def test_http_is_up(answer: bytes, config: dict[str, Any]) -> None:
         ),
         pytest.param(sized(b"no"), {"expect": {"body_contains": "ok"}}, "body", "'ok' is not in its 2 bytes"),
         pytest.param(sized(b"no"), {"expect": {"body_regex": "^o"}}, "body", "'^o' matches nothing in its 2 bytes"),
+        pytest.param(
+            sized(b"{}"), {"expect": {"header_regex": {"content-type": "^text/"}}}, "header",
+            "Content-Type: 'application/json'; expected what '^text/' matches",
+        ),
+        pytest.param(
+            sized(b"Oh, an Error"), {"expect": {"body_not_regex": "(?i)error"}}, "body",
+            "'(?i)error' matches in its 12 bytes; expected that it does not",
+        ),
+        pytest.param(
+            sized(b'{"status": "DOWN"}'), {"expect": {"body_json": [{"path": "$.status", "equals": "UP"}]}}, "json",
+            '$.status is "DOWN"; expected "UP"',
+        ),
+        pytest.param(sized(b"ok"), {"expect": {"body_json": [{"path": "$.a"}]}}, "json", "no JSON: ", id="no JSON"),
+        pytest.param(
+            sized(b"ok"), {"expect": {"max_latency_ms": 0.001}}, "latency", "ms; expected at most 0.001", id="too slow"
+        ),
         pytest.param(b"", {}, "closed", "closed without an answer", id="a server that hangs up"),
         pytest.param(http("Content-Length: 9", b"short"), {}, "closed", "in the middle", id="half a body"),
         pytest.param(http("Transfer-Encoding: chunked", b"5\r\nab"), {}, "closed", "in the middle", id="half a chunk"),
@@ -113,6 +146,8 @@ def test_http_is_down_with_its_reason(answer: bytes, config: dict[str, Any], rea
     outcome = ask(Web(answer), **config)
     assert isinstance(outcome, Down), outcome
     assert (outcome.reason, detail in outcome.detail) == (reason, True), outcome
+    validates = reason in {"status", "header", "body", "json", "latency"}
+    assert (outcome.failure is Failure.VALIDATION) == validates
 
 
 def test_a_redirect_is_followed_and_its_phases_are_summed() -> None:
@@ -139,6 +174,15 @@ def test_the_request_is_what_is_configured_and_asks_for_one_plain_answer() -> No
             b"Accept-Encoding: identity\r\nConnection: close\r\nX-Check: 1\r\nContent-Length: 2\r\n\r\n"
         )
     ]
+
+
+def test_a_run_with_a_trace_sends_its_id_and_none_when_it_is_not_to() -> None:
+    web = Web()
+    for trace in (Trace("a" * 32, "b" * 16, sampled=True), Trace("c" * 32, "d" * 16, sampled=False, propagates=False)):
+        with traced(trace):
+            ask(web)
+    assert f"\r\nTraceparent: 00-{'a' * 32}-{'b' * 16}-01\r\n".encode() in web.requests[0]
+    assert b"Traceparent" not in web.requests[1]
 
 
 def test_the_details_of_a_stranger_are_printable_and_short() -> None:

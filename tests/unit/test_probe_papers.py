@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PAPER = (ROOT / "docs" / "probes.md").read_text(encoding="utf-8")
 
 
-ENDINGS = {"down", "fail", "ProbeFailedError"}
+ENDINGS = {"down", "fail", "invalid", "refuse", "ProbeFailedError", "ProbeInvalidError"}
 
 
 def rows(heading: str) -> Iterator[list[str]]:
