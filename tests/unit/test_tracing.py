@@ -77,9 +77,14 @@ def test_a_run_its_report_its_threads_and_its_log_lines_have_one_id_and_the_next
         seen.append(("report", current_trace()))
 
     async def main() -> None:
-        prober = Prober([spec("looking", Looking())], 1, 10, report, ManualClock())
-        for _ in range(2):
-            await prober.run_once()
+        clock = ManualClock()
+        prober = Prober([spec("looking", Looking())], 1, 10, report, clock)
+        running = asyncio.create_task(prober.run("node-1"))
+        for count in (3, 6):
+            await clock.advance(10)
+            while len(seen) < count:
+                await asyncio.sleep(0.001)  # a real thread takes real time
+        running.cancel()
         assert prober.failures.validation == {("fake", "status"): 1}
 
     try:
