@@ -77,7 +77,7 @@ async def dialled(
     target: Target, conversation: Conversation, resolver: Resolver, watch: Watch
 ) -> AsyncIterator[asyncio.Transport]:
     """A conversation with an allowed target, closed at the end. Raises ProbeFailedError and what resolvers raise."""
-    sock = await _connect_any(await _allowed(target, resolver, watch), target.port, watch)
+    sock = await _connect_any(await allowed_addresses(target, resolver, watch), target.port, watch)
     transport = await _begin(sock, target, conversation, watch)
     try:
         yield transport
@@ -86,8 +86,8 @@ async def dialled(
         await conversation.lost
 
 
-async def _allowed(target: Target, resolver: Resolver, watch: Watch) -> Sequence[Address]:
-    """The addresses to connect to; one forbidden address among them refuses the target."""
+async def allowed_addresses(target: Target, resolver: Resolver, watch: Watch) -> Sequence[Address]:
+    """The addresses to connect to; one forbidden address among them refuses the target. Raises ProbeFailedError."""
     host = target.host
     try:
         address = literal(host)

@@ -82,7 +82,7 @@ def test_a_run_its_report_its_threads_and_its_log_lines_have_one_id_and_the_next
         running = asyncio.create_task(prober.run("node-1"))
         for count in (3, 6):
             await clock.advance(10)
-            while len(seen) < count:
+            while len(seen) < count:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.001)  # a real thread takes real time
         running.cancel()
         assert prober.failures.validation == {("fake", "status"): 1}
