@@ -154,8 +154,8 @@ def _advice() -> str:
 def _received_ns(ancillary: list[tuple[int, int, bytes]]) -> int | None:
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS) and len(data) >= _TIMESPEC_BYTES:
-            seconds, nanoseconds = struct.unpack_from("=qq", data)
-            return int(seconds * _NS_PER_S + nanoseconds)
+            seconds, nanoseconds = map(int, struct.unpack_from("=qq", data))
+            return int(seconds) * _NS_PER_S + int(nanoseconds)
     return None
 
 

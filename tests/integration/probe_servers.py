@@ -116,9 +116,15 @@ def blackhole() -> Iterator[int]:
                 one.close()
 
 
+_RCODES = {"refused": dns.rcode.REFUSED, "servfail": dns.rcode.SERVFAIL}
+
+
 @dataclass
 class NameServer(asyncio.DatagramProtocol):
-    """Answers from a table of (name, type); silent on names that end in .hang., NXDOMAIN for the rest."""
+    """Answers from a table of (name, type); silent on names that end in .hang., an rcode for the rest.
+
+    That is the first label's, as of refused.test., or NXDOMAIN.
+    """
 
     records: Mapping[tuple[str, str], Sequence[str]]
     asked: list[tuple[str, str]] = field(default_factory=list)
@@ -136,7 +142,7 @@ class NameServer(asyncio.DatagramProtocol):
             return
         answer = dns.message.make_response(query)
         if name not in {known for known, _ in self.records}:
-            answer.set_rcode(dns.rcode.NXDOMAIN)
+            answer.set_rcode(_RCODES.get(name.partition(".")[0], dns.rcode.NXDOMAIN))
         elif texts := self.records.get((name, record)):
             answer.answer.append(dns.rrset.from_text(name, 60, "IN", record, *texts))
         assert self.transport is not None

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dns.asyncresolver import Resolver as Stub
 
 from agents.probes.base import Down, Failure, Outcome, Up
+from agents.probes.dns import DnsConfig, DnsProbe
 from agents.probes.registry import probe_kind
+from agents.probes.resolver import SystemResolver
 from agents.probes.tcp import TcpConfig, TcpProbe
 from agents.probes.trace import Trace, traced
 from tests.integration.probe_servers import (
@@ -254,6 +257,7 @@ RECORDS = {
     ("six.test.", "AAAA"): ["::1"],
     ("shop.test.", "MX"): ["10 Mail.Test."],
     ("shop.test.", "TXT"): ['"v=spf1 " "-all"'],
+    ("www.test.", "A"): ["127.0.0.7"],
 }
 
 
@@ -277,6 +281,19 @@ def dns_probe(**config: object) -> Outcome:
         pytest.param({"name": "shop.test", "type": "MX", "expect": ["10 mail.test"]}, "", id="a name in another case"),
         pytest.param({"name": "shop.test", "type": "TXT", "expect": ["v=spf1 -all"]}, "", id="a text in two parts"),
         pytest.param({"name": "gone.test", "rcode": "NXDOMAIN"}, "", id="a name that has to be gone"),
+        pytest.param(
+            {"name": "shop.test", "expect": ["127.0.0.2", "127.0.0.1"], "match": "exact"}, "", id="just these two"
+        ),
+        pytest.param(
+            {"name": "shop.test", "expect": ["127.0.0.2"], "match": "exact"}, "unexpected-answer", id="one too many"
+        ),
+        pytest.param({"name": "shop.test", "expect_regex": [r"^127\.", r"\.2$"]}, "", id="regular expressions"),
+        pytest.param({"name": "shop.test", "expect_regex": [r"^10\."]}, "unexpected-answer", id="one without a match"),
+        pytest.param({"name": "shop.test", "min_ttl_s": 60}, "", id="kept for long enough"),
+        pytest.param({"name": "shop.test", "min_ttl_s": 61}, "ttl", id="not kept for long enough"),
+        pytest.param({"name": "refused.test"}, "rcode", id="refused"),
+        pytest.param({"name": "refused.test", "rcode": "REFUSED"}, "", id="refused, as it should be"),
+        pytest.param({"name": "servfail.test", "rcode": "SERVFAIL"}, "", id="a server that fails, as it should"),
         pytest.param({"name": "shop.test", "expect": ["127.0.0.9"]}, "unexpected-answer", id="another address"),
         pytest.param({"name": "shop.test", "type": "NS"}, "unexpected-answer", id="no such record"),
         pytest.param({"name": "gone.test"}, "rcode", id="no such name"),
@@ -288,6 +305,30 @@ def dns_probe(**config: object) -> Outcome:
 def test_dns_answers_as_expected_or_is_down_with_its_reason(config: dict[str, Any], reason: str) -> None:
     outcome = dns_probe(**config)
     assert (outcome.reason if isinstance(outcome, Down) else "") == reason, outcome
+    if isinstance(outcome, Down):
+        assert (outcome.failure is Failure.VALIDATION) == (reason in {"unexpected-answer", "rcode", "ttl"})
+
+
+def test_a_name_server_that_fails_is_passed_over_for_the_next() -> None:
+    class Servers(SystemResolver):
+        """A host with two name servers; the first one is closed."""
+
+        def stub(self) -> Stub:
+            stub = Stub(configure=False)
+            stub.nameservers, stub.port = ["127.0.0.2", LOOPBACK], self.port
+            return stub
+
+        port = 0
+
+    async def main() -> Outcome:
+        async with name_server(RECORDS) as (_, port):
+            resolver = Servers()
+            resolver.port = port
+            return await DnsProbe(DnsConfig(name="www.test", tcp=False, expect=("127.0.0.7",)), resolver).run(60.0)
+
+    outcome = asyncio.run(main())
+    assert isinstance(outcome, Up), outcome
+    assert "127.0.0.2" in outcome.notes[0]
 
 
 def test_a_name_is_looked_up_in_hosts_then_at_the_name_server_along_the_search_list(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import os
 import shutil
 import socket
@@ -31,7 +32,7 @@ exec setpriv --reuid 65534 --regid 65534 --clear-groups {sys.executable} -c '
 import asyncio
 from agents.probes.registry import probe_kind
 kind = probe_kind("icmp")
-for host in {LOOPBACKS}:
+for host in {json.dumps(LOOPBACKS)}:
     probe = kind.build(kind.config.model_validate(dict(host=host, interval_ms=1)))
     print(asyncio.run(probe.run(10.0)).notes[0])
 '"""
@@ -93,7 +94,7 @@ class FakeSocket:
         self.address = address
         self.waiting: list[Reply | OSError] = []
         self.near, self.far = socket.socketpair()
-        self.near.setblocking(False)
+        self.near.settimeout(0)
 
     def fileno(self) -> int:
         return self.near.fileno()
@@ -156,7 +157,10 @@ def test_what_comes_back_is_judged(
     answer: Answer, config: dict[str, Any], said: tuple[str, str] | None, faked: Callable[[Answer], None]
 ) -> None:
     faked(answer)
-    outcome = ping(0.3, **config)
+    for deadline_s in (0.3, 1.2, 4.8):  # a machine that does much else is given more time
+        outcome = ping(deadline_s, **config)
+        if not isinstance(outcome, Timeout):
+            break
     if said is None:
         assert isinstance(outcome, Up), outcome
     else:
@@ -188,9 +192,9 @@ def test_the_kernel_s_time_counts_so_that_a_busy_agent_does_not_make_hosts_look_
     faked: Callable[[Answer], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_ns = 10**18
-    monkeypatch.setattr(icmp.time, "time_ns", lambda: now_ns)
+    monkeypatch.setattr("agents.probes.icmp.time.time_ns", lambda: now_ns)
     monkeypatch.setattr(
-        icmp.time, "perf_counter_ns", iter(range(0, 10**15, 10**9)).__next__
+        "agents.probes.icmp.time.perf_counter_ns", iter(range(0, 10**15, 10**9)).__next__
     )  # a second goes by each time
     faked(lambda seq, token: [Reply(seq, token, now_ns + 250_000)])
     outcome = ping(60.0)
