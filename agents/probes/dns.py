@@ -1,5 +1,6 @@
 """Kind `dns`: a name server answers a question as it should."""
 
+import asyncio
 from ipaddress import IPv4Address, IPv6Address
 from itertools import cycle
 from typing import Annotated, Literal, Self
@@ -112,7 +113,7 @@ class DnsProbe:
                 silent = False
             try:
                 answer = await self._ask_one(query, host, port)
-            except dns.exception.Timeout:
+            except TimeoutError:
                 watch.note(f"{host} was silent for {_PATIENCE_S:g} s")
                 silent = True
             except (dns.exception.DNSException, OSError, EOFError) as cause:
@@ -130,12 +131,13 @@ class DnsProbe:
         raise trouble
 
     async def _ask_one(self, query: dns.message.Message, host: str, port: int) -> dns.message.Message:
-        if self._config.tcp:
-            return await dns.asyncquery.tcp(query, host, timeout=_PATIENCE_S, port=port)
-        answer, _ = await dns.asyncquery.udp_with_fallback(
-            query, host, timeout=_PATIENCE_S, port=port, ignore_unexpected=True, ignore_errors=True
-        )
-        return answer
+        async with asyncio.timeout(_PATIENCE_S):  # dnspython's own can swallow a cancellation: see Watch.heed
+            if self._config.tcp:
+                return await dns.asyncquery.tcp(query, host, port=port)
+            answer, _ = await dns.asyncquery.udp_with_fallback(
+                query, host, port=port, ignore_unexpected=True, ignore_errors=True
+            )
+            return answer
 
     def _judge(self, watch: Watch, rcode: str, found: list[str], ttl_s: int) -> Outcome:
         config, what = self._config, f"{self._name} {self._config.type}"
