@@ -1,5 +1,6 @@
 """The agent's YAML file: one definition is its schema, its defaults and the source of its error messages."""
 
+import hashlib
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -11,13 +12,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model,
 
 from agents.probes.base import Probe, ProbeKind
 from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names
-from schemas.documents import DocumentError, parse, position, read_one
+from schemas.documents import DocumentError, only_document, parse, position, read_bytes
 from schemas.listen import ListenAddress, listen_address
 from schemas.records import Label
 
 MAX_NAME_BYTES = 255
 MAX_LABELS = 32
 DEFAULT_TIMEOUT_S = 5.0
+VERSION_DIGITS = 12
 _LAST_PORT = 65_535
 
 
@@ -160,11 +162,16 @@ class ProbeSpec:
     impact: str | None
     labels: tuple[Label, ...]
     probe: Probe
+    settings: BaseModel | None = None
+    """What the probe was built from; None when it was not built from a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """What the agent runs by. `id_is_given`: the file names the node; else it is called by its host name."""
+    """What the agent runs by. `id_is_given`: the file names the node; else it is called by its host name.
+
+    `version` is made of the file's bytes: `sha256sum agent.yaml` begins with it.
+    """
 
     node_id: str
     id_is_given: bool
@@ -178,11 +185,18 @@ class AgentConfig:
     workers: int
     queue: int
     probes: tuple[ProbeSpec, ...]
+    file: AgentFile
+    version: str
 
 
 def load_agent(path: Path) -> AgentConfig:
     """The config in a file, its probes built. Raises schemas.documents.DocumentError with every problem found."""
-    document = read_one(path)
+    return build_agent(read_bytes(path), path)
+
+
+def build_agent(content: bytes, path: Path) -> AgentConfig:
+    """The config that these bytes of a file are. Raises DocumentError with every problem found."""
+    document = only_document(content, path)
     kinds = _kinds(document, path)
     file = parse(document, _file_model(kinds), str(path))
     _refuse_doubles(file, document, path)
@@ -200,7 +214,14 @@ def load_agent(path: Path) -> AgentConfig:
         workers=max(1, min(file.workers, len(file.probes))),
         queue=file.queue,
         probes=_specs(file, kinds, document, path),
+        file=file,
+        version=config_version(content),
     )
+
+
+def config_version(content: bytes) -> str:
+    """Names the file that an agent runs by."""
+    return hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
 
 
 def _kinds(document: object, path: Path) -> dict[str, ProbeKind[Any]]:
@@ -258,7 +279,7 @@ def _specs(file: AgentFile, kinds: Mapping[str, ProbeKind[Any]], document: objec
     for place, probe in enumerate(file.probes):
         ((kind, settings),) = probe.kinds().items()
         try:
-            specs.append(_spec(probe, kind, kinds[kind].build(settings)))
+            specs.append(_spec(probe, kind, settings, kinds[kind].build(settings)))
         except ValueError as cause:
             problems.append(_problem(path, document, ("probes", place, kind), str(cause)))
     if problems:
@@ -266,7 +287,7 @@ def _specs(file: AgentFile, kinds: Mapping[str, ProbeKind[Any]], document: objec
     return tuple(specs)
 
 
-def _spec(file: ProbeFile, kind: str, probe: Probe) -> ProbeSpec:
+def _spec(file: ProbeFile, kind: str, settings: BaseModel, probe: Probe) -> ProbeSpec:
     return ProbeSpec(
         name=file.name,
         kind=kind,
@@ -277,6 +298,7 @@ def _spec(file: ProbeFile, kind: str, probe: Probe) -> ProbeSpec:
         impact=file.impact,
         labels=_labels(file.labels),
         probe=probe,
+        settings=settings,
     )
 
 

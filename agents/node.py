@@ -22,6 +22,7 @@ class Node:
     boot_ts: int
     interval_ms: int
     version: str
+    config_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from prometheus_client.registry import Collector
 
 from agents.probes.base import Outcome, Phases, Up
 from agents.publish import Drop, Publisher
+from agents.reload import ReloadFigures
+from agents.reload_metrics import reload_families
 from agents.run import DELAYS_S, Prober
 from agents.schedule import Skip
 
@@ -28,6 +30,7 @@ class Sources:
     prober: Prober
     publisher: Publisher
     version: str
+    config: ReloadFigures | None = None
 
 
 class Telemetry(Collector):
@@ -37,6 +40,7 @@ class Telemetry(Collector):
         self._prober = sources.prober
         self._publisher = sources.publisher
         self._version = sources.version
+        self._config = sources.config
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -53,6 +57,8 @@ class Telemetry(Collector):
         info = GaugeMetricFamily("fleetbeat_agent_info", "Always 1; which agent this is.", labels=["version"])
         info.add_metric([self._version], 1)
         yield info
+        if self._config is not None:
+            yield from reload_families(self._config)
 
     def _latest(self) -> Iterable[Metric]:
         success = GaugeMetricFamily("probe_success", "1 when the latest run was up, else 0.", labels=_WHICH)

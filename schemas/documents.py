@@ -31,22 +31,39 @@ def load_document(path: Path | str, model: type[ModelT]) -> ModelT:
 
 def read_one(path: Path | str) -> Any:  # noqa: ANN401 - YAML is any structure
     """The only YAML document of a file, with positions. Raises DocumentError."""
-    documents = read_all(path)
-    if len(documents) != 1:
-        raise DocumentError([f"{path}: {len(documents)} documents; expected one"])
-    return documents[0]
+    return only_document(read_bytes(path), path)
 
 
 def read_all(path: Path | str) -> list[Any]:
     """Every YAML document of a file, with positions. Raises DocumentError."""
+    return documents(read_bytes(path), path)
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """What is in a file. Raises DocumentError."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise DocumentError([f"{path}: no such file; expected a YAML file"]) from None
-    except (OSError, UnicodeDecodeError) as cause:
+    except OSError as cause:
         raise DocumentError([f"{path}: cannot be read: {cause}"]) from cause
+
+
+def only_document(content: bytes, path: Path | str) -> Any:  # noqa: ANN401 - YAML is any structure
+    """The only document in a file's bytes, with positions. Raises DocumentError."""
+    found = documents(content, path)
+    if len(found) != 1:
+        raise DocumentError([f"{path}: {len(found)} documents; expected one"])
+    return found[0]
+
+
+def documents(content: bytes, path: Path | str) -> list[Any]:
+    """Every document in a file's bytes, with positions. Raises DocumentError."""
     try:
+        text = content.decode()
         return [document for document in YAML(typ="rt", pure=True).load_all(text) if document is not None]
+    except UnicodeDecodeError as cause:
+        raise DocumentError([f"{path}: cannot be read: {cause}"]) from cause
     except MarkedYAMLError as cause:
         mark = cause.problem_mark or cause.context_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
