@@ -57,6 +57,7 @@ def heartbeat(node: Node, beat: Beat, seq: int) -> Heartbeat:
         dropped=beat.dropped,
         labels=node.labels,
         heartbeat_seq=beat.heartbeat_seq,
+        config_version=node.config_version,
     )
 
 
