@@ -12,9 +12,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model,
 
 from agents.probes.base import Probe, ProbeKind
 from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names
-from schemas.documents import DocumentError, only_document, parse, position, read_bytes
+from schemas.documents import DocumentError, parse, position
 from schemas.listen import ListenAddress, listen_address
 from schemas.records import Label
+from schemas.yaml_files import only_document, read_bytes
 
 MAX_NAME_BYTES = 255
 MAX_LABELS = 32

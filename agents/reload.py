@@ -13,7 +13,7 @@ from agents.clock import Clock
 from agents.config import AgentConfig, build_agent, config_version, load_agent
 from agents.file_watch import Signature, signature, watch
 from agents.probes.threads import SideThread
-from schemas.documents import DocumentError, read_bytes
+from schemas.yaml_files import DocumentError, read_bytes
 
 # Behind the version of a file of which something needs a restart.
 RESTART = "+restart"

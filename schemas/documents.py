@@ -6,22 +6,16 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from schemas.yaml_files import DocumentError, documents, only_document, read_bytes
+
+__all__ = ["DocumentError", "load_document", "parse", "position", "read_all", "read_one"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 # The tag of a union's branch begins with this: pydantic puts it into paths, and no document has it.
 UNION_TAG = "|"
-
-
-class DocumentError(ValueError):
-    """A file cannot be used; `problems` are full sentences, one each."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
 
 
 def load_document(path: Path | str, model: type[ModelT]) -> ModelT:
@@ -37,39 +31,6 @@ def read_one(path: Path | str) -> Any:  # noqa: ANN401 - YAML is any structure
 def read_all(path: Path | str) -> list[Any]:
     """Every YAML document of a file, with positions. Raises DocumentError."""
     return documents(read_bytes(path), path)
-
-
-def read_bytes(path: Path | str) -> bytes:
-    """What is in a file. Raises DocumentError."""
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise DocumentError([f"{path}: no such file; expected a YAML file"]) from None
-    except OSError as cause:
-        raise DocumentError([f"{path}: cannot be read: {cause}"]) from cause
-
-
-def only_document(content: bytes, path: Path | str) -> Any:  # noqa: ANN401 - YAML is any structure
-    """The only document in a file's bytes, with positions. Raises DocumentError."""
-    found = documents(content, path)
-    if len(found) != 1:
-        raise DocumentError([f"{path}: {len(found)} documents; expected one"])
-    return found[0]
-
-
-def documents(content: bytes, path: Path | str) -> list[Any]:
-    """Every document in a file's bytes, with positions. Raises DocumentError."""
-    try:
-        text = content.decode()
-        return [document for document in YAML(typ="rt", pure=True).load_all(text) if document is not None]
-    except UnicodeDecodeError as cause:
-        raise DocumentError([f"{path}: cannot be read: {cause}"]) from cause
-    except MarkedYAMLError as cause:
-        mark = cause.problem_mark or cause.context_mark
-        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise DocumentError([f"{path}{where}: not YAML: {cause.problem}"]) from cause
-    except YAMLError as cause:
-        raise DocumentError([f"{path}: not YAML: {cause}"]) from cause
 
 
 def parse(document: Any, model: type[ModelT], name: str) -> ModelT:  # noqa: ANN401 - YAML is any structure
