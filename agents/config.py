@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from agents.probes.base import Probe, ProbeKind
-from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names
+from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names, probe_kinds
 from schemas.documents import DocumentError, parse, position
 from schemas.listen import ListenAddress, listen_address
 from schemas.records import Label
@@ -259,8 +259,13 @@ def _file_model(kinds: Mapping[str, ProbeKind[Any]]) -> type[AgentFile]:
         f"kind_{place}": (kind.config | None, Field(default=None, alias=name))
         for place, (name, kind) in enumerate(kinds.items())
     }
-    probe = create_model("ProbeFile", __base__=ProbeFile, **fields)
-    return create_model("AgentFile", __base__=AgentFile, probes=(list[probe], []))  # type: ignore[valid-type]
+    probe = create_model("ProbeFile", __base__=ProbeFile, __doc__=ProbeFile.__doc__, **fields)
+    return create_model("AgentFile", __base__=AgentFile, __doc__=AgentFile.__doc__, probes=(list[probe], []))  # type: ignore[valid-type]
+
+
+def whole_model() -> type[AgentFile]:
+    """The file's definition with every kind of probe there is, installed plugins too. Raises PluginError."""
+    return _file_model(probe_kinds())
 
 
 def _refuse_doubles(file: AgentFile, document: object, path: Path) -> None:
