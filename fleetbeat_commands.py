@@ -11,8 +11,8 @@ from cyclopts import App, CycloptsError, Parameter
 
 if TYPE_CHECKING:
     from schemas.checking import FileKind
+    from schemas.kafka import Brokers as KafkaPlace
 
-LOCAL_KAFKA = "127.0.0.1:19092"
 FAILED = 1
 
 
@@ -39,9 +39,12 @@ app = App(
     exit_on_error=False,
     result_action="return_value",
 )
-topics = App(name="topics", help="Create Kafka's topics as the catalog describes them, or compare them with it.")
-app.command(topics)
 # By name, so that its options do not stand here and nothing of infra is imported for the other commands.
+app.command(
+    "infra.topics_app:app",
+    name="topics",
+    help="Create Kafka's topics and who may use them as the catalog describes them, or compare them with it.",
+)
 app.command("infra.dlq.command:app", name="dlq", help="Look at dead letters, and send them back.")
 app.command("streams.state.command:app", name="state", help="Look at what workers keep in Kafka, and begin it anew.")
 app.command(
@@ -75,9 +78,10 @@ def _flag(text: str) -> Parameter:
     return Parameter(help=text, negative=(), show_default=False)
 
 
-Brokers = Annotated[str, _says("Kafka's addresses, HOST:PORT, separated by commas.")]
-Partitions = Annotated[int, _says("Of every topic; it stays what it was at first.")]
-Local = Annotated[bool, _flag("One replica instead of three, for a single broker.")]
+Brokers = Annotated[str | None, _says("Kafka's addresses, HOST:PORT, separated by commas; else 127.0.0.1:19092.")]
+KafkaConfig = Annotated[
+    Path | None, Parameter(help="A YAML file with TLS and the user for Kafka.", env_var="FLEETBEAT_KAFKA_CONFIG")
+]
 
 
 @app.command
@@ -97,6 +101,9 @@ def up(  # noqa: PLR0913 - one argument an option
         Path | None, _says("Folder for data and logs; without it .fleetbeat, and an own one with --check.")
     ] = None,
     brokers: Annotated[str | None, _says("HOST:PORT of a Kafka that already runs, instead of starting one.")] = None,
+    kafka_config: Annotated[
+        Path | None, Parameter(help="With --brokers: TLS and the user, a YAML file.", env_var="FLEETBEAT_KAFKA_CONFIG")
+    ] = None,
     kafka_port: Annotated[int | None, _says("Without it 19092, or a free one when that is taken.")] = None,
     worker_port: Annotated[int | None, _says("Of the views; without it 8080, or a free one.")] = None,
     sql_port: Annotated[int | None, _says("Of ClickHouse's HTTP protocol; without it 8123, or a free one.")] = None,
@@ -117,6 +124,7 @@ def up(  # noqa: PLR0913 - one argument an option
             objectives=objectives,
             state=state,
             brokers=brokers,
+            kafka_config=kafka_config,
             kafka_port=kafka_port,
             worker_port=worker_port,
             sql_port=sql_port,
@@ -127,7 +135,8 @@ def up(  # noqa: PLR0913 - one argument an option
 @app.command
 def worker(  # noqa: PLR0913 - one argument an option
     *,
-    brokers: Brokers = LOCAL_KAFKA,
+    brokers: Brokers = None,
+    kafka_config: KafkaConfig = None,
     objectives: Annotated[Path, _says("The SLOs: an OpenSLO file.")],
     state: Annotated[Path, _says("Folder for what the worker keeps on disk.")] = Path(".fleetbeat/worker"),
     listen: Annotated[
@@ -164,7 +173,7 @@ def worker(  # noqa: PLR0913 - one argument an option
         from streams.options import WorkerOptions
     return run_worker(
         WorkerOptions(
-            brokers=brokers,
+            brokers=_reach(brokers, kafka_config),
             objectives=objectives,
             listen=listen,
             state=state,
@@ -215,7 +224,8 @@ def probe(
 @app.command
 def simulate(  # noqa: PLR0913 - one argument an option
     *,
-    brokers: Brokers = LOCAL_KAFKA,
+    brokers: Brokers = None,
+    kafka_config: KafkaConfig = None,
     nodes: Annotated[int, _says("Size of the fleet.")] = 1_000,
     rate: Annotated[float | None, _says("Probe results per second of the whole fleet; without it one a node.")] = None,
     requests: Annotated[
@@ -241,7 +251,7 @@ def simulate(  # noqa: PLR0913 - one argument an option
         from agents.simulate.run import SimulateOptions, run_simulate
     return run_simulate(
         SimulateOptions(
-            brokers=brokers,
+            brokers=_reach(brokers, kafka_config),
             nodes=nodes,
             services=services,
             endpoints=endpoints,
@@ -260,39 +270,17 @@ def simulate(  # noqa: PLR0913 - one argument an option
     )
 
 
-@topics.command(name="apply")
-def topics_apply(*, brokers: Brokers = LOCAL_KAFKA, partitions: Partitions = 12, local: Local = False) -> int:
-    """Create what is missing; refuse a schema that would break a reader.
-
-    Example: `fleetbeat topics apply --brokers kafka1:9092`
-    """
-    with _extra("agent"):
-        from infra.topics import run_apply
-    return run_apply(brokers, partitions, local)
-
-
-@topics.command(name="check")
-def topics_check(*, brokers: Brokers = LOCAL_KAFKA, partitions: Partitions = 12, local: Local = False) -> int:
-    """Say how the topics of a cluster differ from the catalog; exit 0 when they do not.
-
-    Example: `fleetbeat topics check --brokers kafka1:9092`
-    """
-    with _extra("agent"):
-        from infra.topics import run_check
-    return run_check(brokers, partitions, local)
-
-
 @app.command
 def check(
     files: Annotated[tuple[Path, ...], Parameter(name="FILE", help="One or more files.", negative=())] = (),
     /,
     *,
     schema: Annotated[
-        str | None, _says("Print the JSON Schema of a kind of file, for editors: agent, simulate.")
+        str | None, _says("Print the JSON Schema of a kind of file, for editors: agent, simulate, kafka.")
     ] = None,
     reference: Annotated[str | None, _says("Print the page that lists every key of such a kind.")] = None,
 ) -> int:
-    """Validate objectives, agents' files and simulate scripts; print every problem with file, line and column.
+    """Validate objectives, agents' files, those of --kafka-config and simulate scripts; print every problem's place.
 
     Example: `fleetbeat check slos.yaml storm.yaml`
     """
@@ -301,7 +289,7 @@ def check(
 
     if bool(files) + bool(schema) + bool(reference) != 1:
         raise CannotRunError("check needs files, or --schema KIND, or --reference KIND; expected one of them")
-    rooms, status = (_stream_files, _agent_files), 0
+    rooms, status = (_stream_files, _kafka_files, _agent_files), 0
     if schema or reference:
         print(schema_of(schema, rooms) if schema else reference_of(str(reference), rooms), end="")
     for file in files:
@@ -319,6 +307,12 @@ def _stream_files() -> "Sequence[FileKind]":
     return KINDS
 
 
+def _kafka_files() -> "Sequence[FileKind]":
+    from schemas.kafka.check import KINDS
+
+    return KINDS
+
+
 def _agent_files() -> "Sequence[FileKind]":
     with _extra("agent"):
         from agents.check import KINDS
@@ -330,7 +324,8 @@ def slo_(
     id: Annotated[str | None, _says("One of them; without it all.")] = None,  # noqa: A002 - its name on the command line
     /,
     *,
-    brokers: Brokers = LOCAL_KAFKA,
+    brokers: Brokers = None,
+    kafka_config: KafkaConfig = None,
 ) -> int:
     """Show the announced SLOs: what is promised, and which version judges since when.
 
@@ -338,7 +333,7 @@ def slo_(
     """
     with _extra("streams"):
         from streams.slo_command import SloOptions, run_slo_command
-    return run_slo_command(SloOptions(brokers=brokers, slo=id))
+    return run_slo_command(SloOptions(brokers=_reach(brokers, kafka_config), slo=id))
 
 
 @app.command
@@ -376,6 +371,13 @@ def _extra(name: str) -> AbstractContextManager[None]:
     from schemas.extras import extra
 
     return extra(name)
+
+
+def _reach(brokers: str | None, kafka_config: Path | None) -> "KafkaPlace":
+    """Where Kafka is, and how connections to it are secured."""
+    from schemas.kafka.option import reach
+
+    return reach(brokers, kafka_config)
 
 
 def run(arguments: Sequence[str]) -> int:

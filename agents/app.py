@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, NoReturn
 from agents.changes import Change
 from agents.clock import Clock, SystemClock
 from agents.config import AgentConfig, ProbeSpec, check_brokers
+from agents.health.monitor import HealthMonitor
+from agents.health.procfs import ProcFiles
 from agents.heartbeats import Heartbeats
 from agents.host import Host
 from agents.kafka import KafkaOptions, KafkaPublisher
@@ -29,16 +31,17 @@ from agents.lane import Lane, MemoryLane
 from agents.logs import configure_logs
 from agents.node import Node, probe_result
 from agents.probes.base import Outcome
-from agents.publish import RESULTS, TOPICS, Outbox
+from agents.publish import COUNTS, RESULTS, TOPICS, Outbox
 from agents.reload import CannotApplyError, LoadedFile, Reloader, Result, answer, load_file
 from agents.run import Prober
 from agents.server import Page, Server
 from agents.spool.lane import SpoolLimits
-from agents.spool.place import SpoolError, SpoolPlace, spool_folder
+from agents.spool.place import SpoolError, SpoolFullError, SpoolPlace, spool_folder
 from agents.version import version
 from schemas.listen import ListenAddress
 
 if TYPE_CHECKING:
+    from agents.scrape.pipeline import Scraper
     from agents.telemetry import Telemetry
 
 # How long a stop may take: probes end at once, what they found gets this long to reach Kafka.
@@ -83,7 +86,7 @@ def run_agent(options: AgentOptions) -> int:
     """Runs until SIGTERM or SIGINT, or until done with `once`; the exit status.
 
     0 when Kafka has everything that was sent, 1 when something was given up at the end. Raises DocumentError for a
-    config that cannot be used, OptionError, CannotStartError.
+    config that cannot be used, OptionError, CannotStartError, SecretFileError, CertificateError.
     """
     loaded = load_file(options.config)
     if options.brokers is not None:
@@ -102,17 +105,20 @@ class _Agent:
     def __init__(self, loaded: LoadedFile, brokers: str | None, clock: Clock) -> None:
         rng = random.SystemRandom()
         config = loaded.config
-        options = KafkaOptions(brokers or config.kafka.brokers, config.kafka.compression)
+        options = KafkaOptions(config.kafka.at(brokers or config.kafka.brokers), config.kafka.compression)
         self._config = config
-        self._node = _node(config, clock)
         self._clock = clock
         self._place, lanes = _lanes(config, clock, rng)
+        self._node = _node(config, clock.wall_ms() if self._place is None else self._place.boot_ts(clock.wall_ms()))
         self._publisher = KafkaPublisher(options, config.node_id, lanes, clock, rng)
         self._outbox = Outbox(self._publisher)
-        self._host = Host(config.interval_s, clock)
+        self._health = HealthMonitor(ProcFiles(clock.monotonic_s), clock, ebpf=config.health.ebpf)
+        self._host = Host(config.interval_s, clock, self._health.health)
         self._heartbeats = Heartbeats(self._node, self._outbox, self._host.facts, clock, rng)
         self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock)
-        self._reloader = Reloader(loaded, self._apply, clock, fixed={"kafka.brokers"} if brokers else ())
+        self._scraper = _scraper(config, self._node, self._outbox, clock)
+        ignored = ["kafka.brokers"] * (brokers is not None) + ["scrapes"] * (self._scraper is not None)
+        self._reloader = Reloader(loaded, self._apply, clock, ignored)
         self._server = Server(
             {"/metrics": self._metrics, "/-/healthy": _healthy, "/-/ready": self._ready}, {"/-/reload": self._reload}
         )
@@ -132,6 +138,8 @@ class _Agent:
             self._host.start()
             working = asyncio.create_task(self._once() if once else self._work(), name="agent")
             await self._until_stopped(working, sending)
+            if self._scraper is not None:
+                await self._scraper.close()
             self._heartbeats.say_goodbye()
             left = await self._publisher.close(FLUSH_S)
         finally:
@@ -166,12 +174,17 @@ class _Agent:
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._heartbeats.run(), name="heartbeats")
+            group.create_task(self._health.run(), name="health")
             group.create_task(self._prober.run(self._node.id), name="prober")
             group.create_task(self._reloader.run(), name="config")
+            if self._scraper is not None:
+                group.create_task(self._scraper.run(), name="scraper")
 
     async def _once(self) -> None:
         self._heartbeats.beat()
         await self._prober.run_once()
+        if self._scraper is not None:
+            await self._scraper.run_once()
 
     async def _until_stopped(self, working: asyncio.Task[None], sending: asyncio.Task[None]) -> None:
         """Ends the work at a signal, or when it is done. Raises what made it, or the sending, fail."""
@@ -200,6 +213,8 @@ class _Agent:
                 raise CannotApplyError(_refusal(config.listen, cause)) from cause
         if self._stop.is_set():
             raise CannotApplyError("the agent is about to end")
+        if config.metrics != self._config.metrics:
+            self._telemetry = None
         self._config = config
         self._node = replace(
             self._node,
@@ -212,6 +227,8 @@ class _Agent:
         change = self._prober.change(config.probes, config.workers, config.queue)
         self._host.change(config.interval_s)
         self._heartbeats.change(self._node)
+        if self._scraper is not None:
+            await self._scraper.change(config.scrapes, self._node)
         return change
 
     async def _reload(self) -> Page:
@@ -224,11 +241,15 @@ class _Agent:
 
     def _render(self) -> bytes:
         if self._telemetry is None:
-            from agents.telemetry import Sources, Telemetry  # noqa: PLC0415 - see the module's docstring
+            from agents.probe_series import ProbeSeries  # noqa: PLC0415 - see the module's docstring
+            from agents.telemetry import Sources, Telemetry  # noqa: PLC0415
 
-            self._telemetry = Telemetry(
-                Sources(self._prober, self._publisher, self._node.version, self._reloader.figures)
+            series = ProbeSeries(self._config.metrics.labels, self._config.metrics.max_probes)
+            sources = Sources(
+                *(self._prober, self._publisher, self._node.version, self._health.health, series, self._scraper),
+                config=self._reloader.figures,
             )
+            self._telemetry = Telemetry(sources)
         return self._telemetry.page()
 
     async def _ready(self) -> Page:
@@ -252,27 +273,40 @@ async def _cancel(task: asyncio.Task[None] | asyncio.Task[bool]) -> None:
 def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[SpoolPlace | None, dict[str, Lane]]:
     """Where records wait for Kafka: on disk when there is a place for it. Raises CannotStartError."""
     kafka, spool = config.kafka, config.spool
+    topics = (*TOPICS, COUNTS) if config.scrapes else TOPICS
     folder = None if spool is None else spool_folder(spool.dir)
+    in_memory: dict[str, Lane] = {topic: MemoryLane(kafka.buffer_records, kafka.give_up_after_s) for topic in topics}
     if spool is None or folder is None:
-        return None, {topic: MemoryLane(kafka.buffer_records, kafka.give_up_after_s) for topic in TOPICS}
+        return None, in_memory
     limits = SpoolLimits(
         spool.max_bytes, spool.max_age_s, spool.when_full, spool.fsync_after_s, memory_records=kafka.buffer_records
     )
     try:
         place = SpoolPlace(folder, config.node_id)
-        return place, dict(place.lanes(TOPICS, limits, clock, rng))
+        return place, dict(place.lanes(topics, limits, clock, rng))
+    except SpoolFullError as cause:  # a host whose disk is full must be able to say so
+        log.error("records wait in memory until the next start", extra={"why": f"spool.dir {cause}"})  # noqa: TRY400
+        return None, in_memory
     except SpoolError as cause:
         raise CannotStartError(f"spool.dir {cause}") from cause
 
 
-def _node(config: AgentConfig, clock: Clock) -> Node:
+def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock) -> "Scraper | None":
+    if not config.scrapes:
+        return None
+    from agents.scrape.pipeline import Scraper  # noqa: PLC0415 - only for those who scrape
+
+    return Scraper(config.scrapes, node, outbox, clock)
+
+
+def _node(config: AgentConfig, boot_ts: int) -> Node:
     return Node(
         id=config.node_id,
         region=config.region,
         zone=config.zone,
         labels=config.labels,
         boot_id=uuid.uuid4().hex,
-        boot_ts=clock.wall_ms(),
+        boot_ts=boot_ts,
         interval_ms=_ms(config.interval_s),
         version=version(),
         config_version=config.version,

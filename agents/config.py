@@ -10,9 +10,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
+from agents.health.settings import HealthFile
+from agents.metric_labels import MAX_PROBES, MaxProbes, MetricLabels
 from agents.probes.base import Probe, ProbeKind
 from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names, probe_kinds
+from agents.scrape.settings import ScrapeFile
 from schemas.documents import DocumentError, parse, position
+from schemas.kafka.settings import SecurityFile
 from schemas.listen import ListenAddress, listen_address
 from schemas.records import Label
 from schemas.yaml_files import only_document, read_bytes
@@ -70,7 +74,7 @@ class NodeFile(_Strict):
     labels: Labels = {}
 
 
-class KafkaFile(_Strict):
+class KafkaFile(SecurityFile):
     """Where records go, and what becomes of them while Kafka does not take any."""
 
     brokers: Annotated[str, AfterValidator(check_brokers)] = "127.0.0.1:19092"
@@ -99,9 +103,14 @@ class HeartbeatFile(_Strict):
 
 
 class MetricsFile(_Strict):
-    """Where /metrics, /-/healthy and /-/ready answer; null: nowhere."""
+    """Where /metrics, /-/healthy and /-/ready answer; null: nowhere. Probes' own `labels` are shown when listed here.
+
+    `max_probes` of them have series of their own, the others share one set.
+    """
 
     listen: Annotated[str, AfterValidator(_check_listen)] | None = "127.0.0.1:9118"
+    labels: MetricLabels = ()
+    max_probes: MaxProbes = MAX_PROBES
 
 
 class ProbeFile(_Strict):
@@ -145,9 +154,11 @@ class AgentFile(_Strict):
     spool: SpoolFile | None = SpoolFile()
     heartbeat: HeartbeatFile = HeartbeatFile()
     metrics: MetricsFile = MetricsFile()
+    health: HealthFile = HealthFile()
     workers: Annotated[int, Field(ge=1, le=10_000)] = 512
     queue: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     probes: list[ProbeFile] = []
+    scrapes: list[ScrapeFile] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +197,9 @@ class AgentConfig:
     workers: int
     queue: int
     probes: tuple[ProbeSpec, ...]
+    health: HealthFile
+    metrics: MetricsFile
+    scrapes: tuple[ScrapeFile, ...]
     file: AgentFile
     version: str
 
@@ -215,6 +229,9 @@ def build_agent(content: bytes, path: Path) -> AgentConfig:
         workers=max(1, min(file.workers, len(file.probes))),
         queue=file.queue,
         probes=_specs(file, kinds, document, path),
+        health=file.health,
+        metrics=file.metrics,
+        scrapes=tuple(file.scrapes),
         file=file,
         version=config_version(content),
     )
@@ -269,13 +286,16 @@ def whole_model() -> type[AgentFile]:
 
 
 def _refuse_doubles(file: AgentFile, document: object, path: Path) -> None:
-    first: dict[str, int] = {}
+    first: dict[str, tuple[str, int]] = {}
     problems = []
-    for place, probe in enumerate(file.probes):
-        if first.setdefault(probe.name, place) != place:
-            line, _ = position(document, ("probes", first[probe.name], "name"))
+    named = [("probes", *one) for one in enumerate(file.probes)] + [
+        ("scrapes", *one) for one in enumerate(file.scrapes)
+    ]
+    for section, place, probe in named:
+        if first.setdefault(probe.name, (section, place)) != (section, place):
+            line, _ = position(document, (*first[probe.name], "name"))
             text = f"value {probe.name!r}: expected each name once; line {line} has it"
-            problems.append(_problem(path, document, ("probes", place, "name"), text))
+            problems.append(_problem(path, document, (section, place, "name"), text))
     if problems:
         raise DocumentError(problems)
 

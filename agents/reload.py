@@ -77,15 +77,15 @@ Apply = Callable[[AgentConfig, str], Awaitable[Change]]
 class Reloader:
     """Looks at the file, one look at a time."""
 
-    def __init__(self, loaded: LoadedFile, apply: Apply, clock: Clock, fixed: Collection[str] = ()) -> None:
+    def __init__(self, loaded: LoadedFile, apply: Apply, clock: Clock, ignored: Collection[str] = ()) -> None:
         """`apply` lets a config and its version take effect, or raises CannotApplyError and changes nothing.
 
-        `fixed`: fields that the command line gives, so that no restart would change them.
+        `ignored`: fields that wait for no restart beside those of agents.changes, since the command line gives them.
         """
         self._loaded = loaded
         self._apply = apply
         self._clock = clock
-        self._fixed = fixed
+        self._ignored = ignored
         self._latest: str | None = loaded.config.version
         """Of the bytes looked at last, good or not; None when there were none."""
         self._read = SideThread(lambda: read_bytes(loaded.path))
@@ -137,7 +137,7 @@ class Reloader:
             if self._latest == before and running.successful:
                 return Reload(Result.UNCHANGED, running.version, running.restart)
             config = await SideThread(lambda: build_agent(content, path)).call()
-            restart = tuple(sorted({*needs_restart(self._loaded.config.file, config.file)} - {*self._fixed}))
+            restart = tuple(sorted({*needs_restart(self._loaded.config.file, config.file)} - {*self._ignored}))
             version = config.version + (RESTART if restart else "")
             probes = await self._apply(config, version)
         except DocumentError as cause:

@@ -25,14 +25,14 @@ BAD = GOOD.replace("workers: 3", "workers: many\nqueue: 0")
 class World:
     """A file, and what was applied of it."""
 
-    def __init__(self, folder: Path, fixed: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, ignored: tuple[str, ...] = ()) -> None:
         self.path = folder / "agent.yaml"
         self.path.write_text(GOOD, encoding="utf-8")
         self.clock = ManualClock()
         self.applied: list[tuple[str, str]] = []
         self.trouble: Exception | None = None
         self.loaded = load_file(self.path)
-        self.reloader = Reloader(self.loaded, self.apply, self.clock, fixed)
+        self.reloader = Reloader(self.loaded, self.apply, self.clock, ignored)
 
     async def apply(self, config: AgentConfig, version: str) -> Change:
         if self.trouble is not None:
