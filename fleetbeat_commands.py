@@ -53,6 +53,7 @@ app.command(
     help="Write every raw event to ClickHouse, each exactly once.\n\n"
     "Example: `fleetbeat archive --brokers kafka1:9092 --clickhouse http://user:password@ch1:8123/telemetry`",
 )
+app.command("infra.enroll.command:enroll", name="enroll", help="Make the keys with which nodes sign their records.")
 app.command("streams.store.command:app", name="store", help="Look after the archive's tables.")
 app.command(
     "streams.sql.command:app",
@@ -163,6 +164,10 @@ def worker(  # noqa: PLR0913 - one argument an option
         str | None,
         _says("ClickHouse, for the past of new SLOs: http://USER:PASSWORD@HOST:PORT; else FLEETBEAT_HISTORY."),
     ] = None,
+    signatures: Annotated[
+        str, _says("off; check: count records that are not signed by their node; require: refuse them.")
+    ] = "off",
+    signing_keys: Annotated[Path | None, _says("With check and require: a YAML file of master keys.")] = None,
 ) -> int:
     """Keep the SLO tables and the node table from the stream and answer them over HTTP.
 
@@ -184,6 +189,8 @@ def worker(  # noqa: PLR0913 - one argument an option
             stall_after_s=stall_after,
             live=live,
             history=history,
+            signatures=signatures,
+            signing_keys=signing_keys,
         )
     )
 

@@ -12,7 +12,7 @@ import random
 import signal
 import uuid
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -26,18 +26,21 @@ from agents.health.monitor import HealthMonitor
 from agents.health.procfs import ProcFiles
 from agents.heartbeats import Heartbeats
 from agents.host import Host
-from agents.kafka import KafkaOptions, KafkaPublisher
 from agents.lane import Lane, MemoryLane
+from agents.late import LatePublisher
 from agents.logs import configure_logs
+from agents.loops import VARIABLE, loop_factory
 from agents.node import Node, probe_result
 from agents.probes.base import Outcome
-from agents.publish import COUNTS, RESULTS, TOPICS, Outbox
+from agents.publish import COUNTS, RESULTS, TOPICS, Outbox, Publisher
 from agents.reload import CannotApplyError, LoadedFile, Reloader, Result, answer, load_file
 from agents.run import Prober
 from agents.server import Page, Server
+from agents.signing import Signer, load_signer
 from agents.spool.lane import SpoolLimits
 from agents.spool.place import SpoolError, SpoolFullError, SpoolPlace, spool_folder
 from agents.version import version
+from schemas.kafka.brokers import Brokers
 from schemas.listen import ListenAddress
 
 if TYPE_CHECKING:
@@ -95,29 +98,32 @@ def run_agent(options: AgentOptions) -> int:
         except ValueError as cause:
             raise OptionError(f"--brokers: {cause}") from cause
     configure_logs()
-    agent = _Agent(loaded, options.brokers, SystemClock())
-    return asyncio.run(agent.go(once=options.once))
+    kafka = loaded.config.kafka
+    given = () if options.brokers is None else ("kafka.brokers",)
+    agent = _Agent(loaded, kafka.at(options.brokers or kafka.brokers), SystemClock(), given)
+    with asyncio.Runner(loop_factory=loop_factory(os.environ.get(VARIABLE))) as runner:
+        return runner.run(agent.go(once=options.once))
 
 
 class _Agent:
     """The parts of one agent, from its start to its end: a boot."""
 
-    def __init__(self, loaded: LoadedFile, brokers: str | None, clock: Clock) -> None:
+    def __init__(self, loaded: LoadedFile, brokers: Brokers, clock: Clock, given: Sequence[str]) -> None:
         rng = random.SystemRandom()
         config = loaded.config
-        options = KafkaOptions(config.kafka.at(brokers or config.kafka.brokers), config.kafka.compression)
         self._config = config
         self._clock = clock
         self._place, lanes = _lanes(config, clock, rng)
         self._node = _node(config, clock.wall_ms() if self._place is None else self._place.boot_ts(clock.wall_ms()))
-        self._publisher = KafkaPublisher(options, config.node_id, lanes, clock, rng)
+        signer = load_signer(config.key_file, config.node_id, clock)
+        self._publisher = LatePublisher(lanes, lambda: _sender(config, brokers, lanes, clock, rng, signer), clock)
         self._outbox = Outbox(self._publisher)
         self._health = HealthMonitor(ProcFiles(clock.monotonic_s), clock, ebpf=config.health.ebpf)
         self._host = Host(config.interval_s, clock, self._health.health)
         self._heartbeats = Heartbeats(self._node, self._outbox, self._host.facts, clock, rng)
         self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock)
         self._scraper = _scraper(config, self._node, self._outbox, clock)
-        ignored = ["kafka.brokers"] * (brokers is not None) + ["scrapes"] * (self._scraper is not None)
+        ignored = [*given, *(["scrapes"] if self._scraper is not None else [])]
         self._reloader = Reloader(loaded, self._apply, clock, ignored)
         self._server = Server(
             {"/metrics": self._metrics, "/-/healthy": _healthy, "/-/ready": self._ready}, {"/-/reload": self._reload}
@@ -166,6 +172,7 @@ class _Agent:
                 "config_version": self._config.version,
                 "probes": len(self._config.probes),
                 "workers": self._prober.workers,
+                "signs": self._config.key_file is not None,
                 "metrics": address and f"http://{address}/metrics",
                 "spool": None if self._place is None else str(self._place.folder),
             },
@@ -289,6 +296,19 @@ def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[Spool
         return None, in_memory
     except SpoolError as cause:
         raise CannotStartError(f"spool.dir {cause}") from cause
+
+
+def _sender(  # noqa: PLR0913 - what a publisher is made of
+    config: AgentConfig,
+    brokers: Brokers,
+    lanes: Mapping[str, Lane],
+    clock: Clock,
+    rng: random.Random,
+    signer: Signer | None,
+) -> Publisher:
+    from agents.kafka import KafkaOptions, KafkaPublisher  # noqa: PLC0415 - see agents.late
+
+    return KafkaPublisher(KafkaOptions(brokers, config.kafka.compression), config.node_id, lanes, clock, rng, signer)
 
 
 def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock) -> "Scraper | None":

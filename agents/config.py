@@ -1,6 +1,7 @@
 """The agent's YAML file: one definition is its schema, its defaults and the source of its error messages."""
 
 import hashlib
+import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from schemas.records import Label
 from schemas.yaml_files import only_document, read_bytes
 
 MAX_NAME_BYTES = 255
+NODE_ID = "FLEETBEAT_NODE_ID"
 MAX_LABELS = 32
 DEFAULT_TIMEOUT_S = 5.0
 VERSION_DIGITS = 12
@@ -66,12 +68,16 @@ class _Strict(BaseModel):
 
 
 class NodeFile(_Strict):
-    """Who this host is; without an id it is called by its host name."""
+    """Who this host is; without an id it is called by $FLEETBEAT_NODE_ID, else by its host name.
+
+    With a key, of `fleetbeat enroll`, it signs.
+    """
 
     id: Name | None = None
     region: Name = "default"
     zone: Name = "default"
     labels: Labels = {}
+    key_file: Path | None = None
 
 
 class KafkaFile(SecurityFile):
@@ -180,13 +186,14 @@ class ProbeSpec:
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """What the agent runs by. `id_is_given`: the file names the node; else it is called by its host name.
+    """What the agent runs by. `id_is_given`: the file names the node; else its surroundings do.
 
     `version` is made of the file's bytes: `sha256sum agent.yaml` begins with it.
     """
 
     node_id: str
     id_is_given: bool
+    key_file: Path | None
     region: str
     zone: str
     labels: tuple[Label, ...]
@@ -215,10 +222,12 @@ def build_agent(content: bytes, path: Path) -> AgentConfig:
     kinds = _kinds(document, path)
     file = parse(document, _file_model(kinds), str(path))
     _refuse_doubles(file, document, path)
-    node_id = file.node.id or socket.gethostname()
+    # The variable is for where one file is everybody's, and host names are no names of hosts: Kubernetes.
+    node_id = file.node.id or os.environ.get(NODE_ID) or socket.gethostname()
     return AgentConfig(
         node_id=node_id,
-        id_is_given=file.node.id is not None,
+        id_is_given=file.node.id is not None or NODE_ID in os.environ,
+        key_file=file.node.key_file,
         region=file.node.region,
         zone=file.node.zone,
         labels=_labels(file.node.labels),

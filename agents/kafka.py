@@ -31,9 +31,10 @@ from aiokafka.errors import (
 from aiokafka.partitioner import DefaultPartitioner
 
 from agents.clock import Clock
-from agents.lane import Lane
+from agents.lane import Lane, MemoryLane
 from agents.probes.threads import SideThread
 from agents.publish import HEARTBEATS, Drop, LaneFigures
+from agents.signing import SIGN_ANEW_AFTER_S, Signer, Signing
 from agents.spool.journal import Flight, Stamp
 from schemas.kafka import Brokers, client_settings
 
@@ -88,10 +89,18 @@ class _Connection:
 class KafkaPublisher:
     """A Publisher (agents.publish) whose records all have the node's id as their key."""
 
-    def __init__(
-        self, options: KafkaOptions, node_id: str, lanes: Mapping[str, Lane], clock: Clock, rng: random.Random
+    def __init__(  # noqa: PLR0913 - what it is made of
+        self,
+        options: KafkaOptions,
+        node_id: str,
+        lanes: Mapping[str, Lane],
+        clock: Clock,
+        rng: random.Random,
+        signer: Signer | None = None,
     ) -> None:
         self._options = options
+        self._signer = signer
+        self._signing: dict[str, Signing] = {}  # of the batch on its way, by topic
         self._key = node_id.encode()
         self._clock = clock
         self._rng = rng
@@ -223,8 +232,12 @@ class KafkaPublisher:
             await self._clock.sleep(_wait_s(cause))
             return
         if ack is not None:
-            await asyncio.wait({ack, connection.gone}, return_when=asyncio.FIRST_COMPLETED)
+            # What waits in memory alone cannot be sent again without a doubt.
+            patience_s = None if self._signer is None or isinstance(lane, MemoryLane) else SIGN_ANEW_AFTER_S
+            await asyncio.wait({ack, connection.gone}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
             refusal = ack.exception() if ack.done() else KafkaError("the connection was given up")
+            if refusal is None and doubt is None and topic in self._signing:
+                self._signing[topic].heard(ack.result().timestamp)
             await self._settle(topic, lane, refusal)
             if refusal is None and doubt is None:
                 return
@@ -272,7 +285,15 @@ class KafkaPublisher:
         """
         partitions = sorted(await producer.partitions_for(topic))
         batch = producer.create_batch()
-        lane.hand_over(lambda value: batch.append(timestamp=None, key=self._key, value=value) is not None)
+
+        if self._signer is not None:
+            self._signing[topic] = self._signer.begin(topic)
+
+        def takes(value: bytes) -> bool:
+            headers = self._signing[topic].headers(value) if topic in self._signing else []
+            return batch.append(timestamp=None, key=self._key, value=value, headers=headers) is not None
+
+        lane.hand_over(takes)
         batch.close()
         if doubt is None:
             partition = DefaultPartitioner()(self._key, partitions, partitions)
