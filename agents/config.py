@@ -1,5 +1,6 @@
 """The agent's YAML file: one definition is its schema, its defaults and the source of its error messages."""
 
+import hashlib
 import os
 import re
 import socket
@@ -13,18 +14,20 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model,
 from agents.health.settings import HealthFile
 from agents.metric_labels import MAX_PROBES, MaxProbes, MetricLabels
 from agents.probes.base import Probe, ProbeKind
-from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names
+from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names, probe_kinds
 from agents.scrape.settings import ScrapeFile
 from agents.tracing import TraceFile
-from schemas.documents import DocumentError, parse, position, read_one
+from schemas.documents import DocumentError, parse, position
 from schemas.kafka.settings import SecurityFile
 from schemas.listen import ListenAddress, listen_address
 from schemas.records import Label
+from schemas.yaml_files import only_document, read_bytes
 
 MAX_NAME_BYTES = 255
 NODE_ID = "FLEETBEAT_NODE_ID"
 MAX_LABELS = 32
 DEFAULT_TIMEOUT_S = 5.0
+VERSION_DIGITS = 12
 _LAST_PORT = 65_535
 
 
@@ -179,11 +182,16 @@ class ProbeSpec:
     impact: str | None
     labels: tuple[Label, ...]
     probe: Probe
+    settings: BaseModel | None = None
+    """What the probe was built from; None when it was not built from a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """What the agent runs by. `id_is_given`: the file names the node; else its surroundings do."""
+    """What the agent runs by. `id_is_given`: the file names the node; else its surroundings do.
+
+    `version` is made of the file's bytes: `sha256sum agent.yaml` begins with it.
+    """
 
     node_id: str
     id_is_given: bool
@@ -201,12 +209,19 @@ class AgentConfig:
     probes: tuple[ProbeSpec, ...]
     health: HealthFile
     metrics: MetricsFile
-    scrapes: tuple[ScrapeFile, ...] = ()
+    scrapes: tuple[ScrapeFile, ...]
+    file: AgentFile
+    version: str
 
 
 def load_agent(path: Path) -> AgentConfig:
     """The config in a file, its probes built. Raises schemas.documents.DocumentError with every problem found."""
-    document = read_one(path)
+    return build_agent(read_bytes(path), path)
+
+
+def build_agent(content: bytes, path: Path) -> AgentConfig:
+    """The config that these bytes of a file are. Raises DocumentError with every problem found."""
+    document = only_document(content, path)
     kinds = _kinds(document, path)
     file = parse(document, _file_model(kinds), str(path))
     _refuse_doubles(file, document, path)
@@ -230,7 +245,14 @@ def load_agent(path: Path) -> AgentConfig:
         health=file.health,
         metrics=file.metrics,
         scrapes=tuple(file.scrapes),
+        file=file,
+        version=config_version(content),
     )
+
+
+def config_version(content: bytes) -> str:
+    """Names the file that an agent runs by."""
+    return hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
 
 
 def _kinds(document: object, path: Path) -> dict[str, ProbeKind[Any]]:
@@ -267,8 +289,13 @@ def _file_model(kinds: Mapping[str, ProbeKind[Any]]) -> type[AgentFile]:
         f"kind_{place}": (kind.config | None, Field(default=None, alias=name))
         for place, (name, kind) in enumerate(kinds.items())
     }
-    probe = create_model("ProbeFile", __base__=ProbeFile, **fields)
-    return create_model("AgentFile", __base__=AgentFile, probes=(list[probe], []))  # type: ignore[valid-type]
+    probe = create_model("ProbeFile", __base__=ProbeFile, __doc__=ProbeFile.__doc__, **fields)
+    return create_model("AgentFile", __base__=AgentFile, __doc__=AgentFile.__doc__, probes=(list[probe], []))  # type: ignore[valid-type]
+
+
+def whole_model() -> type[AgentFile]:
+    """The file's definition with every kind of probe there is, installed plugins too. Raises PluginError."""
+    return _file_model(probe_kinds())
 
 
 def _refuse_doubles(file: AgentFile, document: object, path: Path) -> None:
@@ -291,7 +318,7 @@ def _specs(file: AgentFile, kinds: Mapping[str, ProbeKind[Any]], document: objec
     for place, probe in enumerate(file.probes):
         ((kind, settings),) = probe.kinds().items()
         try:
-            specs.append(_spec(probe, kind, kinds[kind].build(settings)))
+            specs.append(_spec(probe, kind, settings, kinds[kind].build(settings)))
         except ValueError as cause:
             problems.append(_problem(path, document, ("probes", place, kind), str(cause)))
     if problems:
@@ -299,7 +326,7 @@ def _specs(file: AgentFile, kinds: Mapping[str, ProbeKind[Any]], document: objec
     return tuple(specs)
 
 
-def _spec(file: ProbeFile, kind: str, probe: Probe) -> ProbeSpec:
+def _spec(file: ProbeFile, kind: str, settings: BaseModel, probe: Probe) -> ProbeSpec:
     return ProbeSpec(
         name=file.name,
         kind=kind,
@@ -310,6 +337,7 @@ def _spec(file: ProbeFile, kind: str, probe: Probe) -> ProbeSpec:
         impact=file.impact,
         labels=_labels(file.labels),
         probe=probe,
+        settings=settings,
     )
 
 
