@@ -1,5 +1,6 @@
 """The agent's YAML file: one definition is its schema, its defaults and the source of its error messages."""
 
+import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -13,11 +14,14 @@ from agents.health.settings import HealthFile
 from agents.metric_labels import MAX_PROBES, MaxProbes, MetricLabels
 from agents.probes.base import Probe, ProbeKind
 from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names
+from agents.scrape.settings import ScrapeFile
 from schemas.documents import DocumentError, parse, position, read_one
+from schemas.kafka.settings import SecurityFile
 from schemas.listen import ListenAddress, listen_address
 from schemas.records import Label
 
 MAX_NAME_BYTES = 255
+NODE_ID = "FLEETBEAT_NODE_ID"
 MAX_LABELS = 32
 DEFAULT_TIMEOUT_S = 5.0
 _LAST_PORT = 65_535
@@ -61,7 +65,10 @@ class _Strict(BaseModel):
 
 
 class NodeFile(_Strict):
-    """Who this host is; without an id it is called by its host name. With a key, of `fleetbeat enroll`, it signs."""
+    """Who this host is; without an id it is called by $FLEETBEAT_NODE_ID, else by its host name.
+
+    With a key, of `fleetbeat enroll`, it signs.
+    """
 
     id: Name | None = None
     region: Name = "default"
@@ -70,7 +77,7 @@ class NodeFile(_Strict):
     key_file: Path | None = None
 
 
-class KafkaFile(_Strict):
+class KafkaFile(SecurityFile):
     """Where records go, and what becomes of them while Kafka does not take any."""
 
     brokers: Annotated[str, AfterValidator(check_brokers)] = "127.0.0.1:19092"
@@ -154,6 +161,7 @@ class AgentFile(_Strict):
     workers: Annotated[int, Field(ge=1, le=10_000)] = 512
     queue: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     probes: list[ProbeFile] = []
+    scrapes: list[ScrapeFile] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +181,7 @@ class ProbeSpec:
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """What the agent runs by. `id_is_given`: the file names the node; else it is called by its host name."""
+    """What the agent runs by. `id_is_given`: the file names the node; else its surroundings do."""
 
     node_id: str
     id_is_given: bool
@@ -190,6 +198,7 @@ class AgentConfig:
     probes: tuple[ProbeSpec, ...]
     health: HealthFile
     metrics: MetricsFile
+    scrapes: tuple[ScrapeFile, ...] = ()
 
 
 def load_agent(path: Path) -> AgentConfig:
@@ -198,10 +207,11 @@ def load_agent(path: Path) -> AgentConfig:
     kinds = _kinds(document, path)
     file = parse(document, _file_model(kinds), str(path))
     _refuse_doubles(file, document, path)
-    node_id = file.node.id or socket.gethostname()
+    # The variable is for where one file is everybody's, and host names are no names of hosts: Kubernetes.
+    node_id = file.node.id or os.environ.get(NODE_ID) or socket.gethostname()
     return AgentConfig(
         node_id=node_id,
-        id_is_given=file.node.id is not None,
+        id_is_given=file.node.id is not None or NODE_ID in os.environ,
         key_file=file.node.key_file,
         region=file.node.region,
         zone=file.node.zone,
@@ -215,6 +225,7 @@ def load_agent(path: Path) -> AgentConfig:
         probes=_specs(file, kinds, document, path),
         health=file.health,
         metrics=file.metrics,
+        scrapes=tuple(file.scrapes),
     )
 
 
@@ -257,13 +268,16 @@ def _file_model(kinds: Mapping[str, ProbeKind[Any]]) -> type[AgentFile]:
 
 
 def _refuse_doubles(file: AgentFile, document: object, path: Path) -> None:
-    first: dict[str, int] = {}
+    first: dict[str, tuple[str, int]] = {}
     problems = []
-    for place, probe in enumerate(file.probes):
-        if first.setdefault(probe.name, place) != place:
-            line, _ = position(document, ("probes", first[probe.name], "name"))
+    named = [("probes", *one) for one in enumerate(file.probes)] + [
+        ("scrapes", *one) for one in enumerate(file.scrapes)
+    ]
+    for section, place, probe in named:
+        if first.setdefault(probe.name, (section, place)) != (section, place):
+            line, _ = position(document, (*first[probe.name], "name"))
             text = f"value {probe.name!r}: expected each name once; line {line} has it"
-            problems.append(_problem(path, document, ("probes", place, "name"), text))
+            problems.append(_problem(path, document, (section, place, "name"), text))
     if problems:
         raise DocumentError(problems)
 

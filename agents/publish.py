@@ -6,11 +6,16 @@ from enum import StrEnum
 from typing import Protocol
 
 from schemas.codec import encode
-from schemas.records import Heartbeat, ProbeResult
+from schemas.records import Heartbeat, ProbeResult, RequestCount
 
 HEARTBEATS = "heartbeats"
 RESULTS = "probe-results"
+COUNTS = "request-counts"
 TOPICS = (HEARTBEATS, RESULTS)
+"""Of every agent; COUNTS only of one that scrapes."""
+
+Sent = Heartbeat | ProbeResult | RequestCount
+"""What an agent sends."""
 
 
 class Drop(StrEnum):
@@ -46,6 +51,7 @@ class LaneFigures:
     oldest_s: float | None = None
     in_memory: int = 0
     sent_again: int = 0
+    has_spool: bool = False
 
 
 class Publisher(Protocol):
@@ -87,7 +93,7 @@ class Outbox:
         self._publisher = publisher
         self._seq = 0
 
-    def put(self, make: Callable[[int], Heartbeat | ProbeResult]) -> Drop | None:
+    def put(self, make: Callable[[int], Sent]) -> Drop | None:
         """Makes a record with the next number and offers it; why it was not taken, or None."""
         record = make(self._seq)
         reason = self._publisher.offer(_topic_of(record), encode(record))
@@ -95,7 +101,7 @@ class Outbox:
             self._seq += 1
         return reason
 
-    async def put_in_time(self, topic: str, make: Callable[[int], Heartbeat | ProbeResult]) -> Drop | None:
+    async def put_in_time(self, topic: str, make: Callable[[int], Sent]) -> Drop | None:
         """As `put`, after waiting for room where the config says so."""
         await self.room(topic)
         return self.put(make)
@@ -108,10 +114,22 @@ class Outbox:
         """Records that Kafka does not have yet."""
         return sum(lane.waiting for lane in self._publisher.figures().values())
 
+    def spool_age_ms(self, now_s: float) -> int | None:
+        """How long the oldest record of all topics has waited, 0 when none waits; None without a spool."""
+        lanes = [lane for lane in self._publisher.figures().values() if lane.has_spool]
+        taken_s = [lane.oldest_s for lane in lanes if lane.oldest_s is not None]
+        return max(0, round((now_s - min(taken_s, default=now_s)) * 1_000)) if lanes else None
+
     def dropped(self) -> int:
         """Records given up since the boot, for whatever reason."""
         return sum(sum(lane.dropped.values()) for lane in self._publisher.figures().values())
 
 
-def _topic_of(record: Heartbeat | ProbeResult) -> str:
-    return HEARTBEATS if isinstance(record, Heartbeat) else RESULTS
+def _topic_of(record: Sent) -> str:
+    match record:
+        case Heartbeat():
+            return HEARTBEATS
+        case ProbeResult():
+            return RESULTS
+        case RequestCount():
+            return COUNTS

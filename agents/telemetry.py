@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -16,6 +17,9 @@ from agents.run import Prober
 from agents.schedule import Skip
 from agents.spread import Spread
 
+if TYPE_CHECKING:
+    from agents.scrape.pipeline import Scraper
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -26,6 +30,7 @@ class Sources:
     version: str
     health: Callable[[], Health] = Health
     series: ProbeSeries = field(default_factory=ProbeSeries)
+    scraper: "Scraper | None" = None
 
 
 class Telemetry(Collector):
@@ -36,6 +41,7 @@ class Telemetry(Collector):
         self._prober = sources.prober
         self._publisher = sources.publisher
         self._version = sources.version
+        self._scraper = sources.scraper
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -50,6 +56,10 @@ class Telemetry(Collector):
         yield from self._runs()
         yield from self._records()
         yield from self._health()
+        if self._scraper is not None:
+            from agents.scrape.metrics import families  # noqa: PLC0415 - only for those who scrape
+
+            yield from families(self._scraper)
         info = GaugeMetricFamily("fleetbeat_agent_info", "Always 1; which agent this is.", labels=["version"])
         info.add_metric([self._version], 1)
         yield info

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from schemas.kafka import Brokers
 from streams.core.routing import AddressError, parse_address
 from streams.sql.client import AddressError as UrlError
 from streams.sql.client import Endpoint
@@ -19,7 +20,7 @@ HISTORY_VARIABLE = "FLEETBEAT_HISTORY"  # so that no password stands on a comman
 class WorkerOptions:
     """What `fleetbeat worker` was asked for."""
 
-    brokers: str
+    brokers: Brokers
     objectives: Path
     listen: str = "127.0.0.1:8080"
     state: Path = Path(".fleetbeat/worker")

@@ -15,6 +15,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from schemas.kafka import Brokers
 from schemas.listen import parse_listen
 from streams.archive import cluster_ddl, ddl, retention
 from streams.archive.consumer import UnsuitableTopicError
@@ -41,7 +42,7 @@ _log = structlog.get_logger(__name__)
 class ArchiveOptions:
     """`clickhouse` is a server's URL; without it `store` is the folder of an embedded store, with SQL on `listen`."""
 
-    brokers: str
+    brokers: Brokers
     clickhouse: str | None = None
     store: Path | None = None
     listen: str = "127.0.0.1:8123"
