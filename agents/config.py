@@ -1,5 +1,7 @@
 """The agent's YAML file: one definition is its schema, its defaults and the source of its error messages."""
 
+import hashlib
+import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -9,15 +11,23 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
+from agents.health.settings import HealthFile
+from agents.metric_labels import MAX_PROBES, MaxProbes, MetricLabels
 from agents.probes.base import Probe, ProbeKind
-from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names
-from schemas.documents import DocumentError, parse, position, read_one
+from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names, probe_kinds
+from agents.scrape.settings import ScrapeFile
+from agents.tracing import TraceFile
+from schemas.documents import DocumentError, parse, position
+from schemas.kafka.settings import SecurityFile
 from schemas.listen import ListenAddress, listen_address
 from schemas.records import Label
+from schemas.yaml_files import only_document, read_bytes
 
 MAX_NAME_BYTES = 255
+NODE_ID = "FLEETBEAT_NODE_ID"
 MAX_LABELS = 32
 DEFAULT_TIMEOUT_S = 5.0
+VERSION_DIGITS = 12
 _LAST_PORT = 65_535
 
 
@@ -59,15 +69,19 @@ class _Strict(BaseModel):
 
 
 class NodeFile(_Strict):
-    """Who this host is; without an id it is called by its host name."""
+    """Who this host is; without an id it is called by $FLEETBEAT_NODE_ID, else by its host name.
+
+    With a key, of `fleetbeat enroll`, it signs.
+    """
 
     id: Name | None = None
     region: Name = "default"
     zone: Name = "default"
     labels: Labels = {}
+    key_file: Path | None = None
 
 
-class KafkaFile(_Strict):
+class KafkaFile(SecurityFile):
     """Where records go, and what becomes of them while Kafka does not take any."""
 
     brokers: Annotated[str, AfterValidator(check_brokers)] = "127.0.0.1:19092"
@@ -96,9 +110,14 @@ class HeartbeatFile(_Strict):
 
 
 class MetricsFile(_Strict):
-    """Where /metrics, /-/healthy and /-/ready answer; null: nowhere."""
+    """Where /metrics, /-/healthy and /-/ready answer; null: nowhere. Probes' own `labels` are shown when listed here.
+
+    `max_probes` of them have series of their own, the others share one set.
+    """
 
     listen: Annotated[str, AfterValidator(_check_listen)] | None = "127.0.0.1:9118"
+    labels: MetricLabels = ()
+    max_probes: MaxProbes = MAX_PROBES
 
 
 class ProbeFile(_Strict):
@@ -142,9 +161,12 @@ class AgentFile(_Strict):
     spool: SpoolFile | None = SpoolFile()
     heartbeat: HeartbeatFile = HeartbeatFile()
     metrics: MetricsFile = MetricsFile()
+    health: HealthFile = HealthFile()
     workers: Annotated[int, Field(ge=1, le=10_000)] = 512
     queue: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    trace: TraceFile = TraceFile()
     probes: list[ProbeFile] = []
+    scrapes: list[ScrapeFile] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +182,20 @@ class ProbeSpec:
     impact: str | None
     labels: tuple[Label, ...]
     probe: Probe
+    settings: BaseModel | None = None
+    """What the probe was built from; None when it was not built from a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """What the agent runs by. `id_is_given`: the file names the node; else it is called by its host name."""
+    """What the agent runs by. `id_is_given`: the file names the node; else its surroundings do.
+
+    `version` is made of the file's bytes: `sha256sum agent.yaml` begins with it.
+    """
 
     node_id: str
     id_is_given: bool
+    key_file: Path | None
     region: str
     zone: str
     labels: tuple[Label, ...]
@@ -177,19 +205,32 @@ class AgentConfig:
     listen: ListenAddress | None
     workers: int
     queue: int
+    trace: TraceFile
     probes: tuple[ProbeSpec, ...]
+    health: HealthFile
+    metrics: MetricsFile
+    scrapes: tuple[ScrapeFile, ...]
+    file: AgentFile
+    version: str
 
 
 def load_agent(path: Path) -> AgentConfig:
     """The config in a file, its probes built. Raises schemas.documents.DocumentError with every problem found."""
-    document = read_one(path)
+    return build_agent(read_bytes(path), path)
+
+
+def build_agent(content: bytes, path: Path) -> AgentConfig:
+    """The config that these bytes of a file are. Raises DocumentError with every problem found."""
+    document = only_document(content, path)
     kinds = _kinds(document, path)
     file = parse(document, _file_model(kinds), str(path))
     _refuse_doubles(file, document, path)
-    node_id = file.node.id or socket.gethostname()
+    # The variable is for where one file is everybody's, and host names are no names of hosts: Kubernetes.
+    node_id = file.node.id or os.environ.get(NODE_ID) or socket.gethostname()
     return AgentConfig(
         node_id=node_id,
-        id_is_given=file.node.id is not None,
+        id_is_given=file.node.id is not None or NODE_ID in os.environ,
+        key_file=file.node.key_file,
         region=file.node.region,
         zone=file.node.zone,
         labels=_labels(file.node.labels),
@@ -199,8 +240,19 @@ def load_agent(path: Path) -> AgentConfig:
         listen=None if file.metrics.listen is None else listen_address(file.metrics.listen),
         workers=max(1, min(file.workers, len(file.probes))),
         queue=file.queue,
+        trace=file.trace,
         probes=_specs(file, kinds, document, path),
+        health=file.health,
+        metrics=file.metrics,
+        scrapes=tuple(file.scrapes),
+        file=file,
+        version=config_version(content),
     )
+
+
+def config_version(content: bytes) -> str:
+    """Names the file that an agent runs by."""
+    return hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
 
 
 def _kinds(document: object, path: Path) -> dict[str, ProbeKind[Any]]:
@@ -237,18 +289,26 @@ def _file_model(kinds: Mapping[str, ProbeKind[Any]]) -> type[AgentFile]:
         f"kind_{place}": (kind.config | None, Field(default=None, alias=name))
         for place, (name, kind) in enumerate(kinds.items())
     }
-    probe = create_model("ProbeFile", __base__=ProbeFile, **fields)
-    return create_model("AgentFile", __base__=AgentFile, probes=(list[probe], []))  # type: ignore[valid-type]
+    probe = create_model("ProbeFile", __base__=ProbeFile, __doc__=ProbeFile.__doc__, **fields)
+    return create_model("AgentFile", __base__=AgentFile, __doc__=AgentFile.__doc__, probes=(list[probe], []))  # type: ignore[valid-type]
+
+
+def whole_model() -> type[AgentFile]:
+    """The file's definition with every kind of probe there is, installed plugins too. Raises PluginError."""
+    return _file_model(probe_kinds())
 
 
 def _refuse_doubles(file: AgentFile, document: object, path: Path) -> None:
-    first: dict[str, int] = {}
+    first: dict[str, tuple[str, int]] = {}
     problems = []
-    for place, probe in enumerate(file.probes):
-        if first.setdefault(probe.name, place) != place:
-            line, _ = position(document, ("probes", first[probe.name], "name"))
+    named = [("probes", *one) for one in enumerate(file.probes)] + [
+        ("scrapes", *one) for one in enumerate(file.scrapes)
+    ]
+    for section, place, probe in named:
+        if first.setdefault(probe.name, (section, place)) != (section, place):
+            line, _ = position(document, (*first[probe.name], "name"))
             text = f"value {probe.name!r}: expected each name once; line {line} has it"
-            problems.append(_problem(path, document, ("probes", place, "name"), text))
+            problems.append(_problem(path, document, (section, place, "name"), text))
     if problems:
         raise DocumentError(problems)
 
@@ -258,7 +318,7 @@ def _specs(file: AgentFile, kinds: Mapping[str, ProbeKind[Any]], document: objec
     for place, probe in enumerate(file.probes):
         ((kind, settings),) = probe.kinds().items()
         try:
-            specs.append(_spec(probe, kind, kinds[kind].build(settings)))
+            specs.append(_spec(probe, kind, settings, kinds[kind].build(settings)))
         except ValueError as cause:
             problems.append(_problem(path, document, ("probes", place, kind), str(cause)))
     if problems:
@@ -266,7 +326,7 @@ def _specs(file: AgentFile, kinds: Mapping[str, ProbeKind[Any]], document: objec
     return tuple(specs)
 
 
-def _spec(file: ProbeFile, kind: str, probe: Probe) -> ProbeSpec:
+def _spec(file: ProbeFile, kind: str, settings: BaseModel, probe: Probe) -> ProbeSpec:
     return ProbeSpec(
         name=file.name,
         kind=kind,
@@ -277,6 +337,7 @@ def _spec(file: ProbeFile, kind: str, probe: Probe) -> ProbeSpec:
         impact=file.impact,
         labels=_labels(file.labels),
         probe=probe,
+        settings=settings,
     )
 
 

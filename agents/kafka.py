@@ -17,6 +17,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
     KafkaError,
@@ -30,10 +31,13 @@ from aiokafka.errors import (
 from aiokafka.partitioner import DefaultPartitioner
 
 from agents.clock import Clock
-from agents.lane import Lane
+from agents.connection import CLOSE_S, Connection, end, stop
+from agents.lane import Lane, MemoryLane
 from agents.probes.threads import SideThread
 from agents.publish import HEARTBEATS, Drop, LaneFigures
+from agents.signing import SignedBatches, Signer
 from agents.spool.journal import Flight, Stamp
+from schemas.kafka import Brokers, client_settings
 
 BATCH_BYTES = 256 * 1024
 # The same records fit again, however their times are written down.
@@ -42,9 +46,10 @@ AGAIN_BYTES = 2 * BATCH_BYTES
 LINGER_S = {HEARTBEATS: 0.0}
 USUAL_LINGER_S = 0.05
 RETRY_S = (0.25, 0.5, 1.0, 2.0, 5.0)
+# Between aiokafka's own tries, for ever: a fleet whose password was changed must not keep brokers busy with handshakes.
+BACKOFF_MS = 500
 CONNECT_S = 20.0
 SLOW_S = 10.0
-CLOSE_S = 5.0
 TEND_S = 1.0
 ROOM_S = 0.2
 # Kafka will never take such a batch.
@@ -59,6 +64,8 @@ _NOT_WRITTEN = (
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
+_SLOW = f"nothing was acknowledged for {SLOW_S:.0f} s"
+_FORBIDDEN = (ClusterAuthorizationFailedError, TopicAuthorizationFailedError)
 
 log = logging.getLogger(__name__)
 
@@ -67,25 +74,24 @@ log = logging.getLogger(__name__)
 class KafkaOptions:
     """How to reach Kafka."""
 
-    brokers: str
+    brokers: Brokers
     compression: str
-
-
-class _Connection:
-    """A producer, and a future that is done once nothing that was given to it can be acknowledged any more."""
-
-    def __init__(self, producer: Any) -> None:  # noqa: ANN401 - aiokafka ships no types
-        self.producer = producer
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class KafkaPublisher:
     """A Publisher (agents.publish) whose records all have the node's id as their key."""
 
-    def __init__(
-        self, options: KafkaOptions, node_id: str, lanes: Mapping[str, Lane], clock: Clock, rng: random.Random
+    def __init__(  # noqa: PLR0913 - what it is made of
+        self,
+        options: KafkaOptions,
+        node_id: str,
+        lanes: Mapping[str, Lane],
+        clock: Clock,
+        rng: random.Random,
+        signer: Signer | None = None,
     ) -> None:
         self._options = options
+        self._signing = SignedBatches(signer)
         self._key = node_id.encode()
         self._clock = clock
         self._rng = rng
@@ -94,9 +100,10 @@ class KafkaPublisher:
         self._problems: dict[str, str] = {}
         self._acknowledged = False
         self._settled = asyncio.Event()
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._asked_s = float("-inf")
 
     def offer(self, topic: str, value: bytes) -> Drop | None:
         """Why the record was not taken; None when it was."""
@@ -104,8 +111,8 @@ class KafkaPublisher:
         reason = lane.offer(value, now_s)
         self._filled[topic].set()
         oldest_s = lane.oldest_s()
-        if oldest_s is not None and now_s - oldest_s > SLOW_S:
-            self._went_wrong(topic, f"nothing was acknowledged for {SLOW_S:.0f} s")
+        if oldest_s is not None and now_s - oldest_s > SLOW_S and topic not in self._problems:
+            self._went_wrong(topic, _SLOW)
         return reason
 
     async def room(self, topic: str) -> None:
@@ -147,16 +154,32 @@ class KafkaPublisher:
         left = sum(lane.give_up() for lane in self._lanes.values())
         if self._connection is not None:
             # With nothing on its way this is quick; with something, Kafka had its time.
-            await _stop(self._connection.producer, CLOSE_S if left == 0 else 0)
+            await stop(self._connection.producer, CLOSE_S if left == 0 else 0)
         return left
 
     async def _tend(self) -> None:
         while True:
             await self._clock.sleep(TEND_S)
+            await self._explain()
             for topic, lane in self._lanes.items():
                 lane.expire(self._clock.monotonic_s())
                 if lane.waiting:
                     self._filled[topic].set()
+
+    async def _explain(self) -> None:
+        """Once connected, aiokafka tries on for ever and does not say why it must: so Kafka is asked beside it."""
+        slow = [topic for topic, problem in self._problems.items() if problem == _SLOW]
+        now_s = self._clock.monotonic_s()
+        if not slow or now_s - self._asked_s < SLOW_S:
+            return
+        self._asked_s = now_s
+        from schemas.kafka.reasons import refusal  # noqa: PLC0415 - only where something goes wrong
+
+        why = await refusal(self._options.brokers)
+        for topic in slow:
+            if why is not None and self._problems.get(topic) == _SLOW:
+                log.warning("Kafka cannot be used", extra={"topic": topic, "why": why})
+                self._problems[topic] = why
 
     async def _sync(self) -> None:
         """In a thread: a slow disk holds up nothing else."""
@@ -180,12 +203,12 @@ class KafkaPublisher:
                 filled.clear()
             self._settled.set()
 
-    async def _send(self, topic: str, lane: Lane, connection: _Connection) -> None:
+    async def _send(self, topic: str, lane: Lane, connection: Connection) -> None:
         """One batch, until it is settled or waits again."""
         doubt = lane.doubt
         try:
             if doubt is not None:
-                connection = _Connection(await self._resumed(topic, doubt))
+                connection = Connection(await self._resumed(topic, doubt))
             ack = await self._hand_over(topic, lane, connection.producer, doubt)
         except (KafkaError, OSError) as cause:
             if doubt is None:
@@ -195,15 +218,18 @@ class KafkaPublisher:
             if isinstance(cause, UnknownTopicOrPartitionError):
                 self._went_wrong(topic, "there is no such topic; create it with `fleetbeat topics apply`")
             else:
-                self._went_wrong(topic, repr(cause))
+                self._went_wrong(topic, await self._why(cause))
                 await self._part_with(connection, doubt)
-            await self._clock.sleep(RETRY_S[0])
+            await self._clock.sleep(_wait_s(cause))
             return
         if ack is not None:
-            await asyncio.wait({ack, connection.gone}, return_when=asyncio.FIRST_COMPLETED)
+            # What waits in memory alone cannot be sent again without a doubt.
+            patience_s = None if isinstance(lane, MemoryLane) else self._signing.patience_s
+            await asyncio.wait({ack, connection.gone}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
             refusal = ack.exception() if ack.done() else KafkaError("the connection was given up")
             await self._settle(topic, lane, refusal)
             if refusal is None and doubt is None:
+                self._signing.heard(topic, ack)
                 return
         elif doubt is None:  # what waited was damaged, or cannot be read now
             await self._clock.sleep(RETRY_S[0])
@@ -222,14 +248,19 @@ class KafkaPublisher:
             lane.take_back()
         else:
             lane.lose_sight()
-        self._went_wrong(topic, repr(refusal))
-        await self._clock.sleep(RETRY_S[0])
+        self._went_wrong(topic, await self._why(refusal))
+        await self._clock.sleep(_wait_s(refusal))
 
-    async def _part_with(self, connection: _Connection, doubt: Flight | None) -> None:
+    async def _why(self, cause: BaseException) -> str:
+        from schemas.kafka.reasons import why_not  # noqa: PLC0415 - only where something goes wrong
+
+        return await why_not(self._options.brokers, cause)
+
+    async def _part_with(self, connection: Connection, doubt: Flight | None) -> None:
         if doubt is None:
             self._retire(connection)
         elif connection is not self._connection:
-            await _stop(connection.producer, CLOSE_S)
+            await stop(connection.producer, CLOSE_S)
 
     async def _hand_over(
         self,
@@ -244,7 +275,13 @@ class KafkaPublisher:
         """
         partitions = sorted(await producer.partitions_for(topic))
         batch = producer.create_batch()
-        lane.hand_over(lambda value: batch.append(timestamp=None, key=self._key, value=value) is not None)
+        self._signing.begin(topic)
+
+        def takes(value: bytes) -> bool:
+            headers = self._signing.headers(topic, value)
+            return batch.append(timestamp=None, key=self._key, value=value, headers=headers) is not None
+
+        lane.hand_over(takes)
         batch.close()
         if doubt is None:
             partition = DefaultPartitioner()(self._key, partitions, partitions)
@@ -268,25 +305,26 @@ class KafkaPublisher:
             async with asyncio.timeout(CONNECT_S):
                 await producer.start()
         except BaseException:
-            await _stop(producer, 0)
+            await stop(producer, 0)
             raise
         return producer
 
     def _producer(self, batch_bytes: int = BATCH_BYTES) -> Any:  # noqa: ANN401 - as above
         return AIOKafkaProducer(
-            bootstrap_servers=self._options.brokers,
+            **client_settings(self._options.brokers),
             client_id="fleetbeat-agent",
             acks="all",
             enable_idempotence=True,
             compression_type=self._options.compression,
             max_batch_size=batch_bytes,
             request_timeout_ms=30_000,
+            retry_backoff_ms=BACKOFF_MS,
         )
 
-    async def _connected(self) -> _Connection:
+    async def _connected(self) -> Connection:
         async with self._connecting:
             if self._connection is None:
-                self._connection = _Connection(await self._connect())
+                self._connection = Connection(await self._connect())
             return self._connection
 
     async def _connect(self) -> Any:  # noqa: ANN401 - as above
@@ -296,12 +334,13 @@ class KafkaPublisher:
                 async with asyncio.timeout(CONNECT_S):
                     await producer.start()
             except (KafkaError, OSError) as cause:  # TimeoutError is an OSError
+                await stop(producer, CLOSE_S)
+                why = await self._why(cause)
                 for topic, lane in self._lanes.items():
                     if len(lane):
-                        self._went_wrong(topic, f"{self._options.brokers}: {str(cause) or repr(cause)}")
-                await _stop(producer, CLOSE_S)
+                        self._went_wrong(topic, f"{self._options.brokers}: {why}")
             except asyncio.CancelledError:
-                await _stop(producer, 0)
+                await stop(producer, 0)
                 raise
             else:
                 return producer
@@ -309,10 +348,10 @@ class KafkaPublisher:
             await self._clock.sleep(wait_s * self._rng.uniform(0.5, 1.5))
         raise AssertionError("repeat ends")
 
-    def _retire(self, connection: _Connection) -> None:
+    def _retire(self, connection: Connection) -> None:
         if self._connection is connection:
             self._connection = None
-            task = asyncio.create_task(_end(connection))
+            task = asyncio.create_task(end(connection))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 
@@ -328,18 +367,6 @@ class KafkaPublisher:
             log.info("Kafka takes records again", extra={"topic": topic, "dropped": dropped})
 
 
-async def _end(connection: _Connection) -> None:
-    await _stop(connection.producer, CLOSE_S)
-    connection.gone.set_result(None)
-
-
-async def _stop(producer: Any, patience_s: float) -> None:  # noqa: ANN401 - as above
-    """Ends a producer; without a broker its own `stop` waits for ever for what it still has."""
-    try:
-        async with asyncio.timeout(patience_s):
-            await producer.stop()
-    except (KafkaError, OSError):
-        sender = producer._sender.sender_task  # noqa: SLF001 - there is no other way to end it (aiokafka 0.14)
-        if sender is not None:
-            sender.cancel()
-        await producer.client.close()
+def _wait_s(cause: BaseException) -> float:
+    """What ACLs forbid they will forbid in a moment as well, and each try may cost a connection."""
+    return RETRY_S[-1] if isinstance(cause, _FORBIDDEN) else RETRY_S[0]

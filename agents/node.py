@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 from agents.config import ProbeSpec
+from agents.failures import TIMED_OUT
 from agents.host import HostFacts
 from agents.probes.base import Down, Outcome, Timeout, Up
 from schemas.records import Heartbeat, Label, ProbeResult
-
-TIMED_OUT = "timeout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +21,7 @@ class Node:
     boot_ts: int
     interval_ms: int
     version: str
+    config_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ def heartbeat(node: Node, beat: Beat, seq: int) -> Heartbeat:
         region=node.region,
         zone=node.zone,
         agent_version=node.version,
+        health=beat.facts.health.score,
+        health_source=beat.facts.health.source,
         cpu_permille=beat.facts.cpu_permille,
         memory_permille=beat.facts.memory_permille,
         disk_permille=beat.facts.disk_permille,
@@ -58,10 +60,13 @@ def heartbeat(node: Node, beat: Beat, seq: int) -> Heartbeat:
         dropped=beat.dropped,
         labels=node.labels,
         heartbeat_seq=beat.heartbeat_seq,
+        config_version=node.config_version,
     )
 
 
-def probe_result(node: Node, spec: ProbeSpec, outcome: Outcome, ended_ms: int, seq: int) -> ProbeResult:
+def probe_result(  # noqa: PLR0913 - what a record is made of
+    node: Node, spec: ProbeSpec, outcome: Outcome, ended_ms: int, seq: int, trace_id: str | None = None
+) -> ProbeResult:
     """The record of a probe's outcome; `ended_ms` is the node's clock, UTC."""
     phases = outcome.phases
     return ProbeResult(
@@ -84,6 +89,7 @@ def probe_result(node: Node, spec: ProbeSpec, outcome: Outcome, ended_ms: int, s
         status_code=outcome.status_code,
         error=error_of(outcome),
         impact=spec.impact,
+        trace_id=trace_id,
         labels=spec.labels,
     )
 

@@ -6,11 +6,16 @@ from enum import StrEnum
 from typing import Protocol
 
 from schemas.codec import encode
-from schemas.records import Heartbeat, ProbeResult
+from schemas.records import Heartbeat, ProbeResult, RequestCount
 
 HEARTBEATS = "heartbeats"
 RESULTS = "probe-results"
+COUNTS = "request-counts"
 TOPICS = (HEARTBEATS, RESULTS)
+"""Of every agent; COUNTS only of one that scrapes."""
+
+Sent = Heartbeat | ProbeResult | RequestCount
+"""What an agent sends."""
 
 
 class Drop(StrEnum):
@@ -88,7 +93,7 @@ class Outbox:
         self._publisher = publisher
         self._seq = 0
 
-    def put(self, make: Callable[[int], Heartbeat | ProbeResult]) -> Drop | None:
+    def put(self, make: Callable[[int], Sent]) -> Drop | None:
         """Makes a record with the next number and offers it; why it was not taken, or None."""
         record = make(self._seq)
         reason = self._publisher.offer(_topic_of(record), encode(record))
@@ -96,7 +101,7 @@ class Outbox:
             self._seq += 1
         return reason
 
-    async def put_in_time(self, topic: str, make: Callable[[int], Heartbeat | ProbeResult]) -> Drop | None:
+    async def put_in_time(self, topic: str, make: Callable[[int], Sent]) -> Drop | None:
         """As `put`, after waiting for room where the config says so."""
         await self.room(topic)
         return self.put(make)
@@ -120,5 +125,11 @@ class Outbox:
         return sum(sum(lane.dropped.values()) for lane in self._publisher.figures().values())
 
 
-def _topic_of(record: Heartbeat | ProbeResult) -> str:
-    return HEARTBEATS if isinstance(record, Heartbeat) else RESULTS
+def _topic_of(record: Sent) -> str:
+    match record:
+        case Heartbeat():
+            return HEARTBEATS
+        case ProbeResult():
+            return RESULTS
+        case RequestCount():
+            return COUNTS

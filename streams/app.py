@@ -52,6 +52,7 @@ from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from streams.processors.status import StatusPublisher
 from streams.processors.versions import Versions
 from streams.processors.watchdog import LOOK_EVERY_S, Watchdog
+from streams.signing_keys import follow_keyring, signatures_of
 from streams.views.peers import Peers
 from streams.views.reload import reload_routes
 from streams.views.routes import Health, Tables, create_views
@@ -81,6 +82,8 @@ class Worker:
     """Everything of one worker process."""
 
     def __init__(self, options: WorkerOptions, file: LoadedFile, versions: Versions, partitions: int) -> None:
+        """Raises DocumentError for signing keys that cannot be used."""
+        signatures = signatures_of(options.signatures, options.signing_keys)
         index = SeriesIndex()
         self._versions = versions
         self._file = ObjectivesFile(file, versions, load_objectives)
@@ -95,7 +98,13 @@ class Worker:
         indexes = {source: SeriesIndex(CELL_SERIES) for source in SOURCES}
         self._rollups = {
             source: RollupProcessor(
-                self.app, Judge(versions.timeline, own, source), own, partitions, versions.known, options.live
+                self.app,
+                Judge(versions.timeline, own, source),
+                own,
+                partitions,
+                versions.known,
+                options.live,
+                signatures,
             )
             for source, own in indexes.items()
         }
@@ -106,7 +115,7 @@ class Worker:
             max_nodes=partition_share(options.nodes_max, partitions),
             new_per_minute=partition_share(options.nodes_new_per_minute, partitions),
         )
-        self._liveness = LivenessProcessor(self.app, self._ahead.read, limits)
+        self._liveness = LivenessProcessor(self.app, self._ahead.read, limits, signatures)
         self._nodes = NodeQueries(self._liveness, partitions, _now_ms)
         self._lags = Lags(self.app, self._rollups, self._objectives, self._liveness, partitions)
         url = options.history_url
@@ -117,6 +126,7 @@ class Worker:
         self._status = StatusPublisher(self.app, self._queries)
         self._watchdog = Watchdog(self.app, self._lags, options.stall_after_s, self._works)
         self._peers = Peers(Group(self.app).members)
+        self._keys = partial(follow_keyring, options.signing_keys, signatures)
         self._recovering: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
         self._stop = asyncio.Event()
@@ -174,6 +184,7 @@ class Worker:
             asyncio.create_task(self._guarded(self._versions.follow)),
             asyncio.create_task(self._guarded(self._file.watch)),
             asyncio.create_task(self._guarded(self._reload_when_told)),
+            asyncio.create_task(self._guarded(self._keys)),
             asyncio.create_task(self._watch()),
             asyncio.create_task(self._pasts.follow(self._queries.beginnings)),
         ]
@@ -317,13 +328,14 @@ def _to_spare(started_s: float) -> float:
 
 
 def run_worker(options: WorkerOptions) -> int:
-    """`fleetbeat worker`: the exit status. Raises DocumentError for an objectives file that cannot be used.
+    """`fleetbeat worker`: the exit status. Raises DocumentError for a file that cannot be used.
 
     Also OptionError, ListenError and CannotStartError.
     """
     file = load_file(options.objectives, load_objectives)
     listen = parse_listen(options.listen)
     advertised = check_options(options, [objective.id for objective in file.objectives])
+    signatures_of(options.signatures, options.signing_keys)  # what is wrong there is told before anything is done
     configure_logs()
     sys.setswitchinterval(SWITCH_S)
     try:

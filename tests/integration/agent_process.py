@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 from infra.local.children import Child, fleetbeat
 from infra.local.figures import total
 from schemas.codec import decode
-from schemas.records import Heartbeat, ProbeResult
+from schemas.records import Heartbeat, ProbeResult, RequestCount
 from tests.integration.worker_process import ANSWER_S, READY_S, eventually, read_log
 from tests.ports import free_port
 
@@ -31,7 +31,7 @@ probes:
     every_s: 0.5
     tcp: {host: 127.0.0.1, port: 1}
 """
-R = TypeVar("R", Heartbeat, ProbeResult)
+R = TypeVar("R", Heartbeat, ProbeResult, RequestCount)
 
 
 class AgentProcess:

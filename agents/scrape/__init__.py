@@ -1,0 +1,1 @@
+"""Counts that services keep themselves, read from their Prometheus exporters: discover, fetch, aggregate."""
