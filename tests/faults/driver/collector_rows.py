@@ -17,6 +17,8 @@ CUT: frozenset[Way] = frozenset({"up", "down"})
 SILENT: frozenset[Way] = frozenset({"down"})
 DELAY_S = 0.2
 LOSSY, DEAF = "5 % lost", "deaf to the broker"
+# Of more than twice as many that wait: none of them is settled or on its way.
+BEHIND = 20
 HOUR_MS = 3_600_000
 # The year 2286, and what no calendar has: 200 years before the epoch would be refused by the schema's rules.
 FAR_MS = 8_200_000_000_000
@@ -121,7 +123,7 @@ def damaged_spool(stand: CollectorStand) -> None:
             _damage(stand, each, kind)
             each.start()
         stand.network.held = frozenset()
-        agent.await_runs(5)
+        agent.await_metric(DROPPED, 1, reason="corrupt")
         agent.await_idle()
         corrupt = agent.metric(DROPPED, reason="corrupt")
         stand.given_up += 1
@@ -169,7 +171,7 @@ def _damage(stand: CollectorStand, agent: LedgeredAgent, kind: str) -> None:
         if isinstance(what, Record) and isinstance(decode(what.payload), ProbeResult):
             spots.append((end - len(what.payload), end))
         begin = end
-    behind = spots[len(spots) // 2 :]
+    behind = spots[-BEHIND:]
     at_begin, at_end = behind[-1] if kind != "middle" else stand.rng.choice(behind[:-1] or behind)
     stand.say(f"  {agent.name}: {kind} of {len(spots)} records, {segment.name}")
     if kind == "cut":
