@@ -1,21 +1,18 @@
 """YAML documents checked by pydantic: every problem with file, line, column, field, value and what was expected."""
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from schemas.yaml_files import DocumentError, documents, only_document, read_bytes
+from schemas.yaml_files import DocumentError, Problem, documents, only_document, read_bytes, short
 
-__all__ = ["DocumentError", "load_document", "parse", "position", "read_all", "read_one"]
+__all__ = ["DocumentError", "judge", "load_document", "parse", "position", "read_all", "read_one"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
-
-_SECRET = re.compile("password|secret|token|credential", re.IGNORECASE)
 
 # The tag of a union's branch begins with this: pydantic puts it into paths, and no document has it.
 UNION_TAG = "|"
@@ -43,6 +40,42 @@ def parse(document: Any, model: type[ModelT], name: str) -> ModelT:  # noqa: ANN
     except ValidationError as cause:
         problems = [_sentence(name, document, error) for error in cause.errors(include_url=False)]
         raise DocumentError(problems) from None
+
+
+def judge(values: Any, model: type[ModelT], name: str, document: Any) -> ModelT | list[Problem]:  # noqa: ANN401 - YAML is any structure
+    """The model of the values, or all that is wrong with them; `document` is what they were made of, with positions.
+
+    An unknown key is answered with those there are.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as cause:
+        return [_problem(error, model, name, document) for error in cause.errors(include_url=False)]
+
+
+def _problem(error: ErrorDetails, model: type[BaseModel], name: str, document: Any) -> Problem:  # noqa: ANN401 - YAML is any structure
+    path, sentence = error["loc"], _sentence(name, document, error)
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(_keys(model, path[:-1]))
+        sentence += f"; expected {known}" if known else ""
+    return Problem(*position(document, path), sentence, path)
+
+
+def _keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """The keys that may stand at a path, of all models that may."""
+    models = [model]
+    for key in path:
+        if isinstance(key, str) and not key.startswith(UNION_TAG):
+            fields = [info for one in models for name, info in one.model_fields.items() if (info.alias or name) == key]
+            models = [below for info in fields for below in _models(info.annotation)]
+    return [info.alias or name for one in models for name, info in one.model_fields.items()]
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - a type of any form
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def position(document: Any, path: Sequence[str | int]) -> tuple[int, int]:  # noqa: ANN401 - YAML is any structure
@@ -73,28 +106,11 @@ def _sentence(name: str, document: Any, error: ErrorDetails) -> str:  # noqa: AN
         case "missing":
             return f"{where}: missing; expected a value"
         case "extra_forbidden":
-            return f"{where}: unknown key (value {_short(error['input'], key)})"
+            return f"{where}: unknown key (value {short(error['input'], key)})"
         case "model_type" | "model_attributes_type":
-            return f"{where}: value {_short(error['input'], key)}: expected a mapping"
+            return f"{where}: value {short(error['input'], key)}: expected a mapping"
         case "value_error":
-            return f"{where}: value {_short(error['input'], key)}: {error['ctx']['error']}"
+            return f"{where}: value {short(error['input'], key)}: {error['ctx']['error']}"
         case _:
             message = error["msg"].removeprefix("Input should be ")
-            return f"{where}: value {_short(error['input'], key)}: expected {message}"
-
-
-def _without_secrets(value: Any, key: str) -> Any:  # noqa: ANN401 - whatever stood in the file
-    """Messages end up in logs: what a key that sounds like a secret has is left out; names of files are not."""
-    if isinstance(value, CommentedMap):
-        return {name: _without_secrets(each, str(name)) for name, each in value.items()}
-    return _Hidden() if _SECRET.search(key) and not key.endswith("_file") else value
-
-
-class _Hidden:
-    def __repr__(self) -> str:
-        return "(not shown)"
-
-
-def _short(value: Any, key: str) -> str:  # noqa: ANN401 - whatever stood in the file
-    text = repr(_without_secrets(value, key))
-    return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - a line of a terminal
+            return f"{where}: value {short(error['input'], key)}: expected {message}"
