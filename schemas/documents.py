@@ -1,5 +1,6 @@
 """YAML documents checked by pydantic: every problem with file, line, column, field, value and what was expected."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -16,6 +17,11 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 # The tag of a union's branch begins with this: pydantic puts it into paths, and no document has it.
 UNION_TAG = "|"
+
+
+# Parts of paths that pydantic makes up for the branches of a union.
+_PYDANTICS = re.compile(r"\||lax-or-strict\[|function-\w+\[")
+_OPENING = re.compile(r"Input should be |Input is not (?=a valid )|\w+ should have (?=at )")
 
 
 def load_document(path: Path | str, model: type[ModelT]) -> ModelT:
@@ -50,7 +56,11 @@ def judge(values: Any, model: type[ModelT], name: str, document: Any) -> ModelT 
     try:
         return model.model_validate(values)
     except ValidationError as cause:
-        return [_problem(error, model, name, document) for error in cause.errors(include_url=False)]
+        errors = cause.errors(include_url=False)
+    # That a list has too few that are good is no news beside what is wrong with the others.
+    deeper = {error["loc"][:length] for error in errors for length in range(len(error["loc"]))}
+    told = [error for error in errors if error["type"] != "too_short" or error["loc"] not in deeper]
+    return [_problem(error, model, name, document) for error in told]
 
 
 def _problem(error: ErrorDetails, model: type[BaseModel], name: str, document: Any) -> Problem:  # noqa: ANN401 - YAML is any structure
@@ -65,7 +75,7 @@ def _keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
     """The keys that may stand at a path, of all models that may."""
     models = [model]
     for key in path:
-        if isinstance(key, str) and not key.startswith(UNION_TAG):
+        if isinstance(key, str) and not _PYDANTICS.match(key):
             fields = [info for one in models for name, info in one.model_fields.items() if (info.alias or name) == key]
             models = [below for info in fields for below in _models(info.annotation)]
     return [info.alias or name for one in models for name, info in one.model_fields.items()]
@@ -100,7 +110,7 @@ def _walk(document: Any, path: Sequence[str | int]) -> Iterator[tuple[Any, Any]]
 def _sentence(name: str, document: Any, error: ErrorDetails) -> str:  # noqa: ANN401 - YAML is any structure
     path = error["loc"]
     line, column = position(document, path)
-    dotted = ".".join(part for part in map(str, path) if not part.startswith(UNION_TAG)) or "document"
+    dotted = ".".join(part for part in map(str, path) if not _PYDANTICS.match(part)) or "document"
     where, key = f"{name}:{line}:{column}: {dotted}", str(path[-1]) if path else ""
     match error["type"]:
         case "missing":
@@ -112,5 +122,5 @@ def _sentence(name: str, document: Any, error: ErrorDetails) -> str:  # noqa: AN
         case "value_error":
             return f"{where}: value {short(error['input'], key)}: {error['ctx']['error']}"
         case _:
-            message = error["msg"].removeprefix("Input should be ")
+            message = _OPENING.sub("", error["msg"])
             return f"{where}: value {short(error['input'], key)}: expected {message}"

@@ -19,6 +19,7 @@ MAX_VALUES = 1_000_000
 
 
 _SECRET = re.compile("password|secret|token|credential", re.IGNORECASE)
+_LOGIN = re.compile(r"://[^/@'\"\s]*@")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -136,7 +137,7 @@ class _Doubled:
 
 def short(value: Any, key: str) -> str:  # noqa: ANN401 - whatever stood in the file
     """The value of a key in a message: as Python writes it, on one line of a terminal."""
-    text = repr(_without_secrets(value, key))
+    text = _LOGIN.sub("://(not shown)@", repr(_without_secrets(value, key)))
     return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - a line of a terminal
 
 
