@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from agents.changes import Change
 from agents.clock import Clock, SystemClock
-from agents.config import AgentConfig, ProbeSpec, check_brokers
+from agents.config import AgentConfig, ProbeSpec
 from agents.health.monitor import HealthMonitor
 from agents.health.procfs import ProcFiles
 from agents.heartbeats import Heartbeats
@@ -42,6 +42,7 @@ from agents.spool.place import SpoolError, SpoolFullError, SpoolPlace, spool_fol
 from agents.tracing import Tracer
 from agents.version import version
 from schemas.kafka.brokers import Brokers
+from schemas.kafka.settings import check_addresses
 from schemas.listen import ListenAddress
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def run_agent(options: AgentOptions) -> int:
     loaded = load_file(options.config)
     if options.brokers is not None:
         try:
-            check_brokers(options.brokers)
+            check_addresses(options.brokers)
         except ValueError as cause:
             raise OptionError(f"--brokers: {cause}") from cause
     configure_logs()

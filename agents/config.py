@@ -18,7 +18,7 @@ from agents.probes.registry import PluginError, UnknownKindError, probe_kind, pr
 from agents.scrape.settings import ScrapeFile
 from agents.tracing import TraceFile
 from schemas.documents import DocumentError, parse, position
-from schemas.kafka.settings import SecurityFile
+from schemas.kafka.settings import SecurityFile, check_addresses
 from schemas.listen import ListenAddress, listen_address
 from schemas.records import Label
 from schemas.yaml_files import only_document, read_bytes
@@ -28,7 +28,6 @@ NODE_ID = "FLEETBEAT_NODE_ID"
 MAX_LABELS = 32
 DEFAULT_TIMEOUT_S = 5.0
 VERSION_DIGITS = 12
-_LAST_PORT = 65_535
 
 
 def _check_name(text: str) -> str:
@@ -46,15 +45,6 @@ def _check_label_key(text: str) -> str:
 
 def _check_listen(text: str) -> str:
     listen_address(text)
-    return text
-
-
-def check_brokers(text: str) -> str:
-    """The text, when it is Kafka's addresses. Raises ValueError."""
-    for address in text.split(","):
-        host, _, port = address.strip().rpartition(":")
-        if not host or not port.isdecimal() or not 1 <= int(port) <= _LAST_PORT:
-            raise ValueError(f"{address.strip()!r}; expected HOST:PORT, several separated by commas")
     return text
 
 
@@ -84,7 +74,7 @@ class NodeFile(_Strict):
 class KafkaFile(SecurityFile):
     """Where records go, and what becomes of them while Kafka does not take any."""
 
-    brokers: Annotated[str, AfterValidator(check_brokers)] = "127.0.0.1:19092"
+    brokers: Annotated[str, AfterValidator(check_addresses)] = "127.0.0.1:19092"
     compression: Literal["lz4", "zstd"] = "lz4"
     buffer_records: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     give_up_after_s: Seconds = 120
