@@ -46,6 +46,12 @@ class PageAnswer(HttpAnswer):
         self.is_last = True
         super().fail(reason, detail)
 
+    def enough(self) -> None:
+        """As in Conversation; half a compressed page is none."""
+        if self._inflate is not None and (not self._inflate.eof or self._inflate.unused_data):
+            self.fail("bad-gzip", f"{len(self.body)} bytes in all; expected one whole stream")
+        super().enough()
+
     def on_message_begin(self) -> None:
         """Called by httptools, as are all of these."""
         self.is_last |= self.heard.done()  # more than was asked for
@@ -74,8 +80,6 @@ class PageAnswer(HttpAnswer):
 
     def on_message_complete(self) -> None:
         """The last byte is there."""
-        if self._has_head and self._inflate is not None and (not self._inflate.eof or self._inflate.unused_data):
-            self.fail("bad-gzip", f"{len(self.body)} bytes in all; expected one whole stream")
         self.is_last |= not self._parser.should_keep_alive()
         super().on_message_complete()
 

@@ -184,7 +184,7 @@ class Scraper:
         """What was read and counted goes into the outbox; connections are closed."""
         while not self.pages.empty():
             scraped = self.pages.get_nowait()
-            await self._report(scraped, self._add(scraped))
+            self._tell(scraped, self._add(scraped))
         self.flush()
         for exporter in self._exporters.values():
             await exporter.fetcher.close()
@@ -299,12 +299,16 @@ class Scraper:
         return _judged(scraped.outcome, reading)
 
     async def _report(self, scraped: Scraped, outcome: Outcome) -> None:
+        await self._outbox.room(RESULTS)
+        self._tell(scraped, outcome)
+
+    def _tell(self, scraped: Scraped, outcome: Outcome) -> None:
         self.outcomes[outcome_name(outcome)] += 1
         if isinstance(outcome, Down):
             self.failures[outcome.reason] += 1
         self.durations.add(outcome.latency_us / 1e6)
         spec, ended_ms = scraped.exporter.spec, scraped.ended_ms
-        await self._outbox.put_in_time(RESULTS, lambda seq: probe_result(self._node, spec, outcome, ended_ms, seq))
+        self._outbox.put(lambda seq: probe_result(self._node, spec, outcome, ended_ms, seq))
 
 
 def _judged(outcome: Outcome, reading: Reading) -> Outcome:
