@@ -49,6 +49,10 @@ long: setup ## Hundreds of random worlds against the exactness rules: minutes
 faults: setup ## Every fault of the matrix against real processes, three seeds each, and a table: over an hour
 	@exec $(BIN)/python -m tests.faults.run
 
+.PHONY: packages
+packages: setup ## The agent for hosts without Python: an archive and a .deb, into dist/
+	@exec $(BIN)/python -m infra.packages.build
+
 .PHONY: lint
 lint: setup ## Formatting, ruff, mypy and the import contracts
 	$(BIN)/ruff format --check

@@ -1,7 +1,10 @@
 """The command line's door: which command it is, and the exit status of what goes wrong."""
 
+import gc
+import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 ROOMS = frozenset({"agents", "infra", "schemas", "streams"})
 FAILED, CANNOT_RUN = 1, 2
@@ -23,14 +26,27 @@ def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["agent"] and not {"--help", "-h"} & set(arguments):
         # It starts on every host, on small ones too: not even the library behind the other commands is loaded.
         try:
-            from agents.app import parse_options, run_agent
+            agent = _load_agent()
         except ModuleNotFoundError:
             pass  # the long way says which extra is missing
         else:
-            return run_agent(parse_options(arguments[1:]))
+            return int(agent.run_agent(agent.parse_options(arguments[1:])))
     from fleetbeat_commands import run
 
     return run(arguments)
+
+
+def _load_agent() -> ModuleType:
+    """Its module. Raises ModuleNotFoundError."""
+    # Plugins of pydantic are not searched for in all that is installed, and what is loaded is no garbage to look for.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    gc.disable()
+    try:
+        import agents.app
+    finally:
+        gc.freeze()
+        gc.enable()
+    return agents.app
 
 
 if __name__ == "__main__":

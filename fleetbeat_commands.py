@@ -5,11 +5,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-LOCAL_KAFKA = "127.0.0.1:19092"
+if TYPE_CHECKING:
+    from schemas.kafka import Brokers as KafkaPlace
+
 FAILED = 1
 
 
@@ -36,9 +38,12 @@ app = App(
     exit_on_error=False,
     result_action="return_value",
 )
-topics = App(name="topics", help="Create Kafka's topics as the catalog describes them, or compare them with it.")
-app.command(topics)
 # By name, so that its options do not stand here and nothing of infra is imported for the other commands.
+app.command(
+    "infra.topics_app:app",
+    name="topics",
+    help="Create Kafka's topics and who may use them as the catalog describes them, or compare them with it.",
+)
 app.command("infra.dlq.command:app", name="dlq", help="Look at dead letters, and send them back.")
 app.command("streams.state.command:app", name="state", help="Look at what workers keep in Kafka, and begin it anew.")
 app.command(
@@ -47,6 +52,7 @@ app.command(
     help="Write every raw event to ClickHouse, each exactly once.\n\n"
     "Example: `fleetbeat archive --brokers kafka1:9092 --clickhouse http://user:password@ch1:8123/telemetry`",
 )
+app.command("infra.enroll.command:enroll", name="enroll", help="Make the keys with which nodes sign their records.")
 app.command("streams.store.command:app", name="store", help="Look after the archive's tables.")
 app.command(
     "streams.sql.command:app",
@@ -72,9 +78,10 @@ def _flag(text: str) -> Parameter:
     return Parameter(help=text, negative=(), show_default=False)
 
 
-Brokers = Annotated[str, _says("Kafka's addresses, HOST:PORT, separated by commas.")]
-Partitions = Annotated[int, _says("Of every topic; it stays what it was at first.")]
-Local = Annotated[bool, _flag("One replica instead of three, for a single broker.")]
+Brokers = Annotated[str | None, _says("Kafka's addresses, HOST:PORT, separated by commas; else 127.0.0.1:19092.")]
+KafkaConfig = Annotated[
+    Path | None, Parameter(help="A YAML file with TLS and the user for Kafka.", env_var="FLEETBEAT_KAFKA_CONFIG")
+]
 
 
 @app.command
@@ -94,6 +101,9 @@ def up(  # noqa: PLR0913 - one argument an option
         Path | None, _says("Folder for data and logs; without it .fleetbeat, and an own one with --check.")
     ] = None,
     brokers: Annotated[str | None, _says("HOST:PORT of a Kafka that already runs, instead of starting one.")] = None,
+    kafka_config: Annotated[
+        Path | None, Parameter(help="With --brokers: TLS and the user, a YAML file.", env_var="FLEETBEAT_KAFKA_CONFIG")
+    ] = None,
     kafka_port: Annotated[int | None, _says("Without it 19092, or a free one when that is taken.")] = None,
     worker_port: Annotated[int | None, _says("Of the views; without it 8080, or a free one.")] = None,
     sql_port: Annotated[int | None, _says("Of ClickHouse's HTTP protocol; without it 8123, or a free one.")] = None,
@@ -114,6 +124,7 @@ def up(  # noqa: PLR0913 - one argument an option
             objectives=objectives,
             state=state,
             brokers=brokers,
+            kafka_config=kafka_config,
             kafka_port=kafka_port,
             worker_port=worker_port,
             sql_port=sql_port,
@@ -124,7 +135,8 @@ def up(  # noqa: PLR0913 - one argument an option
 @app.command
 def worker(  # noqa: PLR0913 - one argument an option
     *,
-    brokers: Brokers = LOCAL_KAFKA,
+    brokers: Brokers = None,
+    kafka_config: KafkaConfig = None,
     objectives: Annotated[Path, _says("The SLOs: an OpenSLO file.")],
     state: Annotated[Path, _says("Folder for what the worker keeps on disk.")] = Path(".fleetbeat/worker"),
     listen: Annotated[
@@ -151,6 +163,10 @@ def worker(  # noqa: PLR0913 - one argument an option
         str | None,
         _says("ClickHouse, for the past of new SLOs: http://USER:PASSWORD@HOST:PORT; else FLEETBEAT_HISTORY."),
     ] = None,
+    signatures: Annotated[
+        str, _says("off; check: count records that are not signed by their node; require: refuse them.")
+    ] = "off",
+    signing_keys: Annotated[Path | None, _says("With check and require: a YAML file of master keys.")] = None,
 ) -> int:
     """Keep the SLO tables and the node table from the stream and answer them over HTTP.
 
@@ -161,7 +177,7 @@ def worker(  # noqa: PLR0913 - one argument an option
         from streams.options import WorkerOptions
     return run_worker(
         WorkerOptions(
-            brokers=brokers,
+            brokers=_reach(brokers, kafka_config),
             objectives=objectives,
             listen=listen,
             state=state,
@@ -172,6 +188,8 @@ def worker(  # noqa: PLR0913 - one argument an option
             stall_after_s=stall_after,
             live=live,
             history=history,
+            signatures=signatures,
+            signing_keys=signing_keys,
         )
     )
 
@@ -212,7 +230,8 @@ def probe(
 @app.command
 def simulate(  # noqa: PLR0913 - one argument an option
     *,
-    brokers: Brokers = LOCAL_KAFKA,
+    brokers: Brokers = None,
+    kafka_config: KafkaConfig = None,
     nodes: Annotated[int, _says("Size of the fleet.")] = 1_000,
     rate: Annotated[float | None, _says("Probe results per second of the whole fleet; without it one a node.")] = None,
     requests: Annotated[
@@ -238,7 +257,7 @@ def simulate(  # noqa: PLR0913 - one argument an option
         from agents.simulate.run import SimulateOptions, run_simulate
     return run_simulate(
         SimulateOptions(
-            brokers=brokers,
+            brokers=_reach(brokers, kafka_config),
             nodes=nodes,
             services=services,
             endpoints=endpoints,
@@ -257,31 +276,9 @@ def simulate(  # noqa: PLR0913 - one argument an option
     )
 
 
-@topics.command(name="apply")
-def topics_apply(*, brokers: Brokers = LOCAL_KAFKA, partitions: Partitions = 12, local: Local = False) -> int:
-    """Create what is missing; refuse a schema that would break a reader.
-
-    Example: `fleetbeat topics apply --brokers kafka1:9092`
-    """
-    with _extra("agent"):
-        from infra.topics import run_apply
-    return run_apply(brokers, partitions, local)
-
-
-@topics.command(name="check")
-def topics_check(*, brokers: Brokers = LOCAL_KAFKA, partitions: Partitions = 12, local: Local = False) -> int:
-    """Say how the topics of a cluster differ from the catalog; exit 0 when they do not.
-
-    Example: `fleetbeat topics check --brokers kafka1:9092`
-    """
-    with _extra("agent"):
-        from infra.topics import run_check
-    return run_check(brokers, partitions, local)
-
-
 @app.command
 def check(files: Annotated[tuple[Path, ...], Parameter(name="FILE", help="One or more files.", negative=())], /) -> int:
-    """Validate objectives, agents' files and simulate scripts; print every problem with file, line and column.
+    """Validate objectives, agents' files, those of --kafka-config and simulate scripts; print every problem's place.
 
     Example: `fleetbeat check slos.yaml storm.yaml`
     """
@@ -299,13 +296,17 @@ def check(files: Annotated[tuple[Path, ...], Parameter(name="FILE", help="One or
 
 def _contents(file: Path) -> str:
     """What a valid file holds. Raises DocumentError."""
-    from schemas.documents import DocumentError, read_all
+    from schemas.documents import DocumentError, load_document, read_all
 
     keys = {key for document in read_all(file) if isinstance(document, dict) for key in document}
     if keys & {"apiVersion", "kind"}:
         from streams.config import load_objectives
 
         return f"{len(load_objectives(file))} objectives"
+    if keys & {"tls", "sasl"}:
+        from schemas.kafka.settings import KafkaConfigFile, described
+
+        return described(load_document(file, KafkaConfigFile))
     with _extra("agent"):
         from agents.config import AgentFile, load_agent
         from agents.simulate.config import ScriptFile, load_script
@@ -314,9 +315,8 @@ def _contents(file: Path) -> str:
     if keys & set(ScriptFile.model_fields):
         load_script(file)
         return "a script for simulate"
-    raise DocumentError(
-        [f"{file}: nothing to check; expected objectives (kind: SLO), an agent or a script for simulate"]
-    )
+    expected = "objectives (kind: SLO), an agent, a script for simulate, or TLS and the user for Kafka"
+    raise DocumentError([f"{file}: nothing to check; expected {expected}"])
 
 
 @app.command(name="slo")
@@ -324,7 +324,8 @@ def slo_(
     id: Annotated[str | None, _says("One of them; without it all.")] = None,  # noqa: A002 - its name on the command line
     /,
     *,
-    brokers: Brokers = LOCAL_KAFKA,
+    brokers: Brokers = None,
+    kafka_config: KafkaConfig = None,
 ) -> int:
     """Show the announced SLOs: what is promised, and which version judges since when.
 
@@ -332,7 +333,7 @@ def slo_(
     """
     with _extra("streams"):
         from streams.slo_command import SloOptions, run_slo_command
-    return run_slo_command(SloOptions(brokers=brokers, slo=id))
+    return run_slo_command(SloOptions(brokers=_reach(brokers, kafka_config), slo=id))
 
 
 @app.command
@@ -370,6 +371,13 @@ def _extra(name: str) -> AbstractContextManager[None]:
     from schemas.extras import extra
 
     return extra(name)
+
+
+def _reach(brokers: str | None, kafka_config: Path | None) -> "KafkaPlace":
+    """Where Kafka is, and how connections to it are secured."""
+    from schemas.kafka.option import reach
+
+    return reach(brokers, kafka_config)
 
 
 def run(arguments: Sequence[str]) -> int:

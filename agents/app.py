@@ -11,7 +11,7 @@ import random
 import signal
 import uuid
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,19 +20,24 @@ from typing import TYPE_CHECKING, NoReturn
 
 from agents.clock import Clock, SystemClock
 from agents.config import AgentConfig, ProbeSpec, check_brokers, load_agent
+from agents.health.monitor import HealthMonitor
+from agents.health.procfs import ProcFiles
 from agents.heartbeats import Heartbeats
 from agents.host import Host
-from agents.kafka import KafkaOptions, KafkaPublisher
 from agents.lane import Lane, MemoryLane
+from agents.late import LatePublisher
 from agents.logs import configure_logs
+from agents.loops import VARIABLE, loop_factory
 from agents.node import Node, probe_result
 from agents.probes.base import Outcome
-from agents.publish import COUNTS, RESULTS, TOPICS, Outbox
+from agents.publish import COUNTS, RESULTS, TOPICS, Outbox, Publisher
 from agents.run import Prober
 from agents.server import Page, Server
+from agents.signing import Signer, load_signer
 from agents.spool.lane import SpoolLimits
-from agents.spool.place import SpoolError, SpoolPlace, spool_folder
+from agents.spool.place import SpoolError, SpoolFullError, SpoolPlace, spool_folder
 from agents.version import version
+from schemas.kafka.brokers import Brokers
 
 if TYPE_CHECKING:
     from agents.scrape.pipeline import Scraper
@@ -80,7 +85,7 @@ def run_agent(options: AgentOptions) -> int:
     """Runs until SIGTERM or SIGINT, or until done with `once`; the exit status.
 
     0 when Kafka has everything that was sent, 1 when something was given up at the end. Raises DocumentError for a
-    config that cannot be used, OptionError, CannotStartError.
+    config that cannot be used, OptionError, CannotStartError, SecretFileError, CertificateError.
     """
     config = load_agent(options.config)
     if options.brokers is not None:
@@ -89,23 +94,25 @@ def run_agent(options: AgentOptions) -> int:
         except ValueError as cause:
             raise OptionError(f"--brokers: {cause}") from cause
     configure_logs()
-    agent = _Agent(config, options.brokers or config.kafka.brokers, SystemClock())
-    return asyncio.run(agent.go(once=options.once))
+    agent = _Agent(config, config.kafka.at(options.brokers or config.kafka.brokers), SystemClock())
+    with asyncio.Runner(loop_factory=loop_factory(os.environ.get(VARIABLE))) as runner:
+        return runner.run(agent.go(once=options.once))
 
 
 class _Agent:
     """The parts of one agent, from its start to its end: a boot."""
 
-    def __init__(self, config: AgentConfig, brokers: str, clock: Clock) -> None:
+    def __init__(self, config: AgentConfig, brokers: Brokers, clock: Clock) -> None:
         rng = random.SystemRandom()
-        options = KafkaOptions(brokers, config.kafka.compression)
         self._config = config
-        self._node = _node(config, clock)
         self._clock = clock
         self._place, lanes = _lanes(config, clock, rng)
-        self._publisher = KafkaPublisher(options, config.node_id, lanes, clock, rng)
+        self._node = _node(config, clock.wall_ms() if self._place is None else self._place.boot_ts(clock.wall_ms()))
+        signer = load_signer(config.key_file, config.node_id, clock)
+        self._publisher = LatePublisher(lanes, lambda: _sender(config, brokers, lanes, clock, rng, signer), clock)
         self._outbox = Outbox(self._publisher)
-        self._host = Host(config.interval_s, clock)
+        self._health = HealthMonitor(ProcFiles(clock.monotonic_s), clock, ebpf=config.health.ebpf)
+        self._host = Host(config.interval_s, clock, self._health.health)
         self._heartbeats = Heartbeats(self._node, self._outbox, self._host.facts, clock, rng)
         self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock)
         self._scraper = _scraper(config, self._node, self._outbox, clock)
@@ -154,6 +161,7 @@ class _Agent:
                 "boot_id": self._node.boot_id,
                 "probes": len(self._config.probes),
                 "workers": self._prober.workers,
+                "signs": self._config.key_file is not None,
                 "metrics": address and f"http://{address}/metrics",
                 "spool": None if self._place is None else str(self._place.folder),
             },
@@ -163,6 +171,7 @@ class _Agent:
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._heartbeats.run(), name="heartbeats")
+            group.create_task(self._health.run(), name="health")
             group.create_task(self._prober.run(self._node.id), name="prober")
             if self._scraper is not None:
                 group.create_task(self._scraper.run(), name="scraper")
@@ -193,9 +202,14 @@ class _Agent:
 
     def _render(self) -> bytes:
         if self._telemetry is None:
-            from agents.telemetry import Sources, Telemetry  # noqa: PLC0415 - see the module's docstring
+            from agents.probe_series import ProbeSeries  # noqa: PLC0415 - see the module's docstring
+            from agents.telemetry import Sources, Telemetry  # noqa: PLC0415
 
-            self._telemetry = Telemetry(Sources(self._prober, self._publisher, self._node.version, self._scraper))
+            series = ProbeSeries(self._config.metrics.labels, self._config.metrics.max_probes)
+            sources = Sources(
+                self._prober, self._publisher, self._node.version, self._health.health, series, self._scraper
+            )
+            self._telemetry = Telemetry(sources)
         return self._telemetry.page()
 
     async def _ready(self) -> Page:
@@ -221,16 +235,33 @@ def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[Spool
     kafka, spool = config.kafka, config.spool
     topics = (*TOPICS, COUNTS) if config.scrapes else TOPICS
     folder = None if spool is None else spool_folder(spool.dir)
+    in_memory: dict[str, Lane] = {topic: MemoryLane(kafka.buffer_records, kafka.give_up_after_s) for topic in topics}
     if spool is None or folder is None:
-        return None, {topic: MemoryLane(kafka.buffer_records, kafka.give_up_after_s) for topic in topics}
+        return None, in_memory
     limits = SpoolLimits(
         spool.max_bytes, spool.max_age_s, spool.when_full, spool.fsync_after_s, memory_records=kafka.buffer_records
     )
     try:
         place = SpoolPlace(folder, config.node_id)
         return place, dict(place.lanes(topics, limits, clock, rng))
+    except SpoolFullError as cause:  # a host whose disk is full must be able to say so
+        log.error("records wait in memory until the next start", extra={"why": f"spool.dir {cause}"})  # noqa: TRY400
+        return None, in_memory
     except SpoolError as cause:
         raise CannotStartError(f"spool.dir {cause}") from cause
+
+
+def _sender(  # noqa: PLR0913 - what a publisher is made of
+    config: AgentConfig,
+    brokers: Brokers,
+    lanes: Mapping[str, Lane],
+    clock: Clock,
+    rng: random.Random,
+    signer: Signer | None,
+) -> Publisher:
+    from agents.kafka import KafkaOptions, KafkaPublisher  # noqa: PLC0415 - see agents.late
+
+    return KafkaPublisher(KafkaOptions(brokers, config.kafka.compression), config.node_id, lanes, clock, rng, signer)
 
 
 def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock) -> "Scraper | None":
@@ -241,14 +272,14 @@ def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock) -> "
     return Scraper(config.scrapes, node, outbox, clock)
 
 
-def _node(config: AgentConfig, clock: Clock) -> Node:
+def _node(config: AgentConfig, boot_ts: int) -> Node:
     return Node(
         id=config.node_id,
         region=config.region,
         zone=config.zone,
         labels=config.labels,
         boot_id=uuid.uuid4().hex,
-        boot_ts=clock.wall_ms(),
+        boot_ts=boot_ts,
         interval_ms=round(config.interval_s * 1_000),
         version=version(),
     )

@@ -1,5 +1,6 @@
 """The agent's YAML file: one definition is its schema, its defaults and the source of its error messages."""
 
+import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -9,14 +10,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
+from agents.health.settings import HealthFile
+from agents.metric_labels import MAX_PROBES, MaxProbes, MetricLabels
 from agents.probes.base import Probe, ProbeKind
 from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names
 from agents.scrape.settings import ScrapeFile
 from schemas.documents import DocumentError, parse, position, read_one
+from schemas.kafka.settings import SecurityFile
 from schemas.listen import ListenAddress, listen_address
 from schemas.records import Label
 
 MAX_NAME_BYTES = 255
+NODE_ID = "FLEETBEAT_NODE_ID"
 MAX_LABELS = 32
 DEFAULT_TIMEOUT_S = 5.0
 _LAST_PORT = 65_535
@@ -60,15 +65,19 @@ class _Strict(BaseModel):
 
 
 class NodeFile(_Strict):
-    """Who this host is; without an id it is called by its host name."""
+    """Who this host is; without an id it is called by $FLEETBEAT_NODE_ID, else by its host name.
+
+    With a key, of `fleetbeat enroll`, it signs.
+    """
 
     id: Name | None = None
     region: Name = "default"
     zone: Name = "default"
     labels: Labels = {}
+    key_file: Path | None = None
 
 
-class KafkaFile(_Strict):
+class KafkaFile(SecurityFile):
     """Where records go, and what becomes of them while Kafka does not take any."""
 
     brokers: Annotated[str, AfterValidator(check_brokers)] = "127.0.0.1:19092"
@@ -97,9 +106,14 @@ class HeartbeatFile(_Strict):
 
 
 class MetricsFile(_Strict):
-    """Where /metrics, /-/healthy and /-/ready answer; null: nowhere."""
+    """Where /metrics, /-/healthy and /-/ready answer; null: nowhere. Probes' own `labels` are shown when listed here.
+
+    `max_probes` of them have series of their own, the others share one set.
+    """
 
     listen: Annotated[str, AfterValidator(_check_listen)] | None = "127.0.0.1:9118"
+    labels: MetricLabels = ()
+    max_probes: MaxProbes = MAX_PROBES
 
 
 class ProbeFile(_Strict):
@@ -143,6 +157,7 @@ class AgentFile(_Strict):
     spool: SpoolFile | None = SpoolFile()
     heartbeat: HeartbeatFile = HeartbeatFile()
     metrics: MetricsFile = MetricsFile()
+    health: HealthFile = HealthFile()
     workers: Annotated[int, Field(ge=1, le=10_000)] = 512
     queue: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     probes: list[ProbeFile] = []
@@ -166,10 +181,11 @@ class ProbeSpec:
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """What the agent runs by. `id_is_given`: the file names the node; else it is called by its host name."""
+    """What the agent runs by. `id_is_given`: the file names the node; else its surroundings do."""
 
     node_id: str
     id_is_given: bool
+    key_file: Path | None
     region: str
     zone: str
     labels: tuple[Label, ...]
@@ -180,6 +196,8 @@ class AgentConfig:
     workers: int
     queue: int
     probes: tuple[ProbeSpec, ...]
+    health: HealthFile
+    metrics: MetricsFile
     scrapes: tuple[ScrapeFile, ...] = ()
 
 
@@ -189,10 +207,12 @@ def load_agent(path: Path) -> AgentConfig:
     kinds = _kinds(document, path)
     file = parse(document, _file_model(kinds), str(path))
     _refuse_doubles(file, document, path)
-    node_id = file.node.id or socket.gethostname()
+    # The variable is for where one file is everybody's, and host names are no names of hosts: Kubernetes.
+    node_id = file.node.id or os.environ.get(NODE_ID) or socket.gethostname()
     return AgentConfig(
         node_id=node_id,
-        id_is_given=file.node.id is not None,
+        id_is_given=file.node.id is not None or NODE_ID in os.environ,
+        key_file=file.node.key_file,
         region=file.node.region,
         zone=file.node.zone,
         labels=_labels(file.node.labels),
@@ -203,6 +223,8 @@ def load_agent(path: Path) -> AgentConfig:
         workers=max(1, min(file.workers, len(file.probes))),
         queue=file.queue,
         probes=_specs(file, kinds, document, path),
+        health=file.health,
+        metrics=file.metrics,
         scrapes=tuple(file.scrapes),
     )
 

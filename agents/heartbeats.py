@@ -37,7 +37,15 @@ class Heartbeats:
     def beat(self) -> None:
         """One heartbeat, now."""
         outbox = self._outbox
-        beat = Beat(self._clock.wall_ms(), self._taken, self._state, self._facts(), outbox.dropped(), outbox.waiting())
+        beat = Beat(
+            self._clock.wall_ms(),
+            self._taken,
+            self._state,
+            self._facts(),
+            outbox.dropped(),
+            outbox.waiting(),
+            outbox.spool_age_ms(self._clock.monotonic_s()),
+        )
         if self._outbox.put(lambda seq: heartbeat(self._node, beat, seq)) is None:
             self._taken += 1
 

@@ -1,13 +1,14 @@
-"""How busy this host is: processor, memory, the fullest disk."""
+"""How busy and how well this host is: processor, memory, the fullest disk, and its health."""
 
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import psutil
 
 from agents.clock import Clock
+from agents.health.window import Health
 
 # Images are full by nature.
 _IMAGES = frozenset({"erofs", "iso9660", "squashfs", "udf"})
@@ -22,12 +23,14 @@ class HostFacts:
     cpu_permille: int | None
     memory_permille: int | None
     disk_permille: int | None
+    health: Health = field(default_factory=Health)
 
 
 class Host:
     """Reads the facts. A thread of its own reads disks, since one that is gone may block its reader for ever."""
 
-    def __init__(self, disks_every_s: float, clock: Clock) -> None:
+    def __init__(self, disks_every_s: float, clock: Clock, health: Callable[[], Health] = Health) -> None:
+        self._health = health
         self._disks_every_s = disks_every_s
         self._clock = clock
         self._disk: tuple[float, int | None] | None = None
@@ -46,7 +49,8 @@ class Host:
             cpu, self._cpu_from_s = _permille(psutil.cpu_percent()), now_s
         disk = self._disk
         fresh = disk is not None and now_s - disk[0] <= 3 * self._disks_every_s
-        return HostFacts(cpu, _permille(psutil.virtual_memory().percent), disk[1] if disk and fresh else None)
+        memory = _permille(psutil.virtual_memory().percent)
+        return HostFacts(cpu, memory, disk[1] if disk and fresh else None, self._health())
 
     def _read_disks(self) -> None:
         while True:

@@ -13,11 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
-from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
     KafkaError,
@@ -31,11 +31,12 @@ from aiokafka.errors import (
 from aiokafka.partitioner import DefaultPartitioner
 
 from agents.clock import Clock
-from agents.lane import Lane
+from agents.lane import Lane, MemoryLane
 from agents.probes.threads import SideThread
 from agents.publish import HEARTBEATS, Drop, LaneFigures
-from agents.spool.files import Files
+from agents.signing import SIGN_ANEW_AFTER_S, Signer, Signing
 from agents.spool.journal import Flight, Stamp
+from schemas.kafka import Brokers, client_settings
 
 BATCH_BYTES = 256 * 1024
 # The same records fit again, however their times are written down.
@@ -44,6 +45,8 @@ AGAIN_BYTES = 2 * BATCH_BYTES
 LINGER_S = {HEARTBEATS: 0.0}
 USUAL_LINGER_S = 0.05
 RETRY_S = (0.25, 0.5, 1.0, 2.0, 5.0)
+# Between aiokafka's own tries, for ever: a fleet whose password was changed must not keep brokers busy with handshakes.
+BACKOFF_MS = 500
 CONNECT_S = 20.0
 SLOW_S = 10.0
 CLOSE_S = 5.0
@@ -61,6 +64,8 @@ _NOT_WRITTEN = (
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
+_SLOW = f"nothing was acknowledged for {SLOW_S:.0f} s"
+_FORBIDDEN = (ClusterAuthorizationFailedError, TopicAuthorizationFailedError)
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +74,7 @@ log = logging.getLogger(__name__)
 class KafkaOptions:
     """How to reach Kafka."""
 
-    brokers: str
+    brokers: Brokers
     compression: str
 
 
@@ -84,10 +89,18 @@ class _Connection:
 class KafkaPublisher:
     """A Publisher (agents.publish) whose records all have the node's id as their key."""
 
-    def __init__(
-        self, options: KafkaOptions, node_id: str, lanes: Mapping[str, Lane], clock: Clock, rng: random.Random
+    def __init__(  # noqa: PLR0913 - what it is made of
+        self,
+        options: KafkaOptions,
+        node_id: str,
+        lanes: Mapping[str, Lane],
+        clock: Clock,
+        rng: random.Random,
+        signer: Signer | None = None,
     ) -> None:
         self._options = options
+        self._signer = signer
+        self._signing: dict[str, Signing] = {}  # of the batch on its way, by topic
         self._key = node_id.encode()
         self._clock = clock
         self._rng = rng
@@ -99,6 +112,7 @@ class KafkaPublisher:
         self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._asked_s = float("-inf")
 
     def offer(self, topic: str, value: bytes) -> Drop | None:
         """Why the record was not taken; None when it was."""
@@ -106,8 +120,8 @@ class KafkaPublisher:
         reason = lane.offer(value, now_s)
         self._filled[topic].set()
         oldest_s = lane.oldest_s()
-        if oldest_s is not None and now_s - oldest_s > SLOW_S:
-            self._went_wrong(topic, f"nothing was acknowledged for {SLOW_S:.0f} s")
+        if oldest_s is not None and now_s - oldest_s > SLOW_S and topic not in self._problems:
+            self._went_wrong(topic, _SLOW)
         return reason
 
     async def room(self, topic: str) -> None:
@@ -155,19 +169,35 @@ class KafkaPublisher:
     async def _tend(self) -> None:
         while True:
             await self._clock.sleep(TEND_S)
+            await self._explain()
             for topic, lane in self._lanes.items():
                 lane.expire(self._clock.monotonic_s())
                 if lane.waiting:
                     self._filled[topic].set()
 
+    async def _explain(self) -> None:
+        """Once connected, aiokafka tries on for ever and does not say why it must: so Kafka is asked beside it."""
+        slow = [topic for topic, problem in self._problems.items() if problem == _SLOW]
+        now_s = self._clock.monotonic_s()
+        if not slow or now_s - self._asked_s < SLOW_S:
+            return
+        self._asked_s = now_s
+        from schemas.kafka.reasons import refusal  # noqa: PLC0415 - only where something goes wrong
+
+        why = await refusal(self._options.brokers)
+        for topic in slow:
+            if why is not None and self._problems.get(topic) == _SLOW:
+                log.warning("Kafka cannot be used", extra={"topic": topic, "why": why})
+                self._problems[topic] = why
+
     async def _sync(self) -> None:
         """In a thread: a slow disk holds up nothing else."""
         while True:
             await self._clock.sleep(TEND_S)
-            now_s = self._clock.monotonic_s()
-            paths = set[Path]().union(*(lane.unsynced(now_s) for lane in self._lanes.values()))
-            if paths:
-                await SideThread(partial(_sync, paths)).call()
+            for lane in self._lanes.values():
+                paths = lane.unsynced(self._clock.monotonic_s())
+                if paths:
+                    lane.sync_failed(await SideThread(partial(lane.sync, paths)).call())
 
     async def _drain(self, topic: str) -> None:
         lane, filled = self._lanes[topic], self._filled[topic]
@@ -197,13 +227,17 @@ class KafkaPublisher:
             if isinstance(cause, UnknownTopicOrPartitionError):
                 self._went_wrong(topic, "there is no such topic; create it with `fleetbeat topics apply`")
             else:
-                self._went_wrong(topic, repr(cause))
+                self._went_wrong(topic, await self._why(cause))
                 await self._part_with(connection, doubt)
-            await self._clock.sleep(RETRY_S[0])
+            await self._clock.sleep(_wait_s(cause))
             return
         if ack is not None:
-            await asyncio.wait({ack, connection.gone}, return_when=asyncio.FIRST_COMPLETED)
+            # What waits in memory alone cannot be sent again without a doubt.
+            patience_s = None if self._signer is None or isinstance(lane, MemoryLane) else SIGN_ANEW_AFTER_S
+            await asyncio.wait({ack, connection.gone}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
             refusal = ack.exception() if ack.done() else KafkaError("the connection was given up")
+            if refusal is None and doubt is None and topic in self._signing:
+                self._signing[topic].heard(ack.result().timestamp)
             await self._settle(topic, lane, refusal)
             if refusal is None and doubt is None:
                 return
@@ -224,8 +258,13 @@ class KafkaPublisher:
             lane.take_back()
         else:
             lane.lose_sight()
-        self._went_wrong(topic, repr(refusal))
-        await self._clock.sleep(RETRY_S[0])
+        self._went_wrong(topic, await self._why(refusal))
+        await self._clock.sleep(_wait_s(refusal))
+
+    async def _why(self, cause: BaseException) -> str:
+        from schemas.kafka.reasons import why_not  # noqa: PLC0415 - only where something goes wrong
+
+        return await why_not(self._options.brokers, cause)
 
     async def _part_with(self, connection: _Connection, doubt: Flight | None) -> None:
         if doubt is None:
@@ -246,7 +285,15 @@ class KafkaPublisher:
         """
         partitions = sorted(await producer.partitions_for(topic))
         batch = producer.create_batch()
-        lane.hand_over(lambda value: batch.append(timestamp=None, key=self._key, value=value) is not None)
+
+        if self._signer is not None:
+            self._signing[topic] = self._signer.begin(topic)
+
+        def takes(value: bytes) -> bool:
+            headers = self._signing[topic].headers(value) if topic in self._signing else []
+            return batch.append(timestamp=None, key=self._key, value=value, headers=headers) is not None
+
+        lane.hand_over(takes)
         batch.close()
         if doubt is None:
             partition = DefaultPartitioner()(self._key, partitions, partitions)
@@ -276,13 +323,14 @@ class KafkaPublisher:
 
     def _producer(self, batch_bytes: int = BATCH_BYTES) -> Any:  # noqa: ANN401 - as above
         return AIOKafkaProducer(
-            bootstrap_servers=self._options.brokers,
+            **client_settings(self._options.brokers),
             client_id="fleetbeat-agent",
             acks="all",
             enable_idempotence=True,
             compression_type=self._options.compression,
             max_batch_size=batch_bytes,
             request_timeout_ms=30_000,
+            retry_backoff_ms=BACKOFF_MS,
         )
 
     async def _connected(self) -> _Connection:
@@ -298,10 +346,11 @@ class KafkaPublisher:
                 async with asyncio.timeout(CONNECT_S):
                     await producer.start()
             except (KafkaError, OSError) as cause:  # TimeoutError is an OSError
+                await _stop(producer, CLOSE_S)
+                why = await self._why(cause)
                 for topic, lane in self._lanes.items():
                     if len(lane):
-                        self._went_wrong(topic, f"{self._options.brokers}: {str(cause) or repr(cause)}")
-                await _stop(producer, CLOSE_S)
+                        self._went_wrong(topic, f"{self._options.brokers}: {why}")
             except asyncio.CancelledError:
                 await _stop(producer, 0)
                 raise
@@ -330,14 +379,9 @@ class KafkaPublisher:
             log.info("Kafka takes records again", extra={"topic": topic, "dropped": dropped})
 
 
-def _sync(paths: set[Path]) -> None:
-    for path in paths:
-        try:
-            Files().sync(path)
-        except FileNotFoundError:  # Kafka has taken its records meanwhile
-            continue
-        except OSError as cause:
-            log.error("the spool cannot be synced", extra={"path": str(path), "why": str(cause)})  # noqa: TRY400
+def _wait_s(cause: BaseException) -> float:
+    """What ACLs forbid they will forbid in a moment as well, and each try may cost a connection."""
+    return RETRY_S[-1] if isinstance(cause, _FORBIDDEN) else RETRY_S[0]
 
 
 async def _end(connection: _Connection) -> None:

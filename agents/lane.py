@@ -79,6 +79,14 @@ class Lane(Protocol):
         """Files that have to be brought through a loss of power now."""
         ...
 
+    def sync(self, paths: set[Path]) -> set[Path]:
+        """Brings what `unsynced` named through a loss of power; what it failed for. In a thread, and may block."""
+        ...
+
+    def sync_failed(self, paths: set[Path]) -> None:
+        """What `sync` failed for: it is tried again later."""
+        ...
+
     def close(self) -> None:
         """Nothing is called after this."""
         ...
@@ -180,6 +188,13 @@ class MemoryLane:
     def unsynced(self, now_s: float) -> set[Path]:  # noqa: ARG002 - part of the protocol
         """None."""
         return set()
+
+    def sync(self, paths: set[Path]) -> set[Path]:  # noqa: ARG002 - part of the protocol
+        """Nothing to do."""
+        return set()
+
+    def sync_failed(self, paths: set[Path]) -> None:
+        """Nothing to do."""
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -34,6 +34,7 @@ class Beat:
     facts: HostFacts
     dropped: int
     spooled: int = 0
+    spool_age_ms: int | None = None
 
 
 def heartbeat(node: Node, beat: Beat, seq: int) -> Heartbeat:
@@ -49,10 +50,13 @@ def heartbeat(node: Node, beat: Beat, seq: int) -> Heartbeat:
         region=node.region,
         zone=node.zone,
         agent_version=node.version,
+        health=beat.facts.health.score,
+        health_source=beat.facts.health.source,
         cpu_permille=beat.facts.cpu_permille,
         memory_permille=beat.facts.memory_permille,
         disk_permille=beat.facts.disk_permille,
         spooled=beat.spooled,
+        spool_age_ms=beat.spool_age_ms,
         dropped=beat.dropped,
         labels=node.labels,
         heartbeat_seq=beat.heartbeat_seq,

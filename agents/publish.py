@@ -51,6 +51,7 @@ class LaneFigures:
     oldest_s: float | None = None
     in_memory: int = 0
     sent_again: int = 0
+    has_spool: bool = False
 
 
 class Publisher(Protocol):
@@ -112,6 +113,12 @@ class Outbox:
     def waiting(self) -> int:
         """Records that Kafka does not have yet."""
         return sum(lane.waiting for lane in self._publisher.figures().values())
+
+    def spool_age_ms(self, now_s: float) -> int | None:
+        """How long the oldest record of all topics has waited, 0 when none waits; None without a spool."""
+        lanes = [lane for lane in self._publisher.figures().values() if lane.has_spool]
+        taken_s = [lane.oldest_s for lane in lanes if lane.oldest_s is not None]
+        return max(0, round((now_s - min(taken_s, default=now_s)) * 1_000)) if lanes else None
 
     def dropped(self) -> int:
         """Records given up since the boot, for whatever reason."""

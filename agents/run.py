@@ -9,12 +9,14 @@ from agents.clock import Clock
 from agents.config import ProbeSpec
 from agents.probes.base import Down, Outcome, Timeout, Up
 from agents.schedule import Lineup, Schedule, Skip, Timing, Turn, splay
+from agents.spread import Spread
 
 # A probe ends by its deadline by contract: this is how long after it one is given up that does not.
 GRACE_S = 0.5
 CRASHED = "probe-crashed"
 OVERDUE = "probe-overdue"
 DELAYS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
+DURATIONS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,8 @@ class Prober:
         self.skipped: Counter[Skip] = Counter()
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.latest: dict[str, Outcome] = {}
-        self.delays = Delays()
+        self.delays = Spread(DELAYS_S)
+        self.durations: dict[str, Spread] = {}
         self._report = report
         self._clock = clock
         self._queued = asyncio.Semaphore(0)
@@ -86,20 +89,11 @@ class Prober:
         outcome = await run_probe(spec, self._clock)
         self.outcomes[spec.kind, outcome_name(outcome)] += 1
         self.latest[spec.name] = outcome
+        durations = self.durations.get(spec.kind)
+        if durations is None:
+            durations = self.durations[spec.kind] = Spread(DURATIONS_S)
+        durations.add(outcome.latency_us / 1e6)
         await self._report(spec, outcome)
-
-
-class Delays:
-    """How long after they were due runs began: counts up to each of DELAYS_S and beyond, and the sum in seconds."""
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(DELAYS_S) + 1)
-        self.sum_s = 0.0
-
-    def add(self, delay_s: float) -> None:
-        """Counts one."""
-        self.counts[sum(delay_s > bound for bound in DELAYS_S)] += 1
-        self.sum_s += delay_s
 
 
 async def run_probe(spec: ProbeSpec, clock: Clock) -> Outcome:

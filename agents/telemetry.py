@@ -1,27 +1,24 @@
 """The agent's metrics, read at the moment somebody asks: probes by blackbox_exporter's names, and the agent's own."""
 
-import re
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from agents.probes.base import Outcome, Phases, Up
+from agents.health.window import Health
+from agents.probe_series import ProbeSeries
 from agents.publish import Drop, Publisher
-from agents.run import DELAYS_S, Prober
+from agents.run import Prober
 from agents.schedule import Skip
+from agents.spread import Spread
 
 if TYPE_CHECKING:
     from agents.scrape.pipeline import Scraper
-
-# blackbox_exporter's words for phases.
-_PHASES = {"first_byte_us": "processing"}
-_WHICH = ("probe", "kind", "service")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +28,8 @@ class Sources:
     prober: Prober
     publisher: Publisher
     version: str
+    health: Callable[[], Health] = Health
+    series: ProbeSeries = field(default_factory=ProbeSeries)
     scraper: "Scraper | None" = None
 
 
@@ -38,6 +37,7 @@ class Telemetry(Collector):
     """Renders a page of metrics, in any thread. No node id and no address is a label: there is no end to them."""
 
     def __init__(self, sources: Sources) -> None:
+        self._sources = sources
         self._prober = sources.prober
         self._publisher = sources.publisher
         self._version = sources.version
@@ -52,9 +52,10 @@ class Telemetry(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """For the registry."""
-        yield from self._latest()
+        yield from self._sources.series.collect(self._prober.specs, self._prober.latest)
         yield from self._runs()
         yield from self._records()
+        yield from self._health()
         if self._scraper is not None:
             from agents.scrape.metrics import families  # noqa: PLC0415 - only for those who scrape
 
@@ -62,29 +63,6 @@ class Telemetry(Collector):
         info = GaugeMetricFamily("fleetbeat_agent_info", "Always 1; which agent this is.", labels=["version"])
         info.add_metric([self._version], 1)
         yield info
-
-    def _latest(self) -> Iterable[Metric]:
-        success = GaugeMetricFamily("probe_success", "1 when the latest run was up, else 0.", labels=_WHICH)
-        duration = GaugeMetricFamily("probe_duration_seconds", "Duration of the latest run.", labels=_WHICH)
-        status = GaugeMetricFamily("probe_http_status_code", "Of the latest answer.", labels=_WHICH)
-        expiry = GaugeMetricFamily(
-            "probe_ssl_earliest_cert_expiry", "When the certificate seen last runs out, Unix time.", labels=_WHICH
-        )
-        phases: dict[str, GaugeMetricFamily] = {}
-        for spec in self._prober.specs:
-            outcome = self._prober.latest.get(spec.name)
-            if outcome is None:
-                continue
-            which = [spec.name, spec.kind, spec.service]
-            success.add_metric(which, isinstance(outcome, Up))
-            duration.add_metric(which, outcome.latency_us / 1e6)
-            _add_phases(phases, spec.kind, which, outcome.phases)
-            if spec.kind == "http" and outcome.status_code is not None:
-                status.add_metric(which, outcome.status_code)
-            expires_ms = _expires_ms(outcome)
-            if expires_ms is not None:
-                expiry.add_metric(which, expires_ms / 1e3)
-        yield from (success, duration, status, expiry, *phases.values())
 
     def _runs(self) -> Iterable[Metric]:
         runs = CounterMetricFamily(
@@ -97,7 +75,7 @@ class Telemetry(Collector):
         )
         for reason in Skip:
             skipped.add_metric([reason], self._prober.skipped[reason])
-        yield from (runs, skipped, self._delays())
+        yield from (runs, skipped, self._delays(), self._durations())
         lineup = self._prober.lineup
         yield GaugeMetricFamily("fleetbeat_agent_queue_depth", "Probes that wait for a worker.", value=lineup.waiting)
         yield GaugeMetricFamily("fleetbeat_agent_running", "Probes being run.", value=lineup.running)
@@ -106,16 +84,33 @@ class Telemetry(Collector):
         )
 
     def _delays(self) -> Metric:
-        delays, below, buckets = self._prober.delays, 0, []
-        for bound, count in zip((*map(str, DELAYS_S), "+Inf"), delays.counts, strict=True):
-            below += count
-            buckets.append((bound, float(below)))
         return HistogramMetricFamily(
             "fleetbeat_agent_probe_start_delay_seconds",
             "From when a probe was due until a worker began with it.",
-            buckets=buckets,
-            sum_value=delays.sum_s,
+            buckets=_buckets(self._prober.delays),
+            sum_value=self._prober.delays.sum_s,
         )
+
+    def _durations(self) -> Metric:
+        family = HistogramMetricFamily(
+            "fleetbeat_agent_probe_run_seconds", "How long runs took, by kind.", labels=["kind"]
+        )
+        for kind, durations in self._prober.durations.copy().items():
+            family.add_metric([kind], _buckets(durations), durations.sum_s)
+        return family
+
+    def _health(self) -> Iterable[Metric]:
+        health = self._sources.health()
+        whole = GaugeMetricFamily("fleetbeat_agent_health", "Of this host in the last second, 0 to 100.")
+        if health.score is not None:
+            whole.add_metric([], health.score)
+        parts = GaugeMetricFamily(
+            "fleetbeat_agent_health_part", "What health is the mean of, 0 to 100.", labels=["part", "source"]
+        )
+        for name, part in zip(("tcp", "memory", "scheduling"), health.parts(), strict=True):
+            if part is not None:
+                parts.add_metric([name, part.source], part.points)
+        yield from (whole, parts)
 
     def _records(self) -> Iterable[Metric]:
         acknowledged = CounterMetricFamily(
@@ -147,18 +142,10 @@ class Telemetry(Collector):
         yield from (acknowledged, waiting, dropped, disk, age, memory, again)
 
 
-def _add_phases(families: dict[str, GaugeMetricFamily], kind: str, which: list[str], phases: Phases) -> None:
-    """One family a kind, as blackbox_exporter has them: probe_http_duration_seconds{phase} and so on."""
-    for field in fields(phases):
-        spent_us = getattr(phases, field.name)
-        if spent_us is not None:
-            name = f"probe_{re.sub(r'[^a-zA-Z0-9_]', '_', kind)}_duration_seconds"
-            family = families.setdefault(
-                name, GaugeMetricFamily(name, "Of the latest run, by phase.", labels=[*_WHICH, "phase"])
-            )
-            family.add_metric([*which, _PHASES.get(field.name, field.name.removesuffix("_us"))], spent_us / 1e6)
-
-
-def _expires_ms(outcome: Outcome) -> int | None:
-    expires: Any = getattr(outcome, "cert_expires_ms", None)  # a Timeout has none
-    return expires if isinstance(expires, int) else None
+def _buckets(spread: Spread) -> list[tuple[str, float]]:
+    """As Prometheus has them: each counts all below it too."""
+    below, buckets = 0, []
+    for bound, count in zip((*map(str, spread.bounds_s), "+Inf"), spread.counts, strict=True):
+        below += count
+        buckets.append((bound, float(below)))
+    return buckets

@@ -14,7 +14,7 @@ import polars as pl
 from schemas.catalog import load_catalog
 from schemas.codec import FRAME_BYTES, MAX_VALUE_BYTES, DecodeError, read_body, split_frame, writer_of
 from schemas.containers import INDEX, Container, recast
-from schemas.record_batches import KEY, LogContainer, RecordBatch, value_prefix
+from schemas.record_batches import KEY, SIGNATURE, VALUE, LogContainer, RecordBatch, is_signed, value_prefix
 from schemas.rules import KEYED_BY_NODE, RULES
 
 # A doubtful block is split into stretches of this many records, so that one bad record costs its neighbours little.
@@ -57,7 +57,10 @@ class _Batch:
 class BlockReader:
     """Reads the values of one topic; `columns` are those wanted (None: all)."""
 
-    def __init__(self, topic: str, columns: Sequence[str] | None = None) -> None:
+    def __init__(self, topic: str, columns: Sequence[str] | None = None, *, signatures: bool = False) -> None:
+        """`signatures`: what `read_batches` returns has SIGNATURE and VALUE too."""
+        self.signatures = signatures
+        self._extra = (SIGNATURE, VALUE) if signatures else ()
         self._topic = load_catalog().topic(topic)
         latest = self._topic.latest
         names = [field["name"] for field in latest.parsed["fields"]]
@@ -65,9 +68,15 @@ class BlockReader:
         self._keyed = topic in KEYED_BY_NODE
         self._columns = [name for name in names if name in wanted or (self._keyed and name == "node_id")]
         self._containers = {version.id: Container(version) for version in self._topic.versions}
-        self._logs = {version.id: LogContainer(version) for version in self._topic.versions}
+        self._logs = {
+            (version.id, signed): LogContainer(version, signed=signed, values=signatures)
+            for version in self._topic.versions
+            for signed in (False, True)
+        }
         self._empty = _millis(self._containers[latest.id].read([]).select(self._columns))
         self._no_rows = self._empty.with_columns(pl.lit(0, pl.UInt32).alias("_row")).clear()
+        extra = {name: pl.Series(dtype=pl.Binary) for name in self._extra}
+        self._no_whole = self._empty.clear().with_columns(**extra, _row=pl.Series(dtype=pl.UInt32))
         self._violation = _violation(topic)
         self._prefixes = {b"\0" + schema_id.to_bytes(4, "big"): schema_id for schema_id in self._containers}
 
@@ -91,12 +100,12 @@ class BlockReader:
         """
         counts = [batch.count for batch in batches]
         first = [0, *accumulate(counts)]
-        frames, doubtful = [self._no_rows], set[int]()
-        for writer, members in self._by_batch_writer(batches).items():
+        frames, doubtful = [self._no_whole], set[int]()
+        for kind, members in self._by_kind(batches).items():
             waiting = _groups(members, counts)
             while waiting:
                 group = waiting.pop()
-                frame = self._whole(writer, [batches[number] for number in group])
+                frame = self._whole(kind, [batches[number] for number in group])
                 if frame is not None:
                     rows = np.concatenate([np.arange(first[n], first[n + 1], dtype=np.uint32) for n in group])
                     frames.append(frame.hstack([pl.Series("_row", rows)]))
@@ -107,25 +116,26 @@ class BlockReader:
         # The batches of one group are in order.
         return frames[-1] if len(frames) <= 2 else pl.concat(frames).sort("_row"), doubtful  # noqa: PLR2004 - none and one
 
-    def _by_batch_writer(self, batches: Sequence[RecordBatch]) -> Mapping[int, Sequence[int]]:
-        """By the schema of their first value; what is in doubt there is in doubt for any of them."""
-        if len(self._logs) == 1:
-            return {self._topic.latest.id: range(len(batches))}
-        groups: dict[int, list[int]] = {}
+    def _by_kind(self, batches: Sequence[RecordBatch]) -> Mapping[tuple[int, bool], Sequence[int]]:
+        """By the schema of their first value, and by whether they are signed; what is in doubt there is for any."""
+        signed = [is_signed(batch) for batch in batches]
+        if len(self._containers) == 1 and not any(signed):
+            return {(self._topic.latest.id, False): range(len(batches))}
+        groups: dict[tuple[int, bool], list[int]] = {}
         for number, batch in enumerate(batches):
             writer = self._prefixes.get(value_prefix(batch), self._topic.latest.id)
-            groups.setdefault(writer, []).append(number)
+            groups.setdefault((writer, signed[number]), []).append(number)
         return groups
 
-    def _whole(self, schema_id: int, batches: Sequence[RecordBatch]) -> pl.DataFrame | None:
+    def _whole(self, kind: tuple[int, bool], batches: Sequence[RecordBatch]) -> pl.DataFrame | None:
         """The rows of whole batches, or None on any doubt."""
-        frame = self._logs[schema_id].try_read(batches)
+        frame = self._logs[kind].try_read(batches)
         if frame is None or (self._keyed and not (frame[KEY] == frame["node_id"]).all()):
             return None
         known = [name for name in self._columns if name in frame.columns]
-        frame = _millis(frame[known])
-        if schema_id != self._topic.latest.id:
-            frame = self._completed(frame, self._columns)
+        frame = _millis(frame[[*known, *self._extra]])
+        if kind[0] != self._topic.latest.id:
+            frame = self._completed(frame, [*self._columns, *self._extra])
         if self._violation is not None and frame.select(self._violation.is_not_null().any()).item():
             return None
         return frame

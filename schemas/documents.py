@@ -1,5 +1,6 @@
 """YAML documents checked by pydantic: every problem with file, line, column, field, value and what was expected."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_SECRET = re.compile("password|secret|token|credential", re.IGNORECASE)
 
 # The tag of a union's branch begins with this: pydantic puts it into paths, and no document has it.
 UNION_TAG = "|"
@@ -87,21 +90,33 @@ def _sentence(name: str, document: Any, error: ErrorDetails) -> str:  # noqa: AN
     path = error["loc"]
     line, column = position(document, path)
     dotted = ".".join(part for part in map(str, path) if not part.startswith(UNION_TAG)) or "document"
-    where = f"{name}:{line}:{column}: {dotted}"
+    where, key = f"{name}:{line}:{column}: {dotted}", str(path[-1]) if path else ""
     match error["type"]:
         case "missing":
             return f"{where}: missing; expected a value"
         case "extra_forbidden":
-            return f"{where}: unknown key (value {_short(error['input'])})"
+            return f"{where}: unknown key (value {_short(error['input'], key)})"
         case "model_type" | "model_attributes_type":
-            return f"{where}: value {_short(error['input'])}: expected a mapping"
+            return f"{where}: value {_short(error['input'], key)}: expected a mapping"
         case "value_error":
-            return f"{where}: value {_short(error['input'])}: {error['ctx']['error']}"
+            return f"{where}: value {_short(error['input'], key)}: {error['ctx']['error']}"
         case _:
             message = error["msg"].removeprefix("Input should be ")
-            return f"{where}: value {_short(error['input'])}: expected {message}"
+            return f"{where}: value {_short(error['input'], key)}: expected {message}"
 
 
-def _short(value: Any) -> str:  # noqa: ANN401 - whatever stood in the file
-    text = repr(dict(value) if isinstance(value, CommentedMap) else value)
+def _without_secrets(value: Any, key: str) -> Any:  # noqa: ANN401 - whatever stood in the file
+    """Messages end up in logs: what a key that sounds like a secret has is left out; names of files are not."""
+    if isinstance(value, CommentedMap):
+        return {name: _without_secrets(each, str(name)) for name, each in value.items()}
+    return _Hidden() if _SECRET.search(key) and not key.endswith("_file") else value
+
+
+class _Hidden:
+    def __repr__(self) -> str:
+        return "(not shown)"
+
+
+def _short(value: Any, key: str) -> str:  # noqa: ANN401 - whatever stood in the file
+    text = repr(_without_secrets(value, key))
     return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - a line of a terminal

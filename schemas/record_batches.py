@@ -24,11 +24,16 @@ import polars as pl
 from schemas.catalog import SchemaVersion
 from schemas.codec import FRAME_BYTES, MAX_VALUE_BYTES
 from schemas.containers import bare, header_of, recast, widen, zigzag
-from schemas.sizes import long_sizes, row_sizes
+from schemas.signatures import HEADER, SIGNATURE_BYTES
+from schemas.sizes import Sizes, long_sizes, row_sizes
 
 Longs = npt.NDArray[np.int64]
 
 KEY = "_key"
+# Of readers that want them: the value of the signature's header, null without one, and the record's value as it came.
+SIGNATURE, VALUE = "_signature", "_value"
+_SIGNED = b"\x02" + zigzag(len(HEADER)) + HEADER.encode() + zigzag(SIGNATURE_BYTES)  # how the one header begins
+_NAME = "_header_name"
 _OFFSET = "_offset"
 _MAGIC, _SCHEMA = "_magic", "_schema"
 _AHEAD = (("_length", "long"), ("_attributes", "boolean"), ("_ts", "long"), (_OFFSET, "long"), (KEY, "string"))
@@ -44,16 +49,22 @@ class RecordBatch:
 
 
 class LogContainer:
-    """Decodes whole batches whose values are all of one schema version; may be used from several threads."""
+    """Decodes whole batches whose values are all of one schema version; may be used from several threads.
 
-    def __init__(self, version: SchemaVersion) -> None:
+    Their records have no headers or, `signed`, each a signature and no other. `values`: with SIGNATURE and VALUE.
+    """
+
+    def __init__(self, version: SchemaVersion, *, signed: bool = False, values: bool = False) -> None:
+        self._signed = signed
+        self._wants_values = values
         schema = bare(json.loads(version.text))
         self._ints = [field["name"] for field in schema["fields"] if widen(field)]
         self._fields: list[dict[str, Any]] = schema["fields"]
         # Four bytes are read as they are when they are said to be a float.
         value = (("_size", "long"), (_MAGIC, "long"), (_SCHEMA, "float"))
         ahead = [{"name": name, "type": kind} for name, kind in (*_AHEAD, *value)]
-        around = [*ahead, *self._fields, {"name": "_headers", "type": "long"}]
+        behind = [("_headers", "long"), *([(_NAME, "string"), (SIGNATURE, "bytes")] if signed else [])]
+        around = [*ahead, *self._fields, *({"name": name, "type": kind} for name, kind in behind)]
         self._header, self._sync = header_of({"type": "record", "name": "KafkaRecord", "fields": around})
         self._schema = int.from_bytes(version.id.to_bytes(4, "big"), sys.byteorder)
 
@@ -73,15 +84,20 @@ class LogContainer:
             return None
         if not self._sums_agree(frame, first, lengths):
             return None
-        return frame[[KEY, *(field["name"] for field in self._fields)]]
+        wanted = [KEY, *(field["name"] for field in self._fields)]
+        if not self._wants_values:
+            return frame[wanted]
+        signatures = frame[SIGNATURE] if self._signed else pl.Series(SIGNATURE, [None] * count, pl.Binary)
+        return frame[wanted].hstack([signatures, pl.Series(VALUE, self._values(frame, batches), pl.Binary)])
 
     def _framed(self, frame: pl.DataFrame, offsets: Longs) -> bool:
-        """Every value begins as this schema's do, no record has headers, and offsets are without gaps."""
+        """Every value begins as this schema's do, headers are those expected, and offsets are without gaps."""
         schemas = frame[_SCHEMA].to_numpy().view(np.uint32)
         return bool(
             (schemas == self._schema).all()
             and not frame[_MAGIC].to_numpy().any()
-            and not frame["_headers"].to_numpy().any()
+            and (frame["_headers"].to_numpy() == self._signed).all()
+            and (not self._signed or (frame[_NAME] == HEADER).all())
             and (frame[_OFFSET].to_numpy() == offsets).all()
         )
 
@@ -91,9 +107,31 @@ class LogContainer:
         value = FRAME_BYTES + row_sizes(((field["name"], field["type"]) for field in self._fields), frame)
         if not (said == value).all() or said.max() > MAX_VALUE_BYTES:
             return False
-        whole = _BOTH + said + long_sizes(said) + row_sizes(_AHEAD[2:], frame)
+        whole = _BOTH + said + long_sizes(said) + row_sizes(_AHEAD[2:], frame) + self._header_sizes(frame)
         said = frame["_length"].to_numpy()
         return bool((said == whole).all() and (np.add.reduceat(said + long_sizes(said), first) == lengths).all())
+
+    def _header_sizes(self, frame: pl.DataFrame) -> Sizes:
+        """The bytes of the header behind its count, row by row."""
+        if not self._signed:
+            return 0
+        signatures: Longs = frame[SIGNATURE].bin.size().cast(pl.Int64).to_numpy()
+        found: Sizes = row_sizes([(_NAME, "string")], frame) + signatures + long_sizes(signatures)
+        return found
+
+    def _values(self, frame: pl.DataFrame, batches: Sequence[RecordBatch]) -> list[bytes]:
+        """The bytes of each value, of rows whose sizes agree with the batches."""
+        lengths = frame["_length"].to_numpy()
+        ends = np.cumsum(lengths + long_sizes(lengths)) - 1 - self._header_sizes(frame)
+        begins = ends - frame["_size"].to_numpy()
+        joined = b"".join(batch.records for batch in batches)
+        return [joined[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+
+
+def is_signed(batch: RecordBatch) -> bool:
+    """Whether the last record has a signature, of its usual length and as its only header."""
+    begin = len(batch.records) - SIGNATURE_BYTES - len(_SIGNED)
+    return begin > 0 and batch.records.startswith(_SIGNED, begin)
 
 
 def value_prefix(batch: RecordBatch) -> bytes:

@@ -33,6 +33,9 @@ class Heartbeat:
     dropped: int = 0
     labels: tuple[Label, ...] = ()
     heartbeat_seq: int | None = None
+    spool_age_ms: int | None = None
+    config_version: str | None = None
+    health_source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _range("interval_ms", 1, 86_400_000),
         _range("heartbeat_seq", 0, _I64),
         _short("agent_version"),
+        _range("spool_age_ms", 0, _I64),
+        _short("config_version"),
+        _short("health_source"),
     ),
     "probe-results": (
         _name("node_id"),

@@ -47,11 +47,13 @@ from streams.processors.objectives_file import LoadedFile, ObjectivesFile, load_
 from streams.processors.past import Pasts
 from streams.processors.queries import KeptElsewhereError, NotHereError, TableQueries
 from streams.processors.rollup import RollupProcessor
+from streams.processors.signature_gate import Signatures
 from streams.processors.slo_parts import series_share
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from streams.processors.status import StatusPublisher
 from streams.processors.versions import Versions
 from streams.processors.watchdog import LOOK_EVERY_S, Watchdog
+from streams.signing_keys import follow_keyring, signatures_of
 from streams.views.peers import Peers
 from streams.views.reload import reload_routes
 from streams.views.routes import Health, Tables, create_views
@@ -80,7 +82,14 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("fleetbeat.worker")
 class Worker:
     """Everything of one worker process."""
 
-    def __init__(self, options: WorkerOptions, file: LoadedFile, versions: Versions, partitions: int) -> None:
+    def __init__(
+        self,
+        options: WorkerOptions,
+        file: LoadedFile,
+        versions: Versions,
+        partitions: int,
+        signatures: Signatures | None = None,
+    ) -> None:
         index = SeriesIndex()
         self._versions = versions
         self._file = ObjectivesFile(file, versions, load_objectives)
@@ -95,7 +104,13 @@ class Worker:
         indexes = {source: SeriesIndex(CELL_SERIES) for source in SOURCES}
         self._rollups = {
             source: RollupProcessor(
-                self.app, Judge(versions.timeline, own, source), own, partitions, versions.known, options.live
+                self.app,
+                Judge(versions.timeline, own, source),
+                own,
+                partitions,
+                versions.known,
+                options.live,
+                signatures,
             )
             for source, own in indexes.items()
         }
@@ -106,7 +121,7 @@ class Worker:
             max_nodes=partition_share(options.nodes_max, partitions),
             new_per_minute=partition_share(options.nodes_new_per_minute, partitions),
         )
-        self._liveness = LivenessProcessor(self.app, self._ahead.read, limits)
+        self._liveness = LivenessProcessor(self.app, self._ahead.read, limits, signatures)
         self._nodes = NodeQueries(self._liveness, partitions, _now_ms)
         self._lags = Lags(self.app, self._rollups, self._objectives, self._liveness, partitions)
         url = options.history_url
@@ -117,6 +132,7 @@ class Worker:
         self._status = StatusPublisher(self.app, self._queries)
         self._watchdog = Watchdog(self.app, self._lags, options.stall_after_s, self._works)
         self._peers = Peers(Group(self.app).members)
+        self._keys = partial(follow_keyring, options.signing_keys, signatures)
         self._recovering: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
         self._stop = asyncio.Event()
@@ -174,6 +190,7 @@ class Worker:
             asyncio.create_task(self._guarded(self._versions.follow)),
             asyncio.create_task(self._guarded(self._file.watch)),
             asyncio.create_task(self._guarded(self._reload_when_told)),
+            asyncio.create_task(self._guarded(self._keys)),
             asyncio.create_task(self._watch()),
             asyncio.create_task(self._pasts.follow(self._queries.beginnings)),
         ]
@@ -317,23 +334,30 @@ def _to_spare(started_s: float) -> float:
 
 
 def run_worker(options: WorkerOptions) -> int:
-    """`fleetbeat worker`: the exit status. Raises DocumentError for an objectives file that cannot be used.
+    """`fleetbeat worker`: the exit status. Raises DocumentError for a file that cannot be used.
 
     Also OptionError, ListenError and CannotStartError.
     """
     file = load_file(options.objectives, load_objectives)
     listen = parse_listen(options.listen)
     advertised = check_options(options, [objective.id for objective in file.objectives])
+    signatures = signatures_of(options.signatures, options.signing_keys)
     configure_logs()
     sys.setswitchinterval(SWITCH_S)
     try:
         options.state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotStartError(f"--state {options.state}: {error.strerror or error}") from error
-    return asyncio.run(_run(options, file, listen, advertised))
+    return asyncio.run(_run(options, file, listen, advertised, signatures))
 
 
-async def _run(options: WorkerOptions, file: LoadedFile, listen: ListenAddress, advertised: str | None) -> int:
+async def _run(
+    options: WorkerOptions,
+    file: LoadedFile,
+    listen: ListenAddress,
+    advertised: str | None,
+    signatures: Signatures | None,
+) -> int:
     changelogs = (PAGES_TOPIC, NODE_PAGES)
     topics = (*SOURCES, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", OBJECTIVES, *changelogs)
     partitions = await find_partitions(options.brokers, topics)
@@ -345,7 +369,7 @@ async def _run(options: WorkerOptions, file: LoadedFile, listen: ListenAddress, 
         except (KafkaError, TimeoutError) as error:
             why = str(error) or type(error).__name__
             raise CannotStartError(f"brokers {options.brokers}: topic {OBJECTIVES}: {why}") from error
-        worker = Worker(options, file, versions, partitions)
+        worker = Worker(options, file, versions, partitions, signatures)
         return await _serve(worker, partitions, listen, advertised)
 
 

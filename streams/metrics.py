@@ -6,6 +6,11 @@ EVENTS = Counter("fleetbeat_rollup_events_total", "Events counted into cells", [
 LATE = Counter("fleetbeat_rollup_late_events_total", "Events whose slice was sealed when they came", ["topic"])
 CLAMPED = Counter("fleetbeat_rollup_clamped_events_total", "Events whose time was not believable", ["topic"])
 REJECTED = Counter("fleetbeat_rejected_records_total", "Records sent to dead-letters", ["topic", "reason"])
+DOUBTS = Counter(
+    "fleetbeat_doubtful_signatures_total",
+    "Records that are refused for their signatures, or would be where they are only checked",
+    ["topic", "reason"],
+)
 HOLES = Counter(
     "fleetbeat_missing_offsets_total", "Offsets that retention had deleted before they were read", ["topic"]
 )

@@ -5,12 +5,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from schemas.kafka import Brokers
 from streams.core.routing import AddressError, parse_address
 from streams.sql.client import AddressError as UrlError
 from streams.sql.client import Endpoint
 
 # Of plain series with a name of their own: half of the numbers that rows of tables have room for.
 MOST_SERIES = 500_000
+SIGNATURE_MODES = ("off", "check", "require")
 HISTORY_VARIABLE = "FLEETBEAT_HISTORY"  # so that no password stands on a command line
 
 
@@ -18,7 +20,7 @@ HISTORY_VARIABLE = "FLEETBEAT_HISTORY"  # so that no password stands on a comman
 class WorkerOptions:
     """What `fleetbeat worker` was asked for."""
 
-    brokers: str
+    brokers: Brokers
     objectives: Path
     listen: str = "127.0.0.1:8080"
     state: Path = Path(".fleetbeat/worker")
@@ -29,6 +31,8 @@ class WorkerOptions:
     stall_after_s: float = 60.0
     live: tuple[str, ...] = ()
     history: str | None = None
+    signatures: str = "off"
+    signing_keys: Path | None = None
 
     @property
     def history_url(self) -> str | None:
@@ -57,6 +61,14 @@ def check_options(options: WorkerOptions, objectives: Collection[str]) -> str | 
             raise OptionError(
                 f"--live: value {name!r}: no such objective in {options.objectives}; expected one of {objectives}"
             )
+    if options.signatures not in SIGNATURE_MODES:
+        expected = ", ".join(SIGNATURE_MODES)
+        raise OptionError(f"--signatures: value {options.signatures!r}; expected one of {expected}")
+    if (options.signatures == "off") != (options.signing_keys is None):
+        raise OptionError(
+            f"--signatures {options.signatures} and --signing-keys {options.signing_keys}; "
+            "expected check or require with a file of keys, or neither"
+        )
     if not 0 < options.series_max <= MOST_SERIES:
         raise OptionError(f"--series-max: value {options.series_max}; expected 1 to {MOST_SERIES}")
     try:

@@ -10,6 +10,8 @@ import polars as pl
 from aiokafka.structs import ConsumerRecord
 
 from schemas.blocks import BlockReader, Reject
+from schemas.record_batches import SIGNATURE, VALUE
+from schemas.signatures import HEADER
 from streams.raw import RawBatch
 
 Records = list[ConsumerRecord[bytes, bytes]]
@@ -66,9 +68,10 @@ def read_pieces(reader: BlockReader, pieces: list[Piece]) -> Reading:
     first: Longs = np.cumsum(lengths) - lengths
     records: Records = [record for place in listed for record in pieces[place]]  # type: ignore[union-attr]
     block = reader.read([record.key for record in records], [record.value for record in records])
+    alone = _with_signatures(block.frame, records) if reader.signatures else block.frame
     parts = (
         _moved(frame, counts, first[whole]),
-        _moved(block.frame, lengths[listed], first[listed]),
+        _moved(alone, lengths[listed], first[listed]),
     )
     rejected = [records[reject.row] for reject in block.rejects]
     return Reading(read, pl.concat(parts).sort("_row"), list(block.rejects), rejected)
@@ -87,6 +90,37 @@ def places_of(piece: Piece) -> tuple[Longs, Longs]:
         return np.arange(piece.base_offset, piece.base_offset + count), np.full(count, piece.time_ms)
     offsets = np.fromiter(map(attrgetter("offset"), piece), np.int64, count)
     return offsets, np.fromiter(map(attrgetter("timestamp"), piece), np.int64, count)
+
+
+def records_at(pieces: Sequence[Piece], rows: Sequence[int]) -> Records:
+    """Some of all records of the pieces, by their place among them, ascending. For few of them: batches are read."""
+    found: Records = []
+    ends = np.cumsum([len(piece) for piece in pieces])
+    opened: tuple[int, Records] = (-1, [])
+    for row in rows:
+        place = int(np.searchsorted(ends, row, side="right"))
+        if opened[0] != place:
+            piece = pieces[place]
+            opened = place, list(piece.records()) if isinstance(piece, RawBatch) else piece
+        found.append(opened[1][row - int(ends[place])])
+    return found
+
+
+def _with_signatures(frame: pl.DataFrame, records: Records) -> pl.DataFrame:
+    """Rows of `records` with the columns that rows of whole batches have."""
+    rows = frame["_row"]
+    own = [records[row] for row in rows.to_list()]
+    signatures = pl.Series(SIGNATURE, [_signature(record.headers) for record in own], pl.Binary)
+    values = pl.Series(VALUE, [record.value for record in own], pl.Binary)
+    return frame.drop("_row").hstack([signatures, values, rows])
+
+
+def _signature(headers: Sequence[tuple[str, bytes | None]]) -> bytes | None:
+    """None without the header; b"", which stands for no good one, where there are several or it is null."""
+    found = [value for name, value in headers if name == HEADER]
+    if not found:
+        return None
+    return (found[0] or b"") if len(found) == 1 else b""
 
 
 def _moved(frame: pl.DataFrame, lengths: Sequence[int] | Longs, first: Longs) -> pl.DataFrame:

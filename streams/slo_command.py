@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from aiokafka.errors import KafkaError
 
+from schemas.kafka import Brokers
 from streams.core.drill_down import NextQuery, selected, threshold
 from streams.core.objectives import Objective
 from streams.core.slices import SLICE_MS
@@ -29,7 +30,7 @@ class CannotReadError(RuntimeError):
 class SloOptions:
     """What `fleetbeat slo` was asked for; without an id, all of them."""
 
-    brokers: str
+    brokers: Brokers
     slo: str | None = None
 
 
@@ -48,7 +49,7 @@ def run_slo_command(options: SloOptions) -> int:
     return 0
 
 
-async def read_timeline(brokers: str) -> Timeline:
+async def read_timeline(brokers: Brokers) -> Timeline:
     """All that was announced. Raises NotPreparedError and CannotReadError."""
     await find_partitions(brokers, [TOPIC])
     try:

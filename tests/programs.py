@@ -34,3 +34,8 @@ def run(
         check=False,
         timeout=timeout_s,
     )
+
+
+def run_with_input(text: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """The same for a program that reads what it is about."""
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from agents.run import DELAYS_S
+from agents.run import DURATIONS_S
 from agents.schedule import Skip
 from agents.scrape.pipeline import Scraper
 
@@ -56,7 +56,7 @@ def _by(name: str, text: str, label: str, counts: dict[str, int] | dict[Skip, in
 
 def _durations(scraper: Scraper) -> Metric:
     below, buckets = 0, []
-    for bound, count in zip((*map(str, DELAYS_S), "+Inf"), scraper.durations.counts, strict=True):
+    for bound, count in zip((*map(str, DURATIONS_S), "+Inf"), scraper.durations.counts, strict=True):
         below += count
         buckets.append((bound, float(below)))
     return HistogramMetricFamily(

@@ -19,7 +19,7 @@ from agents.probes.resolver import SYSTEM_RESOLVER, Resolver
 from agents.probes.threads import SideThread
 from agents.probes.url import parse_url
 from agents.publish import COUNTS, RESULTS, Outbox
-from agents.run import Delays, outcome_name
+from agents.run import DURATIONS_S, outcome_name
 from agents.schedule import Lineup, Schedule, Skip, Timing, Turn, splay
 from agents.scrape.counts import Reading, TargetCounts
 from agents.scrape.discover import Discovery, Found
@@ -27,6 +27,7 @@ from agents.scrape.fetch import Fetcher, Samples
 from agents.scrape.jobs import job_of
 from agents.scrape.settings import ScrapeFile
 from agents.scrape.tally import Tally, request_count
+from agents.spread import Spread
 from schemas.records import Label
 
 LINE = 1_024
@@ -109,7 +110,7 @@ class Scraper:
         self.outcomes: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.skipped: Counter[Skip] = Counter()
-        self.durations = Delays()
+        self.durations = Spread(DURATIONS_S)
         self.figures = Figures()
         self._look = SideThread(self._targets)
         self._group: asyncio.TaskGroup | None = None

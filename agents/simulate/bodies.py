@@ -16,6 +16,7 @@ _PRESENT = long(1)
 _NO_LABELS = long(0)
 _HTTP_OK = 200
 _HTTP_BROKEN = 503
+_NOT_TOLD = _NULL * 3  # of the spool's age, the config and where health was read: there are none
 _PHASES = 5  # resolve, connect, tls, first byte, transfer: the simulated fleet does not tell them apart
 
 
@@ -82,6 +83,7 @@ class Bodies:
             _column(rows, "spooled"),
             constant(long(0) + _NO_LABELS + _PRESENT),  # nothing was dropped
             _column(rows, "heartbeat_seq"),
+            constant(_NOT_TOLD),
         ]
 
     def results(self, rows: Rows) -> list[Piece]:

@@ -23,6 +23,8 @@ from agents.simulate.bodies import Bodies
 from agents.simulate.nodes import key_hashes
 from agents.simulate.pieces import Piece, Table
 from agents.simulate.rows import Chunk, Rows
+from schemas.kafka import Brokers, client_settings
+from schemas.kafka.reasons import why_not
 
 Partitions = npt.NDArray[np.uint16]
 
@@ -42,7 +44,7 @@ class SendError(RuntimeError):
 class Emitter:
     """A producer for the fleet's events; use it as an async context. Raises SendError."""
 
-    def __init__(self, brokers: str, nodes: Table, bodies: Bodies, *, counting: bool) -> None:
+    def __init__(self, brokers: Brokers, nodes: Table, bodies: Bodies, *, counting: bool) -> None:
         """Without `counting` nobody counts requests, and their topic need not be there."""
         self._topics = (HEARTBEATS, RESULTS, COUNTS) if counting else (HEARTBEATS, RESULTS)
         self._brokers = brokers
@@ -53,7 +55,7 @@ class Emitter:
 
     async def __aenter__(self) -> Self:
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._brokers,
+            **client_settings(self._brokers),
             client_id="fleetbeat-simulate",
             acks="all",
             enable_idempotence=True,
@@ -64,7 +66,8 @@ class Emitter:
             self._partition = await self._partitions()
         except KafkaError as cause:
             await self._close()
-            raise SendError(f"Kafka at {self._brokers} cannot be used: {cause}") from cause
+            why = await why_not(self._brokers, cause)
+            raise SendError(f"Kafka at {self._brokers} cannot be used: {why}") from cause
         except BaseException:
             await self._close()
             raise
@@ -125,7 +128,8 @@ class Emitter:
                         f"{self._brokers} took nothing for {topic}-{partition} in {PATIENCE_S:.0f} s"
                     ) from cause
             except KafkaError as cause:
-                raise SendError(f"{self._brokers} refused a batch for {topic}-{partition}: {cause}") from cause
+                why = await why_not(self._brokers, cause)
+                raise SendError(f"{self._brokers} refused a batch for {topic}-{partition}: {why}") from cause
 
     async def _partitions(self) -> dict[str, Partitions]:
         """The partition of each node in each topic, by the default partitioner of the Java client and aiokafka."""

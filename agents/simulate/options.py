@@ -7,6 +7,7 @@ from agents.simulate.config import MAX_REQUESTS_PER_S
 from agents.simulate.fleet import Plan
 from agents.simulate.script import Script
 from schemas.event_time import PAST_LIMIT_MS
+from schemas.kafka import Brokers
 
 UNPACED_RESULTS_PER_S = 1_000_000.0
 # Events must still be inside the contract's past when the last of a slow run arrives.
@@ -30,7 +31,7 @@ class SimulateOptions:
     and with a seed makes a run repeatable to the byte of each record.
     """
 
-    brokers: str
+    brokers: Brokers
     nodes: int = 1_000
     services: int | None = None
     endpoints: int | None = None

@@ -1,9 +1,13 @@
 """What the spool asks of the file system, in one place: tests fill the disk there, or end the process at any call."""
 
+import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 OWNER_ONLY = 0o600
+
+log = logging.getLogger(__name__)
 
 
 class Files:
@@ -36,6 +40,21 @@ class Files:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def sync_all(self, paths: Iterable[Path]) -> set[Path]:
+        """Those that the disk refused; one that is gone needs no sync."""
+        failed = set()
+        for path in paths:
+            try:
+                self.sync(path)
+            except FileNotFoundError:
+                continue
+            except OSError as cause:
+                failed.add(path)
+                log.error(  # noqa: TRY400 - the reason says it all
+                    "the spool cannot be synced", extra={"path": str(path), "why": str(cause)}
+                )
+        return failed
 
     def write_all(self, descriptor: int, data: bytes, offset: int) -> None:
         """Writes all of it, or raises; what was written by then stays, for the caller to cut off."""

@@ -123,11 +123,15 @@ class SpoolLane:
     def hand_over(self, accepts: Callable[[bytes], bool]) -> None:
         """See Lane."""
         if not self._head and self._store.doubt is None and not self._store.unsent:
-            self._head, self._tail = list(self._tail), deque()
-        if self._head:
+            # No more than leaves now: the rest goes to disk as soon as it takes some.
+            while self._tail and accepts(self._tail[0].value):
+                self._head.append(self._tail.popleft())
+            self._from_head = len(self._head)
+        elif self._head:
             most = self._head_doubt.count if self._head_doubt else len(self._head)
             while self._from_head < most and accepts(self._head[self._from_head].value):
                 self._from_head += 1
+        if self._head:
             return
         try:
             while (seen := self._store.peek()) is not None and accepts(seen[1]):
@@ -197,6 +201,14 @@ class SpoolLane:
         self._next_sync_s = now_s + after_s * self._rng.uniform(0.5, 1)
         return self._store.take_dirty()
 
+    def sync(self, paths: set[Path]) -> set[Path]:
+        """See Lane."""
+        return self._store.sync(paths)
+
+    def sync_failed(self, paths: set[Path]) -> None:
+        """See Lane."""
+        self._store.sync_failed(paths)
+
     def close(self) -> None:
         """See Lane."""
         self._store.close()
@@ -208,7 +220,14 @@ class SpoolLane:
             dropped[Drop.CORRUPT] = self._store.corrupt
         memory = len(self._head) + len(self._tail)
         return LaneFigures(
-            self._acknowledged, len(self), dropped, self._store.disk_bytes, self.oldest_s(), memory, self._sent_again
+            acknowledged=self._acknowledged,
+            waiting=len(self),
+            dropped=dropped,
+            disk_bytes=self._store.disk_bytes,
+            oldest_s=self.oldest_s(),
+            in_memory=memory,
+            sent_again=self._sent_again,
+            has_spool=True,
         )
 
     def _settle(self) -> None:

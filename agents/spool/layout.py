@@ -94,6 +94,12 @@ def _head_at(data: bytes, offset: int) -> _Head | None:
     return _Head(size, number, taken_ms, payload_check)
 
 
+def number_of(data: bytes) -> int | None:
+    """What record begins with these bytes; None when none does."""
+    head = _head_at(data, 0)
+    return None if head is None else head.number
+
+
 def scan(data: bytes, offset: int = 0) -> Iterator[tuple[int, Record | Damage]]:
     """(offset behind it, record or damage) of everything from `offset` on. `data` goes to the end of the segment.
 

@@ -1,5 +1,6 @@
 """Where a node's spool is, and that only one agent uses it."""
 
+import errno
 import fcntl
 import hashlib
 import logging
@@ -17,6 +18,7 @@ from agents.spool.store import Store
 
 NAME = "spool"
 _LOCK = "lock"
+_BOOT = "boot"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,10 @@ log = logging.getLogger(__name__)
 
 class SpoolError(RuntimeError):
     """The folder cannot be used."""
+
+
+class SpoolFullError(SpoolError):
+    """The disk has no room to begin a spool."""
 
 
 def spool_folder(configured: str | None) -> Path | None:
@@ -48,10 +54,31 @@ class SpoolPlace:
         except BlockingIOError:
             raise SpoolError(f"{self.folder}: another agent uses it; expected one agent for each node") from None
         except OSError as cause:
-            raise SpoolError(f"{self.folder}: {(cause.strerror or str(cause)).lower()}") from cause
+            raise _problem(self.folder, cause) from cause
         others = [path.name for path in folder.iterdir() if path.is_dir() and path != self.folder]
         if others:
             log.warning("spools of other nodes lie beside this one's and are not sent", extra={"spools": others[:10]})
+
+    def boot_ts(self, wall_ms: int) -> int:
+        """When this boot begins, ms UTC: now, but later than every boot before, also when the clock was set back.
+
+        Consumers order boots by it and take nothing from one that is older than what they know.
+        """
+        path = self.folder / _BOOT
+        begun = path.with_suffix(".new")
+        try:
+            before = int(path.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            before = -1
+        boot_ts = max(wall_ms, before + 1)
+        if boot_ts > wall_ms:
+            log.warning("the clock is behind the last start: this one is told as right after it", extra={"ms": before})
+        try:
+            begun.write_text(str(boot_ts), encoding="ascii")
+            begun.replace(path)
+        except OSError as cause:  # a full disk is no reason not to start
+            log.warning("the time of this start cannot be kept", extra={"path": str(path), "why": str(cause)})
+        return boot_ts
 
     def lanes(
         self, topics: Iterable[str], limits: SpoolLimits, clock: Clock, rng: random.Random
@@ -66,11 +93,17 @@ class SpoolPlace:
                 store = Store(folder, limits.max_bytes, era)
                 store.open()
             except OSError as cause:
-                raise SpoolError(f"{folder}: {(cause.strerror or str(cause)).lower()}") from cause
+                os.close(self._lock)
+                raise _problem(folder, cause) from cause
             if store.waiting:
                 log.info("records of before wait in the spool", extra={"topic": topic, "records": store.waiting})
             lanes[topic] = SpoolLane(store, limits, rng)
         return lanes
+
+
+def _problem(folder: Path, cause: OSError) -> SpoolError:
+    kind = SpoolFullError if cause.errno in {errno.ENOSPC, errno.EDQUOT} else SpoolError
+    return kind(f"{folder}: {(cause.strerror or str(cause)).lower()}")
 
 
 def _boot(rng: random.Random) -> bytes:

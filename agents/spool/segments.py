@@ -10,10 +10,12 @@ from pathlib import Path
 
 from agents.spool.files import Files
 from agents.spool.layout import (
+    RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     Damage,
     Era,
     Record,
+    number_of,
     read_segment_header,
     record_bytes,
     scan,
@@ -123,6 +125,10 @@ class Segments:
         found = next(scan(window.data, offset - window.begin), None)
         return None if found is None else (found[0] + window.begin, found[1])
 
+    def number_at(self, segment: Segment, offset: int) -> int | None:
+        """Of the record that begins there; None when none does. Reads no more than its header. Raises OSError."""
+        return number_of(self._read(segment, offset, RECORD_HEADER_BYTES))
+
     def taken_ms(self, segment: Segment, record: Record) -> int:
         """When the record was taken, in ms of this era; one of before the machine's start is from before 0."""
         era = self._era_of(segment)
@@ -148,6 +154,23 @@ class Segments:
         segment.size += len(data)
         self.bytes += len(data)
         self.dirty.add(segment.path)
+
+    def write_again(self, paths: set[Path]) -> set[Path]:
+        """The same bytes over themselves, of those that are still there; where that failed."""
+        failed = set()
+        for segment in self._all:
+            if segment.path not in paths:
+                continue
+            try:
+                descriptor = self._files.open(segment.path)
+                try:
+                    self._files.write_all(descriptor, os.pread(descriptor, segment.size, 0), 0)
+                finally:
+                    os.close(descriptor)
+            except OSError as cause:
+                failed.add(segment.path)
+                log.warning("a segment cannot be written again", extra={"path": str(segment.path), "why": str(cause)})
+        return failed
 
     def go_on(self) -> None:
         """Appends to the last segment, when it is of this era. Raises OSError."""
@@ -188,15 +211,17 @@ class Segments:
         self.close()
         path = self._folder / f"{first:020d}{SUFFIX}"
         header = segment_header(first, self._era)
+        again = bool(self._all) and self._all[-1].first == first  # the one before got a header and no record
         descriptor = self._files.create(path)
         try:
             self._files.write_all(descriptor, header, 0)
         except OSError:
             os.close(descriptor)
-            with suppress(OSError):
-                self._files.remove(path)
+            if not again:  # else its name still tells the next start how many records there were
+                with suppress(OSError):
+                    self._files.remove(path)
             raise
-        if self._all and self._all[-1].first == first:  # the one before got a header and no record
+        if again:
             self.bytes -= self._all.pop().size
         self._active = descriptor
         self._all.append(Segment(first, path, len(header), self._era))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.spool.files import Files
+from agents.spool.gaps import Gaps
 from agents.spool.journal import Flight, Journal, Settled, Stamp
 from agents.spool.layout import RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, Damage, Era, Record
 from agents.spool.segments import Place, Segments
@@ -54,8 +55,12 @@ class Store:
         self._found: _Found | None = None
         self._counted = 0
         """Losses below this number were counted."""
+        self._gaps = Gaps()
+        """Losses that this process has seen, at and above what is settled."""
         self.corrupt = 0
         """Records lost because their bytes on disk were damaged or gone."""
+        self._unsynced: set[Path] = set()
+        """The disk has failed to sync them."""
         self.journal_failures = 0
         self.journal_lost = False
         """There are records, and nothing says which of them are settled: all of them count as unsent."""
@@ -98,7 +103,8 @@ class Store:
         """Records that are neither settled nor in flight nor in doubt."""
         if self._flight is None:
             return self.waiting
-        return self._next - max(self._flight.end, self._hole[1])
+        begin = self._unsent_from().number
+        return self._next - begin - self._given_up_between(begin, self._next)
 
     @property
     def doubt(self) -> Flight | None:
@@ -185,6 +191,8 @@ class Store:
             return 0
         following = self._segments.after(segment)
         end = self._next if following is None else following.first
+        if self._is_before_hole():  # there is room for one hole
+            end = max(end, self._hole[1])
         dropped = self._give_up(Place(end, *self._start_of(end)))
         if self._flight is None or segment.first >= self._flight.end:
             self._segments.remove(segment)
@@ -196,24 +204,37 @@ class Store:
         self._cursor, self._doubted, self._found = self._unsent_from(), False, None
         self._taken = 0
         begin = self._cursor.number
-        lost = self.corrupt
         while (found := self._find()) is not None and found.record.taken_ms < before_ms:
             self._cursor = found.behind
-        end, gone = self._cursor, self._cursor.number - begin - (self.corrupt - lost)
+        end = self._cursor
         self._cursor, self._doubted, self._taken = cursor, doubted, taken
-        if end.number > begin:
-            self._give_up(end)
-        return gone
+        if self._is_before_hole():
+            if end.number < self._hole[0]:  # there is room for one hole: the rest waits until the batch is settled
+                return 0
+            end = self._segments.seek(self._hole[1])
+        return self._give_up(end) if end.number > begin else 0
 
     def take_dirty(self) -> set[Path]:
         """What a loss of power would cost, to be synced by the caller."""
+        if self._unsynced:
+            self._write()
+            self._unsynced = self._segments.write_again(self._unsynced - {self._journal_path})
         dirty, self._segments.dirty = self._segments.dirty, set()
-        return {*dirty, self._journal_path} if dirty else dirty
+        return {*dirty, self._journal_path}
+
+    def sync(self, paths: set[Path]) -> set[Path]:
+        """What `take_dirty` gave, to the disk; those that it refused. In any thread, and may block for long."""
+        return self._files.sync_all(paths)
+
+    def sync_failed(self, paths: set[Path]) -> None:
+        """They are dirty again. What a kernel could not write it holds for clean: only a new write brings it back."""
+        self._unsynced |= paths
+        self._segments.dirty |= paths - {self._journal_path}
 
     @property
     def is_dirty(self) -> bool:
         """Whether records were written since `take_dirty`."""
-        return bool(self._segments.dirty)
+        return bool(self._segments.dirty or self._unsynced)
 
     def _find(self) -> _Found | None:
         """The next record from the cursor on; counts what is lost on the way."""
@@ -258,6 +279,8 @@ class Store:
         """Moves the cursor; records on the way that were not given up are lost."""
         begin = max(self._cursor.number, self._counted)
         lost = place.number - begin - self._given_up_between(begin, place.number)
+        for first, last in self._outside_hole(self._cursor.number, place.number):
+            self._gaps.add(first, last)
         if lost > 0:
             self._lose(lost)
             self._counted = place.number
@@ -273,12 +296,19 @@ class Store:
         """Where the first record is that is neither settled nor handed over nor in doubt."""
         if self._flight is None:
             return self._cursor
+        if self._is_before_hole():
+            return self._at_least(self._flight.end)
         return self._at_least(max(self._flight.end, self._hole[1]))
+
+    def _is_before_hole(self) -> bool:
+        """Whether unsent records are between what flies and a hole: a longer batch flew when the hole was made."""
+        return self._flight is not None and self._flight.end < self._hole[0] < self._hole[1]
 
     def _give_up(self, end: Place) -> int:
         """Gives up what is unsent before `end`; how many."""
         begin = self._unsent_from().number
-        gone = end.number - begin - self._given_up_between(begin, end.number)
+        outside = self._outside_hole(begin, end.number)
+        gone = sum(last - first - self._gaps.between(first, last) for first, last in outside)
         self._found = None
         if self._flight is None:
             self._cursor, self._taken = end, 0
@@ -290,6 +320,12 @@ class Store:
         self._write()
         return gone
 
+    def _outside_hole(self, begin: int, end: int) -> tuple[tuple[int, int], ...]:
+        """The numbers from `begin` to before `end` that were not given up, as ranges."""
+        hole_from, hole_to = self._hole
+        ranges = ((begin, min(end, max(begin, hole_from))), (min(end, max(begin, hole_to)), end))
+        return tuple((first, last) for first, last in ranges if first < last)
+
     def _given_up_between(self, begin: int, end: int) -> int:
         return max(0, min(end, self._hole[1]) - max(begin, self._hole[0]))
 
@@ -298,6 +334,7 @@ class Store:
         if self._cursor.number >= self._hole[0] and self._hole[0] < self._hole[1]:
             self._cursor, self._hole, self._found = self._at_least(self._hole[1]), (0, 0), None
         self._settled = self._cursor
+        self._gaps.forget_below(self._settled.number)
 
     def _at_least(self, number: int) -> Place:
         return self._cursor if self._cursor.number >= number else self._segments.seek(number)
@@ -320,8 +357,7 @@ class Store:
             or not SEGMENT_HEADER_BYTES <= state.offset <= segment.size
         ):
             return place
-        seen = self._segments.look(segment, state.offset)
-        if seen is None or (isinstance(seen[1], Record) and seen[1].number == state.number):
+        if state.offset == segment.size or self._segments.number_at(segment, state.offset) == state.number:
             return Place(state.number, state.segment, state.offset)
         return place
 

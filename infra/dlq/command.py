@@ -6,8 +6,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from schemas.extras import extra
-
-LOCAL_KAFKA = "127.0.0.1:19092"
+from schemas.kafka.option import BrokersOption, KafkaConfigOption, reach
 
 app = App(name="dlq", help="Look at dead letters, and send them back.")
 
@@ -20,7 +19,6 @@ def _flag(text: str) -> Parameter:
     return Parameter(help=text, negative=(), show_default=False)
 
 
-Brokers = Annotated[str, _says("Kafka's addresses, HOST:PORT, separated by commas.")]
 Topic = Annotated[str | None, _says("Only letters about records of this topic.")]
 Reason = Annotated[str | None, _says("Only letters with this reason.")]
 Since = Annotated[str | None, _says("Only records appended since then: an age such as 2h, or a time in ISO 8601.")]
@@ -36,7 +34,8 @@ def list_(  # noqa: PLR0913 - one argument an option
     limit: Annotated[int, Parameter(help="At most so many, the newest.", validator=Number(gte=1))] = 20,
     by_reason: Annotated[bool, _flag("Count by topic and reason instead.")] = False,
     json: Json = False,
-    brokers: Brokers = LOCAL_KAFKA,
+    brokers: BrokersOption = None,
+    kafka_config: KafkaConfigOption = None,
 ) -> int:
     """List the records that could not be used, the newest first.
 
@@ -44,7 +43,8 @@ def list_(  # noqa: PLR0913 - one argument an option
     """
     with extra("streams"):
         from infra.dlq.run import run_list, wanted
-    return run_list(brokers, wanted(topic, reason, since), limit, by_reason=by_reason, as_json=json)
+    asked, where = wanted(topic, reason, since), reach(brokers, kafka_config)
+    return run_list(where, asked, limit, by_reason=by_reason, as_json=json)
 
 
 @app.command
@@ -53,7 +53,8 @@ def show(
     /,
     *,
     json: Json = False,
-    brokers: Brokers = LOCAL_KAFKA,
+    brokers: BrokersOption = None,
+    kafka_config: KafkaConfigOption = None,
 ) -> int:
     """Show one record as far as it can be read, the place where it stops, and what would bring it back.
 
@@ -61,7 +62,7 @@ def show(
     """
     with extra("streams"):
         from infra.dlq.run import run_show, wanted
-    return run_show(brokers, wanted(None, None, None, (origin,)), as_json=json)
+    return run_show(reach(brokers, kafka_config), wanted(None, None, None, (origin,)), as_json=json)
 
 
 @app.command
@@ -82,7 +83,8 @@ def replay(  # noqa: PLR0913 - one argument an option
     key_from_node_id: Annotated[bool, _flag("Send under the node_id that the record names.")] = False,
     yes: Annotated[bool, _flag("Send; without it say what would be sent.")] = False,
     json: Json = False,
-    brokers: Brokers = LOCAL_KAFKA,
+    brokers: BrokersOption = None,
+    kafka_config: KafkaConfigOption = None,
 ) -> int:
     """Send letters back to their topic, each once, if they can be read now.
 
@@ -92,4 +94,5 @@ def replay(  # noqa: PLR0913 - one argument an option
         from infra.dlq.corrections import Corrections
         from infra.dlq.run import run_replay, wanted
     corrections = Corrections.parse(schema_id, key_from_node_id=key_from_node_id)
-    return run_replay(brokers, wanted(topic, reason, since, origins), limit, corrections, yes=yes, as_json=json)
+    asked, where = wanted(topic, reason, since, origins), reach(brokers, kafka_config)
+    return run_replay(where, asked, limit, corrections, yes=yes, as_json=json)

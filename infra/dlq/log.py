@@ -11,6 +11,7 @@ from infra import InfraError
 from infra.dlq.letters import Origin
 from schemas.codec import DecodeError, decode
 from schemas.dead_letters import TOPIC as LETTERS
+from schemas.kafka import Brokers, client_settings
 from schemas.records import DeadLetter, DeadLetterReplay
 
 REPLAYS = "dead-letter-replays"
@@ -49,7 +50,7 @@ class Notes:
             self.begun[origin] = note
 
 
-async def read_letters(brokers: str, since_ms: int | None, progress: Progress) -> AsyncGenerator[LetterAt]:
+async def read_letters(brokers: Brokers, since_ms: int | None, progress: Progress) -> AsyncGenerator[LetterAt]:
     """Every letter that may be about a record appended since then. Raises InfraError."""
     async with _reader(brokers, LETTERS, "read_uncommitted") as consumer:
         starts = {}
@@ -66,7 +67,7 @@ async def read_letters(brokers: str, since_ms: int | None, progress: Progress) -
                 yield LetterAt(letter, record.partition, record.offset, record.timestamp)
 
 
-async def read_notes(brokers: str, progress: Progress) -> Notes:
+async def read_notes(brokers: Brokers, progress: Progress) -> Notes:
     """What `dead-letter-replays` says; of transactions only those that were committed. Raises InfraError."""
     notes = Notes()
     async with _reader(brokers, REPLAYS, "read_committed") as consumer:
@@ -77,7 +78,7 @@ async def read_notes(brokers: str, progress: Progress) -> Notes:
     return notes
 
 
-async def read_from(brokers: str, starts: Mapping[TopicPartition, int]) -> AsyncIterator[ConsumerRecord]:
+async def read_from(brokers: Brokers, starts: Mapping[TopicPartition, int]) -> AsyncIterator[ConsumerRecord]:
     """The records of some partitions from the given offsets to the present end, in whatever transaction they are."""
     async with _reader(brokers, None, "read_uncommitted") as consumer:
         consumer.assign(list(starts))
@@ -85,7 +86,7 @@ async def read_from(brokers: str, starts: Mapping[TopicPartition, int]) -> Async
             yield record
 
 
-async def begin_offsets(brokers: str, places: list[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+async def begin_offsets(brokers: Brokers, places: list[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
     """First offset and end of each partition's log."""
     async with _reader(brokers, None, "read_uncommitted") as consumer:
         begins = await consumer.beginning_offsets(places)
@@ -94,11 +95,11 @@ async def begin_offsets(brokers: str, places: list[TopicPartition]) -> dict[Topi
 
 
 @asynccontextmanager
-async def _reader(brokers: str, topic: str | None, isolation: str) -> AsyncIterator[AIOKafkaConsumer]:
+async def _reader(brokers: Brokers, topic: str | None, isolation: str) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer of all partitions of the topic, in no group."""
     consumer = AIOKafkaConsumer(
         *([topic] if topic else []),
-        bootstrap_servers=brokers,
+        **client_settings(brokers),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         isolation_level=isolation,

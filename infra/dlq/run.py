@@ -22,6 +22,7 @@ from infra.dlq.wire import TakenOverError, fenced
 from infra.progress import Board
 from infra.topics.cluster import connected
 from infra.topics.command import quiet_client
+from schemas.kafka import Brokers
 from schemas.records import DeadLetter
 
 BATCH_RECORDS = 1_000
@@ -44,24 +45,24 @@ def wanted(topic: str | None, reason: str | None, since: str | None, places: Seq
     return Wanted(topic, reason, since_ms, frozenset(map(parse_place, places)))
 
 
-def run_list(brokers: str, asked: Wanted, limit: int, *, by_reason: bool, as_json: bool) -> int:
+def run_list(brokers: Brokers, asked: Wanted, limit: int, *, by_reason: bool, as_json: bool) -> int:
     """Prints letters or counts of them; returns an Exit."""
     return _run(_list(brokers, asked, limit, by_reason=by_reason, as_json=as_json))
 
 
-def run_show(brokers: str, asked: Wanted, *, as_json: bool) -> int:
+def run_show(brokers: Brokers, asked: Wanted, *, as_json: bool) -> int:
     """Prints the letters about one place, which are several when a topic was created anew; returns an Exit."""
     return _run(_show(brokers, asked, as_json=as_json))
 
 
 def run_replay(  # noqa: PLR0913 - what the command line takes
-    brokers: str, asked: Wanted, limit: int | None, corrections: Corrections, *, yes: bool, as_json: bool
+    brokers: Brokers, asked: Wanted, limit: int | None, corrections: Corrections, *, yes: bool, as_json: bool
 ) -> int:
     """Sends letters back, or tells what would be sent; returns an Exit."""
     return _run(_replay(brokers, asked, limit, corrections, yes=yes, as_json=as_json))
 
 
-async def _list(brokers: str, asked: Wanted, limit: int, *, by_reason: bool, as_json: bool) -> Exit:
+async def _list(brokers: Brokers, asked: Wanted, limit: int, *, by_reason: bool, as_json: bool) -> Exit:
     with _progress() as progress:
         async with connected(brokers):
             inventory = await _take_inventory(brokers, asked, progress)
@@ -76,7 +77,7 @@ async def _list(brokers: str, asked: Wanted, limit: int, *, by_reason: bool, as_
     return Exit.DONE
 
 
-async def _show(brokers: str, asked: Wanted, *, as_json: bool) -> Exit:
+async def _show(brokers: Brokers, asked: Wanted, *, as_json: bool) -> Exit:
     found: dict[Origin, LetterAt] = {}
     with _progress() as progress:
         async with connected(brokers):
@@ -93,7 +94,7 @@ async def _show(brokers: str, asked: Wanted, *, as_json: bool) -> Exit:
 
 
 async def _replay(  # noqa: PLR0913 - as above
-    brokers: str, asked: Wanted, limit: int | None, corrections: Corrections, *, yes: bool, as_json: bool
+    brokers: Brokers, asked: Wanted, limit: int | None, corrections: Corrections, *, yes: bool, as_json: bool
 ) -> Exit:
     tally = Tally()
     stop = _stop_asked()
@@ -115,7 +116,11 @@ async def _replay(  # noqa: PLR0913 - as above
 
 
 async def _send(
-    brokers: str, corrections: Corrections, batches: AsyncIterator[list[DeadLetter]], tally: Tally, stop: asyncio.Event
+    brokers: Brokers,
+    corrections: Corrections,
+    batches: AsyncIterator[list[DeadLetter]],
+    tally: Tally,
+    stop: asyncio.Event,
 ) -> None:
     async with fenced(brokers) as wire:
         # only now: what an earlier replay did is complete once it is fenced
@@ -128,7 +133,11 @@ async def _send(
 
 
 async def _pretend(
-    brokers: str, corrections: Corrections, batches: AsyncIterator[list[DeadLetter]], tally: Tally, stop: asyncio.Event
+    brokers: Brokers,
+    corrections: Corrections,
+    batches: AsyncIterator[list[DeadLetter]],
+    tally: Tally,
+    stop: asyncio.Event,
 ) -> None:
     done = (await read_notes(brokers, lambda _: None)).done
     async for letters in batches:
@@ -137,7 +146,7 @@ async def _pretend(
         tally.add(judge(letters, corrections, done))
 
 
-async def _take_inventory(brokers: str, asked: Wanted, progress: Progress) -> Inventory:
+async def _take_inventory(brokers: Brokers, asked: Wanted, progress: Progress) -> Inventory:
     inventory = Inventory(asked)
     async for at in read_letters(brokers, asked.since_ms, progress):
         inventory.add(at.letter, at.partition, at.offset, at.told_ms)
@@ -145,7 +154,7 @@ async def _take_inventory(brokers: str, asked: Wanted, progress: Progress) -> In
 
 
 async def _batches(
-    brokers: str, chosen: Sequence[Entry], tally: Tally, progress: Progress
+    brokers: Brokers, chosen: Sequence[Entry], tally: Tally, progress: Progress
 ) -> AsyncGenerator[list[DeadLetter]]:
     """The chosen letters with their bytes, read once more, since all at once may not fit into memory."""
     if not chosen:

@@ -10,6 +10,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from infra import InfraError
 from infra.dlq import log
+from schemas.kafka import Brokers, client_settings
 
 # One for all: who starts a replay ends every other one, also one that was frozen and wakes up later.
 TRANSACTIONAL_ID = "fleetbeat-dlq-replay"
@@ -37,7 +38,7 @@ class Outgoing:
 class Wire:
     """Sends within transactions only; made by `fenced`."""
 
-    def __init__(self, brokers: str, producer: AIOKafkaProducer) -> None:
+    def __init__(self, brokers: Brokers, producer: AIOKafkaProducer) -> None:
         self._brokers = brokers
         self._producer = producer
         self._partitioner = DefaultPartitioner()
@@ -85,10 +86,10 @@ class Wire:
 
 
 @asynccontextmanager
-async def fenced(brokers: str) -> AsyncIterator[Wire]:
+async def fenced(brokers: Brokers) -> AsyncIterator[Wire]:
     """A wire after whose start no earlier one can write any more. Raises TakenOverError when a later one has begun."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=brokers,
+        **client_settings(brokers),
         transactional_id=TRANSACTIONAL_ID,
         transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
         acks="all",

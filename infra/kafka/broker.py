@@ -15,6 +15,7 @@ from typing import Self
 from infra import InfraError
 from infra.kafka.cache import Progress, ensure_jars
 from infra.kafka.java import find_java
+from infra.kafka.listeners import Listeners, PlainListeners
 from infra.kafka.metadata import answering_cluster
 from infra.leash import Leashed, leashed
 from infra.state import LOOPBACK, pick_port
@@ -37,12 +38,13 @@ class LocalKafka:
     LocalKafka on the same folder finds its data, on whatever port. It ends with this process.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the folder have their usual values
         self,
         state_dir: Path,
         *,
         port: int | None = None,
         heap_mb: int = 512,
+        listeners: Listeners | None = None,
         progress: Progress | None = None,
         start_timeout_s: float = 90.0,
     ) -> None:
@@ -51,6 +53,7 @@ class LocalKafka:
         self.start_timeout_s = start_timeout_s
         self.heap_mb = heap_mb
         self._asked_port = port
+        self._listeners = listeners or PlainListeners()
         self._progress = progress or (lambda _: None)
         self._process: Leashed | None = None
         self._port: int | None = None
@@ -101,6 +104,7 @@ class LocalKafka:
                 f"{jars}/*",
                 f"-Dlog4j2.configurationFile={self._write_log_config().name}",
             ]
+            self._listeners.prepare(self.folder)
             data = self.folder / "data"
             if not data.is_dir():
                 self._format([*command, "kafka.tools.StorageTool"], data)
@@ -179,8 +183,8 @@ class LocalKafka:
         template = Template((files("infra.kafka") / "server.properties").read_text(encoding="utf-8"))
         target = self.folder / "server.properties"
         controller = pick_port(None, None, "Kafka's controller")
-        text = template.substitute(port=self.port, controller_port=controller, data=data.name)
-        target.write_text(text, encoding="utf-8")
+        text = template.substitute(controller_port=controller, data=data.name)
+        target.write_text(text + self._listeners.properties(self.port, controller), encoding="utf-8")
         return target
 
     def _format(self, tool: list[str | Path], data: Path) -> None:
@@ -191,6 +195,7 @@ class LocalKafka:
         # The tool takes a leading dash for an option, and 16 random bytes give one now and then.
         cluster_id = "f" + base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")[1:]
         command = [*tool, "format", "--cluster-id", cluster_id, "--config", self._write_config(partial).name]
+        command += self._listeners.format_arguments()
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)
         if done.returncode != 0:
             said = "\n  ".join((done.stdout + done.stderr).splitlines()[-_LOG_LINES:])
@@ -199,7 +204,8 @@ class LocalKafka:
 
     def _await_ready(self, cluster_id: str) -> None:
         deadline = time.monotonic() + self.start_timeout_s
-        while answering_cluster(self.port, timeout_s=2.0) != cluster_id:
+        port, context = self._listeners.ready_at(self.port)
+        while answering_cluster(port, timeout_s=2.0, context=context) != cluster_id:
             code = self.poll()
             if code is None and time.monotonic() < deadline:
                 time.sleep(_POLL_S)

@@ -1,6 +1,7 @@
 """One metadata request over a socket of its own: how the launcher knows that a broker serves."""
 
 import socket
+import ssl
 import struct
 
 from infra.state import LOOPBACK
@@ -10,12 +11,12 @@ _CLIENT = b"fleetbeat-up"
 _MAX_ANSWER_BYTES = 1 << 20
 
 
-def answering_cluster(port: int, timeout_s: float) -> str | None:
+def answering_cluster(port: int, timeout_s: float, context: ssl.SSLContext | None = None) -> str | None:
     """The id of the cluster whose broker answers on that port with itself as a member; None while none does."""
     header = struct.pack(f">hhih{len(_CLIENT)}s", _METADATA, _VERSION, 1, len(_CLIENT), _CLIENT)
     request = header + struct.pack(">i", _NO_TOPICS)
     try:
-        with socket.create_connection((LOOPBACK, port), timeout_s) as connection:
+        with _connected(port, timeout_s, context) as connection:
             connection.sendall(struct.pack(">i", len(request)) + request)
             (size,) = struct.unpack(">i", _read(connection, 4))
             if not 0 < size <= _MAX_ANSWER_BYTES:
@@ -23,6 +24,17 @@ def answering_cluster(port: int, timeout_s: float) -> str | None:
             return _parse(_read(connection, size), port)
     except (OSError, EOFError, struct.error, UnicodeDecodeError):
         return None
+
+
+def _connected(port: int, timeout_s: float, context: ssl.SSLContext | None) -> socket.socket:
+    connection = socket.create_connection((LOOPBACK, port), timeout_s)
+    if context is None:
+        return connection
+    try:
+        return context.wrap_socket(connection, server_hostname=LOOPBACK)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _read(connection: socket.socket, size: int) -> bytes:

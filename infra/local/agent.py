@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 from ruamel.yaml import YAML
 
 from infra.local.addresses import Addresses
+from schemas.documents import load_document
+from schemas.kafka.settings import KafkaConfigFile
 
 PLACE = "local"
 PROBE_EVERY_S = 5
@@ -18,8 +20,14 @@ def local_node_id() -> str:
     return f"{PLACE}-{socket.gethostname()}"
 
 
-def write_config(path: Path, where: Addresses, heartbeat_every_s: float, watched: Path) -> None:
-    """An agent.yaml that a user may read and copy from; `watched` is the folder whose disk must not fill up."""
+def write_config(
+    path: Path, where: Addresses, heartbeat_every_s: float, watched: Path, kafka_config: Path | None = None
+) -> None:
+    """An agent.yaml that a user may read and copy from; `watched` is the folder whose disk must not fill up.
+
+    What `kafka_config` says about TLS and the user stands in it as well. Raises DocumentError.
+    """
+    security = {} if kafka_config is None else load_document(kafka_config, KafkaConfigFile).written()
     kafka = urlsplit(f"//{where.kafka.split(',')[0]}")
     probes = [
         _probe("kafka", PROBE_EVERY_S, tcp={"host": kafka.hostname, "port": kafka.port}),
@@ -29,7 +37,7 @@ def write_config(path: Path, where: Addresses, heartbeat_every_s: float, watched
     ]
     config = {
         "node": {"id": where.node_id, "region": PLACE, "zone": PLACE},
-        "kafka": {"brokers": where.kafka},
+        "kafka": {"brokers": where.kafka, **security},
         "heartbeat": {"interval_s": heartbeat_every_s},
         "metrics": {"listen": where.agent_metrics.removeprefix("http://")},
         "probes": probes,

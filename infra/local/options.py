@@ -21,7 +21,7 @@ class UpOptions:
     """None means: a default, and for ports another free one when the default is taken.
 
     `rate` is probe results per second of the whole simulated fleet, on top of heartbeats; `brokers` is host:port of a
-    Kafka that already runs.
+    Kafka that already runs, `kafka_config` how to reach that one; one that `up` starts itself has no security.
     """
 
     check: bool = False
@@ -35,6 +35,7 @@ class UpOptions:
     worker_port: int | None = None
     sql_port: int | None = None
     brokers: str | None = None
+    kafka_config: Path | None = None
 
     def __post_init__(self) -> None:
         """Raises UpOptionsError."""

@@ -15,6 +15,7 @@ from infra.local.children import Child, ChildFailedError, child_environment, fle
 from infra.local.options import UpOptions, UpOptionsError, demo_file
 from infra.progress import Board
 from infra.state import LOOPBACK, pick_port
+from schemas.kafka.option import VARIABLE
 
 WORKER_PORT = 8080
 SQL_PORT = 8123
@@ -22,6 +23,13 @@ SQL_PORT = 8123
 BROKER_TIMEOUT_S = 200.0
 TOPICS_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 120.0
+
+
+def hand_on_kafka_config(options: UpOptions) -> None:
+    """To all children, by the environment; to none of them when the broker is our own, which knows no TLS."""
+    os.environ.pop(VARIABLE, None)
+    if options.brokers is not None and options.kafka_config is not None:
+        os.environ[VARIABLE] = str(options.kafka_config.absolute())
 
 
 class Stack:
@@ -47,6 +55,7 @@ class Stack:
         """All but the fleet; returns when all are ready. Raises InfraError, UpOptionsError."""
         if self._options.objectives is not None:
             _refuse_bad_file(self._options.objectives)
+        hand_on_kafka_config(self._options)
         self._addresses = where = self._choose_addresses(self._start_broker())
         self._apply_topics(where.kafka)
         views, sql, metrics = (url.removeprefix("http://") for url in (where.views, where.sql, where.archive_metrics))
@@ -187,7 +196,8 @@ class Stack:
 
     def _start_agent(self, where: Addresses) -> None:
         config = self.folder / "agent.yaml"
-        write_config(config, where, self._options.heartbeat_every_s, self.folder)
+        kafka_config = None if self._options.brokers is None else self._options.kafka_config
+        write_config(config, where, self._options.heartbeat_every_s, self.folder, kafka_config)
         with self._marked("agent", where.node_id):
             agent = self._spawn("agent", "agent", "--config", config)
             self._await_ready(agent, f"{where.agent_metrics}/-/ready")

@@ -15,6 +15,8 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError,
 
 from infra import InfraError
 from infra.topics.plan import SCHEMAS_TOPIC, Action, Alter, AppliedSchema, ClusterState, Create, FoundTopic, Record
+from schemas.kafka import Brokers, client_settings
+from schemas.kafka.reasons import why_not
 
 _TIMEOUT_MS = 15_000
 _SET_ON_TOPIC = 1  # config source DYNAMIC_TOPIC_CONFIG of DescribeConfigs
@@ -29,14 +31,14 @@ class Unreachable(InfraError):  # noqa: N818 - it is a finding, not a failure
 class Cluster:
     """A connected cluster; made by `connected`."""
 
-    def __init__(self, bootstrap: str, admin: AIOKafkaAdminClient) -> None:
+    def __init__(self, bootstrap: Brokers, admin: AIOKafkaAdminClient) -> None:
         self._bootstrap = bootstrap
-        self._admin = admin
+        self.admin = admin
 
     async def state(self, names: Sequence[str]) -> ClusterState:
         """The named topics as they are, and the schemas that were applied."""
-        brokers = (await self._admin.describe_cluster())["brokers"]
-        described = {topic["topic"]: topic for topic in await self._admin.describe_topics()}
+        brokers = (await self.admin.describe_cluster())["brokers"]
+        described = {topic["topic"]: topic for topic in await self.admin.describe_topics()}
         there = [name for name in names if name in described]
         configs = await self._configs(there)
         topics = {name: _found(described[name]["partitions"], configs[name]) for name in there}
@@ -60,7 +62,7 @@ class Cluster:
             return {}
         asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         configs = {}
-        for response in await self._admin.describe_configs(asked):
+        for response in await self.admin.describe_configs(asked):
             for code, message, _, name, entries in response.resources:
                 _raise_for(code, message, f"reading the settings of {name}")
                 configs[name] = entries
@@ -71,7 +73,7 @@ class Cluster:
             NewTopic(action.topic, action.wanted.partitions, replication, topic_configs=dict(action.wanted.config))
             for action in creates
         ]
-        response = await self._admin.create_topics(topics, timeout_ms=_TIMEOUT_MS)
+        response = await self.admin.create_topics(topics, timeout_ms=_TIMEOUT_MS)
         for name, code, message in response.topic_errors:
             _raise_for(code, message, f"creating {name}")
         await self._await_leaders({action.topic: action.wanted.partitions for action in creates})
@@ -79,7 +81,7 @@ class Cluster:
     async def _await_leaders(self, partitions: Mapping[str, int]) -> None:
         deadline = time.monotonic() + _TIMEOUT_MS / 1000
         while True:
-            described = await self._admin.describe_topics(list(partitions))
+            described = await self.admin.describe_topics(list(partitions))
             led = {
                 topic["topic"]: sum(partition["leader"] >= 0 for partition in topic["partitions"])
                 for topic in described
@@ -93,13 +95,13 @@ class Cluster:
 
     async def _alter(self, action: Alter) -> None:
         resource = ConfigResource(ConfigResourceType.TOPIC, action.topic, dict(action.own))
-        for response in await self._admin.alter_configs([resource]):
+        for response in await self.admin.alter_configs([resource]):
             for code, message, *_ in response.resources:
                 _raise_for(code, message, f"changing the settings of {action.topic}")
 
     async def _applied_schemas(self) -> dict[str, tuple[AppliedSchema, ...]]:
         """The newest note of every subject, read from the whole compacted topic."""
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, request_timeout_ms=_TIMEOUT_MS)
+        consumer = AIOKafkaConsumer(**client_settings(self._bootstrap), request_timeout_ms=_TIMEOUT_MS)
         partition = TopicPartition(SCHEMAS_TOPIC, 0)
         notes: dict[str, tuple[AppliedSchema, ...]] = {}
         await consumer.start()
@@ -115,7 +117,7 @@ class Cluster:
         return notes
 
     async def _record(self, records: Sequence[Record]) -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all", request_timeout_ms=_TIMEOUT_MS)
+        producer = AIOKafkaProducer(**client_settings(self._bootstrap), acks="all", request_timeout_ms=_TIMEOUT_MS)
         await producer.start()
         try:
             for record in records:
@@ -139,18 +141,19 @@ async def _end(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int:
 
 
 @asynccontextmanager
-async def connected(bootstrap: str) -> AsyncIterator[Cluster]:
+async def connected(bootstrap: Brokers) -> AsyncIterator[Cluster]:
     """A cluster for as long as the context lasts. Raises Unreachable, and InfraError for what a broker refuses."""
-    if not all(_ADDRESS.fullmatch(part.strip()) for part in bootstrap.split(",")):
+    if not all(_ADDRESS.fullmatch(part.strip()) for part in str(bootstrap).split(",")):
         raise InfraError(f"brokers {bootstrap!r}: expected HOST:PORT, or several with commas between")
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=_TIMEOUT_MS)
+    admin = AIOKafkaAdminClient(**client_settings(bootstrap), request_timeout_ms=_TIMEOUT_MS)
     try:
         await admin.start()
         yield Cluster(bootstrap, admin)
     except (KafkaConnectionError, KafkaTimeoutError, TimeoutError, OSError) as cause:
-        raise Unreachable(f"cannot reach Kafka at {bootstrap}; is a broker running there?") from cause
+        why = await why_not(bootstrap, cause)
+        raise Unreachable(f"cannot reach Kafka at {bootstrap}; is a broker running there? ({why})") from cause
     except KafkaError as cause:
-        raise InfraError(f"Kafka at {bootstrap} refused: {cause}") from cause
+        raise InfraError(f"Kafka at {bootstrap} refused: {await why_not(bootstrap, cause)}") from cause
     finally:
         await admin.close()
 

@@ -15,8 +15,9 @@ from infra import InfraError
 from infra.topics.cluster import Unreachable, connected
 from infra.topics.plan import SCHEMAS_TOPIC, Action, Alter, ClusterProfile, Create, Record, Refuse, plan
 from schemas.catalog import Topic, load_catalog
+from schemas.kafka import Brokers
 
-_COLORS = {"fine": "green", "refused": "red"}
+_COLORS = {"fine": "green", "refused": "red", "unasked": "red"}
 
 
 class Exit(IntEnum):
@@ -27,17 +28,17 @@ class Exit(IntEnum):
     UNREACHABLE = 2
 
 
-def run_apply(brokers: str, partitions: int, local: bool) -> int:  # noqa: FBT001 - named at the call in fleetbeat_commands.py
+def run_apply(brokers: Brokers, partitions: int, local: bool) -> int:  # noqa: FBT001 - named at the call in fleetbeat_commands.py
     """Makes the topics as the contract wants them, or changes nothing and says why; returns an Exit."""
     return _run(apply(brokers, _profile(partitions, local=local)), applied=True)
 
 
-def run_check(brokers: str, partitions: int, local: bool) -> int:  # noqa: FBT001 - as above
+def run_check(brokers: Brokers, partitions: int, local: bool) -> int:  # noqa: FBT001 - as above
     """Says how the topics differ and changes nothing; returns an Exit."""
     return _run(check(brokers, _profile(partitions, local=local)), applied=False)
 
 
-async def apply(bootstrap: str, profile: ClusterProfile, topics: Sequence[Topic] | None = None) -> list[Action]:
+async def apply(bootstrap: Brokers, profile: ClusterProfile, topics: Sequence[Topic] | None = None) -> list[Action]:
     """Plans and carries out; when one action is Refuse, nothing was done. Raises InfraError."""
     async with connected(bootstrap) as cluster:
         wanted = _catalog() if topics is None else topics
@@ -47,7 +48,7 @@ async def apply(bootstrap: str, profile: ClusterProfile, topics: Sequence[Topic]
         return actions
 
 
-async def check(bootstrap: str, profile: ClusterProfile, topics: Sequence[Topic] | None = None) -> list[Action]:
+async def check(bootstrap: Brokers, profile: ClusterProfile, topics: Sequence[Topic] | None = None) -> list[Action]:
     """What `apply` would do. Raises InfraError."""
     async with connected(bootstrap) as cluster:
         wanted = _catalog() if topics is None else topics
@@ -63,7 +64,8 @@ def _run(work: Coroutine[None, None, list[Action]], *, applied: bool) -> int:
         return Exit.UNREACHABLE if isinstance(cause, Unreachable) else Exit.DIFFERS
     refused = any(isinstance(action, Refuse) for action in actions)
     done = applied and not refused
-    _show([row for name in _names(_catalog()) for row in _rows(name, actions, done=done)])
+    rows = [row for name in _names(_catalog()) for row in _rows(name, actions, done=done)]
+    show(("topic", "state", "details"), rows)
     if applied and refused:
         print("fleetbeat: refused; nothing was changed", file=sys.stderr)
     return Exit.DIFFERS if refused or (actions and not done) else Exit.FINE
@@ -89,14 +91,14 @@ def _rows(name: str, actions: Sequence[Action], *, done: bool) -> Iterator[tuple
                 yield name, "refused", reason
 
 
-def _show(rows: Sequence[tuple[str, str, str]]) -> None:
-    """A table on a terminal; one line a row elsewhere."""
+def show(head: tuple[str, str, str], rows: Sequence[tuple[str, str, str]]) -> None:
+    """A table on a terminal, whose second column is a state; one line a row elsewhere."""
     console = Console()
     if not console.is_terminal:
         for name, state, details in rows:
             print(f"{name}: {state}{': ' if details else ''}{details}")
         return
-    table = Table("topic", "state", "details", box=None)
+    table = Table(*head, box=None)
     for name, state, details in rows:
         table.add_row(escape(name), f"[{_COLORS.get(state, 'yellow')}]{state}[/]", escape(details))
     console.print(table)

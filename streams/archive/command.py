@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from schemas.extras import extra
+from schemas.kafka.option import BrokersOption, KafkaConfigOption, reach
 
 app = App(name="archive")
 
@@ -18,7 +19,8 @@ def _says(text: str) -> Parameter:
 @app.default
 def archive(  # noqa: PLR0913 - one argument an option
     *,
-    brokers: Annotated[str, _says("Kafka's addresses, HOST:PORT, separated by commas.")] = "127.0.0.1:19092",
+    brokers: BrokersOption = None,
+    kafka_config: KafkaConfigOption = None,
     clickhouse: Annotated[
         str | None, _says("URL of a server, instead of the embedded store; without --store also FLEETBEAT_CLICKHOUSE.")
     ] = None,
@@ -44,7 +46,7 @@ def archive(  # noqa: PLR0913 - one argument an option
         clickhouse = os.environ.get("FLEETBEAT_CLICKHOUSE")  # so that no password stands on a command line
         store = None if clickhouse else Path(".fleetbeat/store")
     options = ArchiveOptions(
-        *(brokers, clickhouse, store, listen, metrics),
+        *(reach(brokers, kafka_config), clickhouse, store, listen, metrics),
         keep=keep,
         cold_after=cold_after,
         sql_users=sql_users,

@@ -8,9 +8,11 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from aiokafka.structs import OffsetAndMetadata
 
+from schemas.kafka import Brokers, client_settings
+from schemas.kafka.reasons import forbidden_topics, why_not
 from streams.archive.blocks import Chunk, RawChunk, Route
 from streams.raw import RawBatch, hand_on_raw
 
@@ -68,13 +70,13 @@ def _not_append_time(topic: str, partition: int, offset: int) -> UnsuitableTopic
 class Source:
     """One aiokafka consumer: of all partitions, or of those that the group gives it (`shared`)."""
 
-    def __init__(self, brokers: str, group: str, routes: Collection[Route], *, shared: bool) -> None:
+    def __init__(self, brokers: Brokers, group: str, routes: Collection[Route], *, shared: bool) -> None:
         self._brokers = brokers
         self._topics = sorted(route.topic for route in routes)
         self._raw = frozenset(route.topic for route in routes if route.raw)
         self._shared = shared
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=brokers,
+            **client_settings(brokers),
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -100,7 +102,7 @@ class Source:
                 await self._consumer.start()
                 break
             except KafkaError as error:
-                _log.warning("kafka-unreachable", brokers=self._brokers, error=repr(error), retry_s=_RETRY_S)
+                await self._told_why(error)
                 await asyncio.sleep(_RETRY_S)
         hand_on_raw(self._consumer, self._raw)
         if self._shared:
@@ -155,7 +157,7 @@ class Source:
         """
         place = TopicPartition(topic, partition)
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._brokers, enable_auto_commit=False, auto_offset_reset="earliest"
+            **client_settings(self._brokers), enable_auto_commit=False, auto_offset_reset="earliest"
         )
         records: list[Any] = []
         await consumer.start()
@@ -174,37 +176,44 @@ class Source:
             await consumer.stop()
         return chunk_of(partition, records) if records else None
 
+    async def _told_why(self, error: KafkaError) -> None:
+        why = await why_not(self._brokers, error)
+        _log.warning("kafka-unreachable", brokers=str(self._brokers), error=why, retry_s=_RETRY_S)
+
     async def _await_topics(self) -> dict[str, set[int]]:
         """All partitions by topic, once every topic is there."""
         told = False
         while True:
             try:
-                there = await _partitions(self._brokers, self._topics)
+                there, hidden = await _partitions(self._brokers, self._topics)
             except KafkaError as error:
-                _log.warning("kafka-unreachable", brokers=self._brokers, error=repr(error), retry_s=_RETRY_S)
+                await self._told_why(error)
             else:
                 missing = sorted(set(self._topics) - there.keys())
                 if not missing:
                     return there
                 if not told:
-                    _log.warning("topics-missing", topics=missing, hint="run `fleetbeat topics apply`")
+                    why = forbidden_topics(self._brokers, hidden) if hidden else "run `fleetbeat topics apply`"
+                    _log.warning("topics-missing", topics=missing, hint=why)
                     told = True
             await asyncio.sleep(_RETRY_S)
 
 
-async def _partitions(brokers: str, topics: Sequence[str]) -> dict[str, set[int]]:
-    """The partitions of those topics that exist. Raises KafkaError."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
+async def _partitions(brokers: Brokers, topics: Sequence[str]) -> tuple[dict[str, set[int]], list[str]]:
+    """The partitions of those topics that exist, and the topics that we may not see. Raises KafkaError."""
+    admin = AIOKafkaAdminClient(**client_settings(brokers))
     await admin.start()
     try:
         described = await admin.describe_topics(list(topics))
     finally:
         await admin.close()
-    return {
+    there = {
         topic["topic"]: {partition["partition"] for partition in topic["partitions"]}
         for topic in described
         if topic["error_code"] == 0 and topic["partitions"]
     }
+    hidden = [topic["topic"] for topic in described if topic["error_code"] == TopicAuthorizationFailedError.errno]
+    return there, hidden
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -6,7 +6,9 @@ its tokenizer finds the names. Behind this gate the role `reader` and `readonly 
 
 import json
 import re
-from collections.abc import Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
@@ -60,6 +62,8 @@ _FORMATS = frozenset({
     "postgresqlwire",
 })  # fmt: skip
 
+# Some 8 MB of tokens at most.
+_REMEMBERED, _REMEMBERED_CHARS = 64, 8_192
 _QUOTES = '`"\u201c\u201d'  # the engine takes typographic quotes too
 
 
@@ -109,10 +113,36 @@ class _Token:
         return self.text.strip(_QUOTES).lower() if self.kind in {"BareWord", "QuotedIdentifier"} else None
 
 
+class _Cutter:
+    """Cuts texts into tokens, and remembers the last ones: the same questions are asked again, with other parameters.
+
+    Only the cut is remembered, which depends on the text alone; whether a text may run is judged each time.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, tuple[_Token, ...]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def cut(self, handle: Handle, sql: str) -> tuple[_Token, ...]:
+        """The text as the engine cuts it, without blanks, comments and semicolons. Raises SqlError."""
+        with self._lock:
+            if (known := self._known.get(sql)) is not None:
+                self._known.move_to_end(sql)
+                return known
+        tokens = tuple(_tokens(handle, sql))
+        if len(sql) <= _REMEMBERED_CHARS:
+            with self._lock:
+                self._known[sql] = tokens
+                if len(self._known) > _REMEMBERED:
+                    self._known.popitem(last=False)
+        return tokens
+
+
 class Gate:
     """Knows the engine's functions and formats; asks it about every text anew."""
 
     def __init__(self, handle: Handle) -> None:
+        self._cutter = _Cutter()
         tables = _names(handle, "SELECT name FROM system.table_functions")
         functions = _names(handle, "SELECT name FROM system.functions")
         outputs = _names(handle, "SELECT name FROM system.formats WHERE is_output")
@@ -139,7 +169,7 @@ class Gate:
         if asking.in_session and handle.classify(sql) == ("CONTROL", 1) and (change := _change(_tokens(handle, sql))):
             return change
         _check_class(handle, sql)
-        tokens = _tokens(handle, sql)
+        tokens = self._cutter.cut(handle, sql)
         _check_settings(tokens)
         self._check_names(tokens, params)
         if not asking.sees_system:
@@ -154,7 +184,7 @@ class Gate:
         if name.lower() not in self._formats:
             raise RefusedError(ErrorCode.UNKNOWN_FORMAT, f"Unknown format {name}, or not allowed on this endpoint")
 
-    def _check_names(self, tokens: list[_Token], params: Mapping[str, str]) -> None:
+    def _check_names(self, tokens: Sequence[_Token], params: Mapping[str, str]) -> None:
         substitutes = False
         before = ""
         for token in tokens:
@@ -184,7 +214,7 @@ class Gate:
                         ErrorCode.ACCESS_DENIED, f"{value}: not allowed on this read-only endpoint as an identifier"
                     )
 
-    def _check_system(self, tokens: list[_Token], params: Mapping[str, str], database: str) -> None:
+    def _check_system(self, tokens: Sequence[_Token], params: Mapping[str, str], database: str) -> None:
         """Refuses system tables that tell more than how to ask; by name, since this engine lets everybody read them."""
         names = [token.name if token.kind != "Dot" else "." for token in tokens]
         found = {
@@ -206,7 +236,7 @@ class Gate:
             )
 
 
-def _change(tokens: list[_Token]) -> SessionChange | None:
+def _change(tokens: Sequence[_Token]) -> SessionChange | None:
     """What a SET of plain values or a USE says; None for anything else, such as SET ROLE."""
     match tokens:
         case [verb, place] if verb.name == "use" and place.kind in {"BareWord", "QuotedIdentifier"}:
@@ -227,7 +257,7 @@ def _change(tokens: list[_Token]) -> SessionChange | None:
             return None
 
 
-def _split(tokens: list[_Token]) -> list[list[_Token]]:
+def _split(tokens: Sequence[_Token]) -> list[list[_Token]]:
     parts: list[list[_Token]] = [[]]
     for token in tokens:
         if token.kind == "Comma":
@@ -237,7 +267,7 @@ def _split(tokens: list[_Token]) -> list[list[_Token]]:
     return parts
 
 
-def _value(tokens: list[_Token]) -> str | None:
+def _value(tokens: Sequence[_Token]) -> str | None:
     match tokens:
         case [_Token(kind="Number") as number]:
             return number.text
@@ -251,7 +281,7 @@ def _value(tokens: list[_Token]) -> str | None:
             return None
 
 
-def _check_settings(tokens: list[_Token]) -> None:
+def _check_settings(tokens: Sequence[_Token]) -> None:
     """Refuses every SETTINGS clause.
 
     The engine's readonly mode says nothing about one in a subquery. Our limits held against those that were tried, but
@@ -298,7 +328,7 @@ def _tokens(handle: Handle, sql: str) -> list[_Token]:
     ]
 
 
-def _without_format(sql: str, tokens: list[_Token]) -> Statement:
+def _without_format(sql: str, tokens: Sequence[_Token]) -> Statement:
     names = [token.name for token in tokens]
     is_rows = (names[0] in {"select", "with", "from"} or tokens[0].text == "(") and (
         ("with", "totals") not in pairwise(names)

@@ -293,7 +293,8 @@ class Gateway:
             metrics.queries.labels(outcome.kind).inc()
         if outcome is OK:
             metrics.seconds.observe(seconds)
-        await asyncio.get_running_loop().run_in_executor(self._threads, run.close)
+        if run.is_open:
+            await asyncio.get_running_loop().run_in_executor(self._threads, run.close)
         if seconds >= self._limits.slow_s:
             metrics.slow.labels(user.name).inc()
             text = await asyncio.to_thread(normalized, self._store, run.query.sql)

@@ -18,7 +18,7 @@ from streams.archive.ingest import Refused, Settled
 from streams.archive.letters import DeadLetters, letters_of
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.plans import Complete, Doubled, Incomplete, Plan, Verdict
-from streams.archive.storing import Connect, StartOverError, Storing
+from streams.archive.storing import Connect, Letter, StartOverError, Storing
 
 _RETRY_S = 1.0
 REFUSED_DETAIL = 1_000
@@ -29,14 +29,19 @@ _log = structlog.get_logger(__name__)
 class Limits:
     """When a batch is stored, and how much may wait for it.
 
-    A batch is stored when there are `enough_records`, or after `wait_s`; it takes what waits, up to about
-    `batch_records`. A lane holds at most `records` or `bytes` and one poll more, beside the batch being stored.
+    A batch is stored when there are `enough_records`, or after `wait_s`; of a busy topic, with `busy_records` by then,
+    after `busy_wait_s`, since each insert makes a part in every table, and fewer ones cost half as much. It takes what
+    waits, up to about `batch_records`: of a backlog batches are large, since the engine writes each row again with
+    every merge, and a few large parts are merged less often. A lane holds at most `records` or `bytes` and one poll
+    more, beside the batch being stored and the next one, which is shaped meanwhile.
     """
 
-    enough_records: int = 100_000
-    batch_records: int = 100_000
+    enough_records: int = 300_000
+    busy_records: int = 20_000
+    batch_records: int = 300_000
     wait_s: float = 1.0
-    records: int = 200_000
+    busy_wait_s: float = 3.0
+    records: int = 700_000
     bytes: int = 64 << 20
 
 
@@ -169,7 +174,8 @@ class Lane:
     def _due_in(self) -> float:
         if self._records >= self._limits.enough_records or self._ends_at is not None:
             return 0
-        return self._since + self._limits.wait_s - time.monotonic()
+        busy = self._records >= self._limits.busy_records
+        return self._since + (self._limits.busy_wait_s if busy else self._limits.wait_s) - time.monotonic()
 
     def _take_waiting(self, most: float = inf) -> list[Chunk | RawChunk]:
         """What came first, until it is `most` records or more."""
@@ -192,9 +198,25 @@ class Lane:
         return term == self._term and (self._ends_at is None or time.monotonic() < self._ends_at)
 
     async def _store_waiting(self, term: int) -> None:
+        """Stores what is due, one batch after the other; the next one is shaped while one is stored."""
+        ahead: asyncio.Task[tuple[Shaped, list[Letter]]] | None = self._shape_next()
+        try:
+            while ahead is not None and term == self._term:
+                shaped, letters = await ahead
+                more = self._waiting and self._due_in() <= 0 and not self._gaps
+                ahead = self._shape_next() if more else None
+                await self._store(shaped, letters, term)
+        finally:
+            # Given up: what was taken and not stored is read again by whoever goes on.
+            if ahead is not None:
+                ahead.cancel()
+
+    def _shape_next(self) -> asyncio.Task[tuple[Shaped, list[Letter]]]:
         taken = self._take_waiting(self._limits.batch_records)
         taken.sort(key=lambda chunk: chunk.partition)  # stable: offsets stay in order
-        shaped, letters = await self._storing.shape(taken)
+        return asyncio.create_task(self._storing.shape(taken))
+
+    async def _store(self, shaped: Shaped, letters: list[Letter], term: int) -> None:
         # before the plan: once a batch is planned and stored nobody looks at its records again
         await self._letters.send(letters, lambda: self._still(term))
         stored = await self._storing.store(shaped, lambda: self._still(term))

@@ -9,6 +9,7 @@ from aiokafka.errors import KafkaError
 
 from schemas.codec import encode
 from schemas.dead_letters import TOPIC, Origin, dead_letter
+from schemas.kafka import Brokers, client_settings
 from schemas.records import DeadLetter
 from streams.archive.blocks import Rejected
 from streams.archive.consumer import GivenUpError
@@ -26,7 +27,7 @@ def letters_of(topic: str, rejected: Iterable[Rejected]) -> list[tuple[bytes | N
 class DeadLetters:
     """The producer of dead letters. It starts with the first of them."""
 
-    def __init__(self, brokers: str) -> None:
+    def __init__(self, brokers: Brokers) -> None:
         self._brokers = brokers
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
@@ -55,7 +56,7 @@ class DeadLetters:
         async with self._starting:
             if self._producer is None:
                 producer = AIOKafkaProducer(
-                    bootstrap_servers=self._brokers, acks="all", enable_idempotence=True, compression_type="lz4"
+                    **client_settings(self._brokers), acks="all", enable_idempotence=True, compression_type="lz4"
                 )
                 try:
                     await producer.start()

@@ -7,6 +7,7 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from schemas.kafka import Brokers
 from streams.archive.blocks import routes
 from streams.archive.consumer import Partitions, Source
 from streams.archive.lane import Lane, Limits
@@ -25,7 +26,7 @@ class Archive:
 
     def __init__(  # noqa: PLR0913 - the parts it is made of
         self,
-        brokers: str,
+        brokers: Brokers,
         group: str,
         connect: Connect,
         metrics: ArchiveMetrics,

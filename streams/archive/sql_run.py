@@ -61,7 +61,13 @@ class Run:
     _packing: Packing = field(default_factory=lambda: Packing(compress=False, encoding=""))
 
     def begin(self) -> bytes:
-        """All of a small result, or the beginning of a large one, not packed yet. Raises SqlError."""
+        """All of a small result, then it is closed, or the beginning of a large one; not packed. Raises SqlError."""
+        data = self._begin()
+        if self.whole:
+            self.close()
+        return data
+
+    def _begin(self) -> bytes:
         query = self.query
         self._packing = Packing(compress=query.compress, encoding=query.encoding)
         if query.protocol and query.sql == _HELLO:
@@ -101,12 +107,18 @@ class Run:
 
     def close(self) -> None:
         """Ends the query and its handle."""
+        stream, handle, self._stream, self._handle = self._stream, self._handle, None, None
         try:
-            if self._stream is not None:
-                self._stream.close()
+            if stream is not None:
+                stream.close()
         finally:
-            if self._handle is not None:
-                self._handle.close()
+            if handle is not None:
+                handle.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still has something of the engine's."""
+        return self._handle is not None
 
     def _settings(self, asked: dict[str, str]) -> dict[str, str]:
         limits = self.limits.settings(self.engine.store.memory_cap_bytes)

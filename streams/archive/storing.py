@@ -1,4 +1,4 @@
-"""The store seen from the event loop: one thread and one client a topic, and patience while it refuses."""
+"""The store seen from the event loop: two threads and one client a topic, and patience while it refuses."""
 
 import asyncio
 import time
@@ -34,7 +34,10 @@ class StartOverError(Exception):
 
 
 class Storing:
-    """Blocking work of one topic, in a thread of its own; a store that refuses is asked again as long as `wanted()`."""
+    """Blocking work of one topic: one thread shapes, another has the client, so that both may be at work at once.
+
+    A store that refuses is asked again as long as `wanted()`.
+    """
 
     def __init__(self, route: Route, connect: Connect, metrics: ArchiveMetrics, *, claims: bool = False) -> None:
         """`claims`: others may write to the same tables, so each write carries a claim."""
@@ -47,6 +50,7 @@ class Storing:
         self._shaper = Shaper(route)
         self._client: StoreClient | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"archive-{route.topic}")
+        self._shaping = ThreadPoolExecutor(1, thread_name_prefix=f"shape-{route.topic}")
 
     async def shape(self, chunks: Sequence[Chunk | RawChunk]) -> tuple[Shaped, list[Letter]]:
         """Rows and dead letters of the chunks."""
@@ -55,7 +59,7 @@ class Storing:
             shaped = self._shaper.shape(chunks)
             return shaped, letters_of(self._route.topic, shaped.rejected) if self._route.letters else []
 
-        return await self._in_thread(work)
+        return await asyncio.get_running_loop().run_in_executor(self._shaping, work)
 
     async def store(self, shaped: Shaped, wanted: Wanted) -> Settled:
         """Stores a batch for the first time. Raises GivenUpError, StartOverError: nobody knows whether it arrived."""
@@ -81,10 +85,11 @@ class Storing:
         return await self._until_done(wanted, lambda ingest: ingest.verify(plans))
 
     async def close(self) -> None:
-        """Ends the client, in its thread, and the thread."""
+        """Ends the client, in its thread, and the threads."""
         if self._client is not None:
             await self._in_thread(self._client.close)
         self._thread.shutdown()
+        self._shaping.shutdown()
 
     async def _write(
         self, wanted: Wanted, first: Callable[[Ingest], T], then: Callable[[Ingest], T] | None = None

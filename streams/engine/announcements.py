@@ -12,6 +12,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from schemas.buckets import is_bound
 from schemas.codec import DecodeError, decode, encode
+from schemas.kafka import Brokers, client_settings
 from schemas.records import ObjectiveRule, ObjectiveSet, ObjectiveVersion
 from streams.core.burn import BurnRule
 from streams.core.calendars import START_FORMAT, UNITS, Calendar
@@ -181,10 +182,10 @@ def _not_counted(objective: Objective) -> str:
 class AnnouncementLog:
     """Partition 0 of the topic, read from its beginning on by a consumer of its own, outside of any group."""
 
-    def __init__(self, brokers: str) -> None:
+    def __init__(self, brokers: Brokers) -> None:
         self._brokers = brokers
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=brokers,
+            **client_settings(brokers),
             enable_auto_commit=False,
             auto_offset_reset="none",
             request_timeout_ms=_REQUEST_MS,
@@ -232,7 +233,7 @@ class AnnouncementLog:
     async def _send(self, records: Collection[tuple[bytes, bytes | None]]) -> int:
         # A few times in the life of a worker: nothing that must be kept running.
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._brokers,
+            **client_settings(self._brokers),
             acks="all",
             enable_idempotence=True,
             compression_type="lz4",

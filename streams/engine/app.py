@@ -7,9 +7,11 @@ from types import MappingProxyType
 from typing import Any
 
 import faust
+from faust.auth import SASLCredentials, SSLCredentials
 from faust.types import EventT
 from mode import CrashingSupervisor
 
+from schemas.kafka import Brokers
 from streams.engine.transport import Transport
 
 APP_ID = "fleetbeat-worker"
@@ -20,7 +22,7 @@ MAX_MESSAGE_BYTES = 8 << 20
 class EngineSettings:
     """How to reach Kafka and where Faust may keep files."""
 
-    brokers: str
+    brokers: Brokers
     state_dir: Path
     partitions: int
     app_id: str = APP_ID
@@ -66,6 +68,17 @@ class App(faust.App):
         self.on_ready()
 
 
+def _credentials(brokers: Brokers) -> SASLCredentials | SSLCredentials | None:
+    """What Faust's clients are told, in Faust's own words."""
+    if isinstance(brokers, str):
+        return None
+    context, sasl = brokers.settings.get("ssl_context"), brokers.security.sasl
+    if sasl is None:
+        return SSLCredentials(context)
+    password = brokers.settings["sasl_plain_password"]
+    return SASLCredentials(username=sasl.user, password=password, ssl_context=context, mechanism=sasl.mechanism)
+
+
 def create_app(
     settings: EngineSettings,
     batch_topics: frozenset[str],
@@ -75,7 +88,8 @@ def create_app(
     """The application without its processors."""
     app = App(
         settings.app_id,
-        broker=[f"kafka://{broker.strip()}" for broker in settings.brokers.split(",")],
+        broker=[f"kafka://{broker.strip()}" for broker in str(settings.brokers).split(",")],
+        broker_credentials=_credentials(settings.brokers),
         datadir=str(settings.state_dir),
         store="memory://",
         key_serializer="raw",

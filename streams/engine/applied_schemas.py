@@ -8,13 +8,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import ConsumerRecord
 
 from schemas.catalog import Catalog, fingerprint_of, load_catalog
+from schemas.kafka import Brokers, client_settings
 from streams.engine.brokers import NotPreparedError
 from streams.engine.changelog import read_changelog
 
 TOPIC = "fleetbeat-schemas"  # written by `fleetbeat topics apply`; key: subject, value: JSON list of its versions
 
 
-async def require_our_schemas(brokers: str) -> None:
+async def require_our_schemas(brokers: Brokers) -> None:
     """Raises NotPreparedError when an id was applied to the cluster with another schema than it has here.
 
     Ids that are not ours at all are no danger: their records become dead letters.
@@ -42,8 +43,8 @@ def differences(values: Iterable[bytes], catalog: Catalog) -> Iterator[str]:
                 )
 
 
-async def _exists(brokers: str) -> bool:
-    client = AIOKafkaAdminClient(bootstrap_servers=brokers)
+async def _exists(brokers: Brokers) -> bool:
+    client = AIOKafkaAdminClient(**client_settings(brokers))
     try:
         await client.start()
         return TOPIC in await client.list_topics()

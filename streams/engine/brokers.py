@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -11,8 +11,11 @@ from aiokafka.errors import (
     GroupLoadInProgressError,
     KafkaError,
     NotCoordinatorForGroupError,
+    TopicAuthorizationFailedError,
 )
 
+from schemas.kafka import Brokers, client_settings
+from schemas.kafka.reasons import FORBIDDEN, forbidden_topics, why_not
 from streams.engine.app import APP_ID
 from streams.engine.commit_notes import Note
 
@@ -25,18 +28,20 @@ class NotPreparedError(RuntimeError):
     """The brokers cannot be reached, or the topics are not as they must be; says what to do."""
 
 
-async def find_partitions(brokers: str, topics: Sequence[str], group: str = APP_ID) -> int:
+async def find_partitions(brokers: Brokers, topics: Sequence[str], group: str = APP_ID) -> int:
     """The partition count that all `topics` have, and had when `group` last committed. Raises NotPreparedError."""
-    client = AIOKafkaAdminClient(bootstrap_servers=brokers)
+    client = AIOKafkaAdminClient(**client_settings(brokers))
     try:
         await client.start()
         described = await client.describe_topics(list(topics))
         commits = await fetch_commits(client, group)
     except KafkaError as error:
-        message = f"brokers {brokers}: {error}; expected a reachable Kafka"
+        expected = "" if isinstance(error, FORBIDDEN) else "; expected a reachable Kafka"
+        message = f"brokers {brokers}: {await why_not(brokers, error)}{expected}"
         raise NotPreparedError(message) from error
     finally:
         await client.close()
+    require_allowed(brokers, described)
     counts = {entry["topic"]: len(entry["partitions"]) for entry in described}
     missing = [topic for topic in topics if not counts.get(topic)]
     if missing:
@@ -54,6 +59,13 @@ async def find_partitions(brokers: str, topics: Sequence[str], group: str = APP_
     return count
 
 
+def require_allowed(brokers: Brokers, described: Iterable[Mapping[str, Any]]) -> None:
+    """A topic that we may not see looks like one that is not there. Raises NotPreparedError."""
+    hidden = [entry["topic"] for entry in described if entry["error_code"] == TopicAuthorizationFailedError.errno]
+    if hidden:
+        raise NotPreparedError(f"brokers {brokers}: {forbidden_topics(brokers, hidden)}")
+
+
 async def fetch_commits(client: AIOKafkaAdminClient, group: str) -> Mapping[Any, Any]:
     """(offset, metadata) by topic and partition; the first question ever waits for a coordinator. Raises KafkaError."""
     until_s = time.monotonic() + _PATIENCE_S
@@ -66,7 +78,7 @@ async def fetch_commits(client: AIOKafkaAdminClient, group: str) -> Mapping[Any,
         await asyncio.sleep(_POLL_S)
 
 
-def _require_unchanged(brokers: str, commits: Mapping[Any, Any], count: int) -> None:
+def _require_unchanged(brokers: Brokers, commits: Mapping[Any, Any], count: int) -> None:
     """With another count keys have other partitions: state would be answered and counted in the wrong places."""
     for place, commit in commits.items():
         before = Note.read(commit.metadata or "").partitions

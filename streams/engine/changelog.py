@@ -6,6 +6,7 @@ from types import MappingProxyType
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from schemas.kafka import Brokers, client_settings
 from streams.engine.app import MAX_MESSAGE_BYTES
 
 # A few large pages at once, so that their work in another thread begins while the next ones are fetched.
@@ -19,7 +20,7 @@ class ChangelogSilentError(RuntimeError):
 
 
 async def read_changelog(
-    brokers: str, topic: str, partitions: Iterable[int], begins: Mapping[int, int] = MappingProxyType({})
+    brokers: Brokers, topic: str, partitions: Iterable[int], begins: Mapping[int, int] = MappingProxyType({})
 ) -> AsyncIterator[list[ConsumerRecord[bytes, bytes]]]:
     """Everything that the partitions hold now, each in its order. Raises ChangelogSilentError and KafkaError.
 
@@ -29,7 +30,7 @@ async def read_changelog(
     """
     tps = [TopicPartition(topic, partition) for partition in partitions]
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=brokers,
+        **client_settings(brokers),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=MAX_MESSAGE_BYTES,

@@ -23,6 +23,7 @@ from streams.processors.node_judging import NodeJudge, Verdict
 from streams.processors.node_recovery import SOURCE, NodeRecovery, ReadLog
 from streams.processors.node_saving import NodeSaver, Page, Saved, snapshot
 from streams.processors.node_states import TOPIC as NODE_STATES
+from streams.processors.signature_gate import Signatures
 
 if TYPE_CHECKING:
     from streams.processors.node_parts import Part
@@ -45,12 +46,12 @@ log = structlog.get_logger("fleetbeat.liveness")
 class LivenessProcessor:
     """Owns a `Part` for each assigned partition of `heartbeats`. Tables are touched on one thread only, in order."""
 
-    def __init__(self, app: App, read: ReadLog, limits: Limits) -> None:
+    def __init__(self, app: App, read: ReadLog, limits: Limits, signatures: Signatures | None = None) -> None:
         self.parts: dict[int, Part] = {}
         self.recovered = False
         self.judge = NodeJudge()
         self._app = app
-        self._folder = NodeFolder()
+        self._folder = NodeFolder(signatures)
         self._thread = ThreadPoolExecutor(1, "liveness")
         self._recovery = NodeRecovery(app, read, limits, self.in_thread)
         self._saver = NodeSaver(app)

@@ -12,6 +12,7 @@ from streams.core.liveness.table import Folded
 from streams.engine.transport import Poll, RawPoll
 from streams.processors.node_parts import Part
 from streams.processors.node_recovery import SOURCE
+from streams.processors.signature_gate import SignatureGate, Signatures
 from streams.processors.source_reading import Reading, SourceReader, fresh_letters
 
 Letters = list[tuple[bytes | None, bytes]]
@@ -20,8 +21,9 @@ Letters = list[tuple[bytes | None, bytes]]
 class NodeFolder:
     """Decodes polls of many partitions in one go."""
 
-    def __init__(self) -> None:
-        self._reader = SourceReader(SOURCE, BEAT_COLUMNS)
+    def __init__(self, signatures: Signatures | None = None) -> None:
+        self._gate = None if signatures is None else SignatureGate(SOURCE, signatures)
+        self._reader = SourceReader(SOURCE, BEAT_COLUMNS, signatures=signatures is not None)
         self._letters: Letters = []
 
     def take_letters(self) -> Letters:
@@ -34,13 +36,21 @@ class NodeFolder:
         # What was lost meanwhile is read by its new owner.
         known = sorted((poll for poll in polls if poll.partition in parts), key=lambda poll: poll.partition)
         reading = self._reader.read(known)
-        self._letters += fresh_letters(SOURCE, reading, {number: part.read_to for number, part in parts.items()})
+        if self._gate is not None:
+            reading = self._gate.check(reading)
+        begins = {number: part.read_to for number, part in parts.items()}
+        self._letters += fresh_letters(SOURCE, reading, begins)
+        again: list[int] = []
         end, rows = 0, reading.frame["_row"].to_numpy()
         beats = _placed(reading, rows)
         for batch in reading.batches:
             begin, end = end, end + len(batch.offsets)
             first, after = np.searchsorted(rows, (begin, end)).tolist()
-            _fold(parts[batch.partition], beats[first:after], int(batch.offsets[-1]))
+            ignored = _fold(parts[batch.partition], beats[first:after], int(batch.offsets[-1]))
+            if ignored and self._gate is not None:
+                again += (begin + np.searchsorted(batch.offsets, ignored)).tolist()
+        if again and self._gate is not None:
+            self._letters += fresh_letters(SOURCE, self._gate.again(reading, again), begins)
 
 
 def _placed(reading: Reading, rows: npt.NDArray[np.uint32]) -> pl.DataFrame:
@@ -52,10 +62,12 @@ def _placed(reading: Reading, rows: npt.NDArray[np.uint32]) -> pl.DataFrame:
     return reading.frame.drop("_row").with_columns(**{name: pl.Series(column) for name, column in columns.items()})
 
 
-def _fold(part: Part, beats: pl.DataFrame, last_offset: int) -> None:
+def _fold(part: Part, beats: pl.DataFrame, last_offset: int) -> Sequence[int]:
+    """The offsets of those that were not newer than one of the same node."""
     folded = part.table.fold(beats, last_offset)
     part.read_to = max(part.read_to, last_offset + 1)
     _count(folded, "nodes.max" if part.table.nodes >= part.limits.max_nodes else "nodes.new_per_minute")
+    return folded.ignored_at
 
 
 def _count(folded: Folded, bound: str) -> None:

@@ -24,6 +24,7 @@ from faust.types import TP
 from schemas.records import Source
 from streams import metrics
 from streams.core.live import Live, LiveCounts, complete_since_ms
+from streams.core.replays import Replays
 from streams.core.rollup import Flush, Rollup
 from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.core.sources import COUNTS, PROBES
@@ -35,6 +36,7 @@ from streams.engine.partials import write_partials
 from streams.engine.partitioning import partition_of
 from streams.engine.transport import Consumer, Poll, RawPoll, ResumePoint
 from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
+from streams.processors.signature_gate import SIGNED_COLUMNS, SignatureGate, Signatures
 from streams.processors.source_reading import SourceReader, fresh_letters
 
 ResultT = TypeVar("ResultT")
@@ -77,6 +79,7 @@ class _Counted:
 
     epoch: int
     rollup: Rollup
+    replays: Replays
     outcome: _Outcome
 
 
@@ -84,7 +87,14 @@ class RollupProcessor:
     """Counts the assigned partitions of the topic that `judge` is for. All block work runs on one thread, in order."""
 
     def __init__(  # noqa: PLR0913 - what it is made of
-        self, app: App, judge: Judge, index: SeriesIndex, partitions: int, known: Known, live: Collection[str] = ()
+        self,
+        app: App,
+        judge: Judge,
+        index: SeriesIndex,
+        partitions: int,
+        known: Known,
+        live: Collection[str] = (),
+        signatures: Signatures | None = None,
     ) -> None:
         """`live`: ids of objectives with a ring."""
         self._source = source = judge.source
@@ -94,11 +104,13 @@ class RollupProcessor:
         self._judge = judge
         self._index = index
         self._partitions = partitions
-        self._reader = SourceReader(source, columns)
+        self._gate = None if signatures is None else SignatureGate(source, signatures)
+        extra = () if signatures is None else SIGNED_COLUMNS
+        self._reader = SourceReader(source, (*columns, *extra), signatures=signatures is not None)
         self._thread = ThreadPoolExecutor(1, "rollup")
         self._named = live
         self._live = Live(live)
-        self._rollup = Rollup(judge, self._live)
+        self._rollup, self._replays = Rollup(judge, self._live), Replays()
         self._intake = Intake(app, source)
         self._epoch = 0
         self._pending: list[Poll | RawPoll] = []
@@ -115,7 +127,7 @@ class RollupProcessor:
         self._epoch += 1
         self._intake.lose_all()
         self._live = Live(self._named)
-        self._rollup = Rollup(self._judge, self._live)
+        self._rollup, self._replays = Rollup(self._judge, self._live), Replays()
         self._published = {}
         self._untold = False
         self._clear_pending()
@@ -179,15 +191,15 @@ class RollupProcessor:
         timeline = self._known()
         if timeline is None:
             return None
-        epoch, rollup, polls = self._epoch, self._rollup, self._pending
+        epoch, rollup, replays, polls = self._epoch, self._rollup, self._replays, self._pending
         self._clear_pending()
         for poll in polls:
-            self._open(rollup, poll.partition)
+            self._open(rollup, replays, poll.partition)
         topic_id = self._consumer.identity(self._source).topic_id
         with metrics.BATCH_SECONDS.labels("rollup").time():
-            counting = self._in_thread(self._count, rollup, polls, timeline, topic_id)
+            counting = self._in_thread(self._count, rollup, replays, polls, timeline, topic_id)
             outcome, _ = await asyncio.gather(counting, self._consumer.confirm(self._source))
-        return _Counted(epoch, rollup, outcome) if epoch == self._epoch else None
+        return _Counted(epoch, rollup, replays, outcome) if epoch == self._epoch else None
 
     async def _sent(self, counted: _Counted) -> None:
         """Publish and, once all is acknowledged, move the commit. Flushes are sent one after the other."""
@@ -201,7 +213,7 @@ class RollupProcessor:
             await asyncio.gather(*acks)
         if epoch != self._epoch:
             return
-        points = await self._in_thread(_settled, counted.rollup, outcome)
+        points = await self._in_thread(_settled, counted.rollup, counted.replays, outcome)
         if epoch != self._epoch:
             return
         for partition, point in points.items():
@@ -227,18 +239,24 @@ class RollupProcessor:
         self._pending_count = 0
         self._enough.clear()
 
-    def _open(self, rollup: Rollup, partition: int) -> None:
+    def _open(self, rollup: Rollup, replays: Replays, partition: int) -> None:
         if partition in rollup.progress:
             return
-        point = self._consumer.committed.get(TP(self._source, partition))
-        rollup.open(partition, point.frontier if point else 0)
+        point = self._consumer.committed.get(TP(self._source, partition)) or ResumePoint(0, 0)
+        rollup.open(partition, point.frontier)
+        if self._gate is not None:
+            replays.open(partition, *point)
 
-    def _count(self, rollup: Rollup, polls: list[Poll | RawPoll], timeline: Timeline, topic_id: str) -> _Outcome:
+    def _count(
+        self, rollup: Rollup, replays: Replays, polls: list[Poll | RawPoll], timeline: Timeline, topic_id: str
+    ) -> _Outcome:
         if timeline is not self._judge.timeline:
             self._judge.follow(timeline)
         seen = (rollup.events, rollup.late, rollup.clamped)
         begins = {partition: progress.applied_offset + 1 for partition, progress in rollup.progress.items()}
         reading = self._reader.read(polls)
+        if self._gate is not None:
+            reading = self._gate.check(reading, replays)
         flush = rollup.step(reading.batches, self._weigh(reading.frame))
         metrics.EVENTS.labels(self._source).inc(rollup.events - seen[0])
         metrics.LATE.labels(self._source).inc(rollup.late - seen[1])
@@ -298,9 +316,10 @@ def owner_key(series: str) -> bytes:
     return series.encode()
 
 
-def _settled(rollup: Rollup, outcome: _Outcome) -> dict[int, ResumePoint]:
+def _settled(rollup: Rollup, replays: Replays, outcome: _Outcome) -> dict[int, ResumePoint]:
     """From where a restart has to read, now that a flush is acknowledged. More may have been counted since."""
     if outcome.told_all:
         rollup.settle(outcome.flush)
     progress = outcome.flush.progress
-    return {partition: ResumePoint(*rollup.resume_point(partition, done)) for partition, done in progress.items()}
+    points = {partition: rollup.resume_point(partition, done) for partition, done in progress.items()}
+    return {partition: ResumePoint(*replays.held_back(partition, *point)) for partition, point in points.items()}

@@ -18,12 +18,16 @@ from streams.raw import RawBatch
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`batches`: all records; `frame`: the good ones, `_row` counts over `batches`; each reject is about a record."""
+    """`batches`: all records; `frame`: the good ones, `_row` counts over `batches`; each reject is about a record.
+
+    `pieces`: all records as they were read.
+    """
 
     batches: list[SourceBatch]
     frame: pl.DataFrame
     rejects: list[Reject]
     rejected: Records
+    pieces: list[Piece]
 
 
 def fresh_letters(topic: str, reading: Reading, begins: Mapping[int, int]) -> list[tuple[bytes | None, bytes]]:
@@ -39,8 +43,9 @@ def fresh_letters(topic: str, reading: Reading, begins: Mapping[int, int]) -> li
 class SourceReader:
     """Reads one topic; used by one thread."""
 
-    def __init__(self, topic: str, columns: Sequence[str]) -> None:
-        self._reader = BlockReader(topic, columns)
+    def __init__(self, topic: str, columns: Sequence[str], *, signatures: bool = False) -> None:
+        """`signatures`: rows have SIGNATURE and VALUE too (`schemas.record_batches`)."""
+        self._reader = BlockReader(topic, columns, signatures=signatures)
 
     def read(self, polls: Sequence[Poll | RawPoll]) -> Reading:
         """Everything in the polls. Raises NotAppendTimeError, and CorruptRecordException for what is no batch."""
@@ -49,7 +54,7 @@ class SourceReader:
             require_append_time([piece] if isinstance(piece, RawBatch) else piece)
         read = read_pieces(self._reader, pieces)
         batches = [_source_batch(list(run)) for _, run in groupby(read.pieces, partition_of)]
-        return Reading(batches, read.frame, read.rejects, read.rejected)
+        return Reading(batches, read.frame, read.rejects, read.rejected, read.pieces)
 
 
 def _pieces(poll: Poll | RawPoll) -> list[Piece]:

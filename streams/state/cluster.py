@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from schemas.kafka import Brokers, client_settings
+from schemas.kafka.reasons import FORBIDDEN, why_not
 from streams.engine.app import APP_ID, MAX_MESSAGE_BYTES
 from streams.engine.brokers import fetch_commits
 from streams.engine.commit_notes import Note
@@ -84,14 +86,17 @@ class _DeleteOffsets(Request[_Delete]):  # type: ignore[misc]  # as above
 class Cluster:
     """A connected cluster; made by `connected`."""
 
-    def __init__(self, brokers: str, admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, brokers: Brokers, admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer) -> None:
         self.brokers = brokers
         self._admin = admin
         self._consumer = consumer
 
     async def partitions(self, topics: Sequence[str]) -> dict[str, int]:
-        """Partition counts of those topics that exist."""
+        """Partition counts of those topics that exist. Raises TopicAuthorizationFailedError for hidden ones."""
         described = await self._admin.describe_topics(list(topics))
+        denied = TopicAuthorizationFailedError.errno
+        if hidden := [entry["topic"] for entry in described if entry["error_code"] == denied]:
+            raise TopicAuthorizationFailedError(", ".join(hidden))
         return {entry["topic"]: len(entry["partitions"]) for entry in described if entry["partitions"]}
 
     async def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
@@ -153,7 +158,7 @@ class Cluster:
 
     async def commit(self, commits: Mapping[TopicPartition, Commit], group: str = APP_ID) -> None:
         """Sets commits of a group without members."""
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.brokers, group_id=group, enable_auto_commit=False)
+        consumer = AIOKafkaConsumer(**client_settings(self.brokers), group_id=group, enable_auto_commit=False)
         await consumer.start()
         try:
             consumer.assign(list(commits))
@@ -164,7 +169,7 @@ class Cluster:
     async def write(self, topic: str, records: Collection[tuple[int, bytes, bytes | None]]) -> None:
         """(partition, key, value) each; returns when all are acknowledged."""
         producer = AIOKafkaProducer(
-            bootstrap_servers=self.brokers, acks="all", linger_ms=20, max_request_size=MAX_MESSAGE_BYTES
+            **client_settings(self.brokers), acks="all", linger_ms=20, max_request_size=MAX_MESSAGE_BYTES
         )
         await producer.start()
         try:
@@ -175,16 +180,17 @@ class Cluster:
 
 
 @asynccontextmanager
-async def connected(brokers: str) -> AsyncIterator[Cluster]:
+async def connected(brokers: Brokers) -> AsyncIterator[Cluster]:
     """A cluster for as long as the context lasts. Raises StateError."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=brokers, request_timeout_ms=_TIMEOUT_MS)
-    consumer = AIOKafkaConsumer(bootstrap_servers=brokers, enable_auto_commit=False, request_timeout_ms=_TIMEOUT_MS)
+    admin = AIOKafkaAdminClient(**client_settings(brokers), request_timeout_ms=_TIMEOUT_MS)
+    consumer = AIOKafkaConsumer(**client_settings(brokers), enable_auto_commit=False, request_timeout_ms=_TIMEOUT_MS)
     try:
         await admin.start()
         await consumer.start()
         yield Cluster(brokers, admin, consumer)
     except (KafkaError, OSError) as cause:
-        raise StateError(f"brokers {brokers}: {cause!r}; expected a reachable Kafka") from cause
+        expected = "" if isinstance(cause, FORBIDDEN) else "; expected a reachable Kafka"
+        raise StateError(f"brokers {brokers}: {await why_not(brokers, cause)}{expected}") from cause
     finally:
         await consumer.stop()
         await admin.close()

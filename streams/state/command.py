@@ -5,8 +5,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from schemas.extras import extra
-
-LOCAL_KAFKA = "127.0.0.1:19092"
+from schemas.kafka.option import BrokersOption, KafkaConfigOption, reach
 
 app = App(name="state", help="Look at the state that workers keep in Kafka, and begin it anew.")
 
@@ -19,7 +18,6 @@ def _flag(text: str) -> Parameter:
     return Parameter(help=text, negative=(), show_default=False)
 
 
-Brokers = Annotated[str, Parameter(help="Kafka's addresses, HOST:PORT, separated by commas.")]
 Families = Annotated[tuple[str, ...], _says("slo (objectives and series) or nodes; without it both.")]
 Partitions = Annotated[tuple[int, ...], _says("Only this partition; may be given more than once.")]
 Yes = Annotated[bool, _flag("Do not ask.")]
@@ -31,7 +29,8 @@ def show(
     family: Families = (),
     partition: Partitions = (),
     json: Annotated[bool, _flag("One JSON document instead of a table.")] = False,
-    brokers: Brokers = LOCAL_KAFKA,
+    brokers: BrokersOption = None,
+    kafka_config: KafkaConfigOption = None,
 ) -> int:
     """Show the state of every partition: pages, offsets, lag, frontiers, owners, topic ids, and what cannot be read.
 
@@ -41,7 +40,7 @@ def show(
     """
     with extra("streams"):
         from streams.state.run import run_show
-    return run_show(brokers, family, partition, as_lines=not json)
+    return run_show(reach(brokers, kafka_config), family, partition, as_lines=not json)
 
 
 @app.command
@@ -50,7 +49,8 @@ def reset(
     family: Families = (),
     partition: Partitions = (),
     yes: Yes = False,
-    brokers: Brokers = LOCAL_KAFKA,
+    brokers: BrokersOption = None,
+    kafka_config: KafkaConfigOption = None,
 ) -> int:
     """Delete pages and commits, and have counted again what the topics of their input hold.
 
@@ -61,7 +61,7 @@ def reset(
     """
     with extra("streams"):
         from streams.state.run import run_reset
-    return run_reset(brokers, family, partition, yes=yes)
+    return run_reset(reach(brokers, kafka_config), family, partition, yes=yes)
 
 
 @app.command
@@ -79,7 +79,8 @@ def rebuild(  # noqa: PLR0913 - one argument an option
     force: Annotated[bool, _flag("Make good pages anew as well.")] = False,
     series_max: Annotated[int, Parameter(help="As the workers have it.")] = 250_000,
     yes: Yes = False,
-    brokers: Brokers = LOCAL_KAFKA,
+    brokers: BrokersOption = None,
+    kafka_config: KafkaConfigOption = None,
 ) -> int:
     """Make lost tables of objectives and series anew from ClickHouse, or all of them from what Kafka keeps.
 
@@ -95,8 +96,8 @@ def rebuild(  # noqa: PLR0913 - one argument an option
     with extra("streams"):
         from streams.state.run import families_of, run_rebuild
     if clickhouse is None:
-        return run_rebuild(brokers, family, yes=yes)
+        return run_rebuild(reach(brokers, kafka_config), family, yes=yes)
     families_of(family)
     with extra("streams,archive"):
         from streams.state.refill_run import RefillOptions, run_refill
-    return run_refill(RefillOptions(brokers, clickhouse, partition, from_, force, yes, series_max))
+    return run_refill(RefillOptions(reach(brokers, kafka_config), clickhouse, partition, from_, force, yes, series_max))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from schemas.kafka import Brokers
 from streams.core.rows import STEP_SCHEMA
 from streams.core.series import SeriesIndex
 from streams.core.slices import Tier
@@ -70,7 +71,7 @@ def sealed_steps(table: SloTable, index: SeriesIndex, tier: Tier, span: Span) ->
     return rows.with_columns(series=names.gather(rows["series"]) if rows.height else pl.lit("")).cast(NAMED)
 
 
-async def read_pages(brokers: str, partition: int) -> PartPages:
+async def read_pages(brokers: Brokers, partition: int) -> PartPages:
     """All pages of a partition. Raises StateError for those of a newer version."""
     pages = PartPages()
     async for records in read_changelog(brokers, PAGES_TOPIC, [partition]):
@@ -108,7 +109,7 @@ def restored(partition: int, pages: PartPages, given: Input, folder: PartFolder)
     return part
 
 
-async def read_kept(brokers: str, partition: int, given: Input) -> Kept:
+async def read_kept(brokers: Brokers, partition: int, given: Input) -> Kept:
     """The tables of a partition; workers may run. Raises LostError, StateError and KafkaError."""
     folder = PartFolder(SeriesIndex())
     part = restored(partition, await read_pages(brokers, partition), given, folder)

@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from schemas.extras import extra
-from streams.state.command import LOCAL_KAFKA
+from schemas.kafka.option import BrokersOption, KafkaConfigOption, reach
 
 
 def _says(text: str) -> Parameter:
@@ -31,11 +31,13 @@ def reconcile(  # noqa: PLR0913 - one argument an option
         bool, _says("Minutes as well, of objectives and of all other series: the tables keep 6.5 hours of them.")
     ] = False,
     clickhouse: Clickhouse = None,
-    brokers: Annotated[str, Parameter(help="Kafka's addresses, HOST:PORT, separated by commas.")] = LOCAL_KAFKA,
+    brokers: BrokersOption = None,
+    kafka_config: KafkaConfigOption = None,
     wait: Annotated[float, Parameter(help="Seconds to wait for an archive that is behind.")] = 60.0,
     json: Annotated[bool, _says("One JSON document instead of lines.")] = False,
 ) -> int:
     """Compares; what --help says about it stands with the names of the commands."""
     with extra("streams,archive"):
         from streams.state.reconcile_run import ReconcileOptions, run_reconcile  # noqa: PLC0415 - only when it runs
-    return run_reconcile(ReconcileOptions(from_, to, minutes, clickhouse, brokers, wait, json))
+    where = reach(brokers, kafka_config)
+    return run_reconcile(ReconcileOptions(from_, to, minutes, clickhouse, where, wait, json))

@@ -14,6 +14,7 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from rich.console import Console
 
+from schemas.kafka import Brokers
 from streams.engine.brokers import NotPreparedError
 from streams.engine.changelog import ChangelogSilentError
 from streams.history.rows import RawRows, RawRowsError
@@ -59,7 +60,7 @@ class ReconcileOptions:
     to: str
     minutes: bool
     clickhouse: str | None
-    brokers: str
+    brokers: Brokers
     wait_s: float
     as_json: bool
 

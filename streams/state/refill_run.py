@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from aiokafka.structs import TopicPartition
 
+from schemas.kafka import Brokers
 from streams.core.series import SeriesIndex
 from streams.engine.commit_notes import Note
 from streams.engine.page_heads import Origin, origin_now
@@ -32,7 +33,7 @@ from streams.state.run import Exit, confirmed
 class RefillOptions:
     """As given on the command line; without partitions those whose pages are lost, or all of them with `force`."""
 
-    brokers: str
+    brokers: Brokers
     clickhouse: str
     partitions: tuple[int, ...] = ()
     from_: str | None = None

@@ -8,6 +8,7 @@ from collections.abc import Collection, Coroutine
 from enum import IntEnum
 from typing import TypeVar
 
+from schemas.kafka import Brokers
 from streams.engine.page_heads import SLO_FORMAT
 from streams.state.changes import Plan, carry_out, plan_rebuild, plan_reset, utc
 from streams.state.cluster import StateError, connected
@@ -37,7 +38,7 @@ def families_of(names: Collection[str]) -> tuple[str, ...]:
     return tuple(family for family in FAMILIES if not names or family in names)
 
 
-def run_show(brokers: str, families: Collection[str], partitions: Collection[int], *, as_lines: bool) -> int:
+def run_show(brokers: Brokers, families: Collection[str], partitions: Collection[int], *, as_lines: bool) -> int:
     """Prints what there is; Exit.UNSOUND when a page cannot be read or is of a newer version."""
     found = _run(_survey(brokers, families_of(families), partitions))
     if not as_lines:
@@ -48,23 +49,23 @@ def run_show(brokers: str, families: Collection[str], partitions: Collection[int
     return Exit.UNSOUND if unsound else Exit.DONE
 
 
-def run_reset(brokers: str, families: Collection[str], partitions: Collection[int], *, yes: bool) -> int:
+def run_reset(brokers: Brokers, families: Collection[str], partitions: Collection[int], *, yes: bool) -> int:
     """Deletes state after a confirmation; returns an Exit. Raises StateError."""
     return _run(_change(brokers, families_of(families), partitions, yes=yes, rebuild=False))
 
 
-def run_rebuild(brokers: str, families: Collection[str], *, yes: bool) -> int:
+def run_rebuild(brokers: Brokers, families: Collection[str], *, yes: bool) -> int:
     """Deletes state and has it counted again from as far back as possible; returns an Exit. Raises StateError."""
     return _run(_change(brokers, families_of(families), (), yes=yes, rebuild=True))
 
 
-async def _survey(brokers: str, families: Collection[str], partitions: Collection[int]) -> Survey:
+async def _survey(brokers: Brokers, families: Collection[str], partitions: Collection[int]) -> Survey:
     async with connected(brokers) as cluster:
         return await survey(cluster, families, partitions)
 
 
 async def _change(
-    brokers: str, families: Collection[str], partitions: Collection[int], *, yes: bool, rebuild: bool
+    brokers: Brokers, families: Collection[str], partitions: Collection[int], *, yes: bool, rebuild: bool
 ) -> Exit:
     async with connected(brokers) as cluster:
         await cluster.require_no_worker()

@@ -1,15 +1,21 @@
-"""Rows a second that one archive stores of a backlog, each once, beside the same sink with fastavro and columns.
+"""Rows a second that one archive stores of a backlog, what they take on disk, and how fast it answers meanwhile.
 
-A real Kafka holds the traffic of a fleet, in the proportions of 2,000,000 nodes and 20,000 probe results/s. Then an
-archive process starts on it with its embedded store: fetch, decode, plan and tokened insert. The rate is that between
-the first and the last tenth of the backlog; what the engine merges meanwhile is in it. Afterwards every offset must be
-there once. The peer reads some of the same heartbeats with aiokafka, decodes each with fastavro, and inserts columns
-with clickhouse-connect, with plans and tokens too.
-`fleetbeat bench archive --json` prints only the last line.
+Three parts, each with a real Kafka and an archive process with its embedded store:
+
+- A backlog of a fleet's traffic, in the proportions of 2,000,000 nodes and 20,000 probe results/s: fetch, decode, plan
+  and tokened insert. The rate is that between the first and the last tenth of it; what the engine merges meanwhile is
+  in it. Afterwards every offset must be there once. The peer reads some of the same heartbeats with aiokafka, decodes
+  each with fastavro, and inserts columns with clickhouse-connect, with plans and tokens too.
+- What 10,000 simulated nodes said in a quarter of an hour, stored, copied with trace ids, and merged: bytes a row.
+- Fifty questions of the drill-down library about a day of 10,000 nodes, 50 million rows that the engine made, while
+  100,000 records a second of another fleet come in through Kafka.
+
+`fleetbeat bench archive --json` prints only the last line. Run as a file it takes `--events` (of the backlog)
+and `--rows` (of the day) for a quick look.
 """
 
-import asyncio
 import json as json_format
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,12 +23,11 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from rich.console import Console
 
 from infra.kafka import LocalKafka
@@ -30,22 +35,38 @@ from infra.local.children import Child, fleetbeat, unready
 from infra.local.figures import total
 from infra.state import pick_port
 from infra.topics import run_apply
-from schemas.codec import decode
-from schemas.event_time import FUTURE_LIMIT_MS, PAST_LIMIT_MS
-from schemas.records import Heartbeat
-from streams.archive import ddl
-from streams.archive.embedded import EmbeddedStore
-from streams.archive.plans import Plan, PlanStore, token
+from tests.bench.archived.drill_down import ask, by_query
+from tests.bench.archived.elsewhere import elsewhere
+from tests.bench.archived.history import fill as fill_history
+from tests.bench.archived.peer import with_fastavro
+from tests.bench.archived.sizes import bytes_a_row
 
 PARTITIONS = 12
 EVENTS = 6_000_000
 NODES, INTERVAL_S, RESULTS_PER_S = 2_000_000, 30, 20_000
-PEER_BATCH, PEER_BATCHES = 50_000, 2
-PATIENCE_S = 300.0
-FLOORS = {"rows_per_s": 250_000, "to_fastavro": 5}
+SIZED_NODES, SIZED_RESULTS_PER_S, SIZED_EVENTS = 10_000, 3_000, 3_000_000
+HISTORY_ROWS = 50_000_000
+# The same fleet with a heartbeat a bit more often: 100,000 records a second.
+DRILLED_INTERVAL_S = 25
+SETTLED_S = 10.0
+PATIENCE_S = 600.0
+# Kafka's log, the store, and what merges write beside it.
+BYTES_AN_EVENT, BYTES_A_ROW, BYTES_MORE = 200, 60, 3_000_000_000
+FLOORS = {
+    "rows_per_s": 250_000,
+    "to_fastavro": 5,
+    "probe_results_bytes_a_row": 16,
+    "heartbeats_bytes_a_row": 12,
+    "ingest_per_s": 99_000,
+    "queries_p50_ms": 50,
+    "queries_p99_ms": 500,
+}
+_AT_LEAST = {"rows_per_s", "to_fastavro", "ingest_per_s"}
 TABLES = {"heartbeats": "heartbeats", "probe-results": "probe_results"}
+_FAULTS = ("missing", "twice")
+_STORED = "fleetbeat_archive_rows_total"
 _LOCAL = "127.0.0.1"
-_say = Console(stderr=True).print
+_say = Console(stderr=True, highlight=False).print
 
 
 class ArchiveProcess:
@@ -55,6 +76,7 @@ class ArchiveProcess:
         self._sql, self._metrics = (pick_port(None, None, "the archive") for _ in range(2))
         places = ("--listen", f"{_LOCAL}:{self._sql}", "--metrics", f"{_LOCAL}:{self._metrics}")
         command = fleetbeat("archive", "--brokers", brokers, "--store", folder / "store", *places)
+        self.url = f"http://{_LOCAL}:{self._sql}"
         self.child = Child("archive", command, folder / "archive.log", grace_s=60)
 
     def await_path(self, path: str) -> None:
@@ -65,6 +87,10 @@ class ArchiveProcess:
         """What it tells Prometheus."""
         with urllib.request.urlopen(f"http://{_LOCAL}:{self._metrics}/metrics", timeout=10) as answer:
             return str(answer.read().decode())
+
+    def stored(self) -> int:
+        """Rows since it started."""
+        return total(self.metrics(), _STORED)
 
     def census(self, topic: str) -> tuple[int, int]:
         """Rows of a topic's table, and different offsets; a partition at a time, as all at once need more memory."""
@@ -86,7 +112,7 @@ class ArchiveProcess:
 
     def sql(self, query: str) -> str:
         """The answer, tabs between columns."""
-        with urllib.request.urlopen(f"http://{_LOCAL}:{self._sql}/", query.encode(), timeout=120) as answer:
+        with urllib.request.urlopen(f"{self.url}/", query.encode(), timeout=120) as answer:  # noqa: S310 - http on loopback
             return str(answer.read().decode())
 
 
@@ -105,35 +131,124 @@ class _Sample:
     at_s: float
     rows: int
     cpu_s: float
+    machine_s: float
 
 
-def main(*, json: bool = False, events: int = EVENTS) -> int:
-    """0 unless it could not run; the last line is the result as JSON."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        with LocalKafka(root / "kafka", port=pick_port(None, None, "the benchmark"), heap_mb=1_024) as kafka:
-            with redirect_stdout(sys.stderr):
-                run_apply(kafka.bootstrap, PARTITIONS, local=True)
-            sent = fill(kafka.bootstrap, events)
-            figures = drain(kafka.bootstrap, root, sent)
-            peer = asyncio.run(with_fastavro(kafka.bootstrap, root / "peer"))
-    figures["fastavro_rows_per_s"] = round(peer)
-    ratios = {"to_fastavro": round(figures["rows_per_s"] / peer, 1)}
-    exact = not any(figures[f"{table}_{fault}"] for table in TABLES.values() for fault in ("missing", "twice"))
+def _sample(archive: ArchiveProcess) -> _Sample:
+    own, every = psutil.Process(archive.child.pid).cpu_times(), psutil.cpu_times()
+    busy_s = sum(every) - every.idle - getattr(every, "iowait", 0.0)
+    return _Sample(time.perf_counter(), archive.stored(), own.user + own.system, busy_s)
+
+
+def _cores(first: _Sample, last: _Sample) -> dict[str, float]:
+    seconds = last.at_s - first.at_s
+    return {
+        "cores": round((last.cpu_s - first.cpu_s) / seconds, 2),
+        "machine_cores": round((last.machine_s - first.machine_s) / seconds, 2),
+    }
+
+
+def main(*, json: bool = False, events: int = EVENTS, rows: int = HISTORY_ROWS) -> int:
+    """0 unless it could not run; the last line is the result as JSON, and says whether it holds."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _require_disk(folder, max(events * BYTES_AN_EVENT, rows * BYTES_A_ROW) + BYTES_MORE)
+        figures: dict[str, Any] = {}
+        for part in (_backlog, _sizes, _questions):
+            root = folder / part.__name__
+            with LocalKafka(root / "kafka", port=pick_port(None, None, "the benchmark"), heap_mb=1_024) as kafka:
+                with redirect_stdout(sys.stderr):
+                    run_apply(kafka.bootstrap, PARTITIONS, local=True)
+                figures |= part(kafka.bootstrap, root, events, rows)
+            shutil.rmtree(root)
+    ratios = {"to_fastavro": round(figures["rows_per_s"] / figures["fastavro_rows_per_s"], 1)}
     found = {**figures, **ratios}
     if not json:
-        for name, figure in found.items():
-            print(f"{name:<24}{figure:>14,}")
-    holds = exact and all(found[name] >= floor for name, floor in FLOORS.items())
-    result = {"name": "archive", "figures": figures, "ratios": ratios, "floors": FLOORS, "holds": holds}
+        for what, figure in found.items():
+            print(f"{what:<28}{figure:>14,}")
+    exact = not any(figures[f"{table}_{fault}"] for table in TABLES.values() for fault in _FAULTS)
+    kept = [found[what] >= floor if what in _AT_LEAST else found[what] <= floor for what, floor in FLOORS.items()]
+    result = {"name": "archive", "figures": figures, "ratios": ratios, "floors": FLOORS, "holds": exact and all(kept)}
     print(json_format.dumps(result))
     return 0
 
 
-def fill(brokers: str, events: int) -> dict[str, int]:
+def _require_disk(folder: Path, need: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise RuntimeError(
+            f"{folder}: {free >> 20:,} MB free; expected {need >> 20:,} MB: take fewer --events and --rows"
+        )
+
+
+def _backlog(brokers: str, root: Path, events: int, _: int) -> dict[str, Any]:
+    """How fast a backlog is stored, and the peer with some of it."""
+    _say(f"backlog: {events:,} events of {NODES:,} nodes")
+    sent = fill(brokers, events, NODES, RESULTS_PER_S)
+    figures = drain(brokers, root, sent)
+    figures["fastavro_rows_per_s"] = round(elsewhere(with_fastavro, brokers, root / "peer"))
+    _say(figures)
+    return figures
+
+
+def _sizes(brokers: str, root: Path, events: int, _: int) -> dict[str, Any]:
+    """Bytes a row after merging."""
+    events = min(events, SIZED_EVENTS)
+    _say(f"sizes: {events:,} events of {SIZED_NODES:,} nodes")
+    rows = sum(fill(brokers, events, SIZED_NODES, SIZED_RESULTS_PER_S).values())
+    with archive_process(brokers, root) as archive:
+        archive.await_path("/-/healthy")
+        _until_stored(archive, rows)
+    figures = {}
+    for table, size in elsewhere(bytes_a_row, root / "store").items():
+        _say(f"{table}: {size['rows']:,} rows, {size['bytes']} bytes a row: {size['columns']}")
+        figures[f"{table}_bytes_a_row"] = size["bytes"]
+    return figures
+
+
+def _questions(brokers: str, root: Path, _: int, rows: int) -> dict[str, Any]:
+    """How long drill-down takes beside ingest."""
+    begun = time.perf_counter()
+    made = elsewhere(fill_history, root / "store", rows, round(time.time() * 1_000))
+    _say(f"questions: {made} made in {time.perf_counter() - begun:.0f} s")
+    traffic = ("--nodes", NODES, "--interval", DRILLED_INTERVAL_S, "--rate", RESULTS_PER_S)
+    command = fleetbeat("simulate", "--brokers", brokers, *map(str, traffic))
+    with archive_process(brokers, root) as archive:
+        archive.await_path("/-/ready")
+        fleet = Child("fleet", command, root / "fleet.log")
+        try:
+            _until_stored(archive, 1)
+            time.sleep(SETTLED_S)
+            first = _sample(archive)
+            asked = ask(archive.url, made["nodes"])
+            last = _sample(archive)
+        finally:
+            fleet.stop()
+    for line in by_query(asked):
+        _say(line)
+    times = sorted(each.ms for each in asked)
+    return {
+        "history_rows": made["heartbeats"] + made["probe_results"],
+        "queries": len(times),
+        "queries_p50_ms": round(times[len(times) // 2], 1),
+        "queries_p99_ms": round(times[-(-len(times) * 99 // 100) - 1], 1),
+        "queries_empty": sum(not each.rows for each in asked),
+        "ingest_per_s": round((last.rows - first.rows) / (last.at_s - first.at_s)),
+        **{f"queries_{name}": cores for name, cores in _cores(first, last).items()},
+    }
+
+
+def _until_stored(archive: ArchiveProcess, rows: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while (stored := archive.stored()) < rows:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{stored} of {rows} rows after {PATIENCE_S:.0f} s")
+        time.sleep(0.2)
+
+
+def fill(brokers: str, events: int, nodes: int, rate: int) -> dict[str, int]:
     """Sends as fast as it goes; how many of each topic were sent."""
-    _say(f"filling: {events:,} events of {NODES:,} nodes")
-    fleet = ("--nodes", NODES, "--interval", INTERVAL_S, "--rate", RESULTS_PER_S, "--unpaced", "--events", events)
+    fleet = ("--nodes", nodes, "--interval", INTERVAL_S, "--rate", rate, "--unpaced", "--events", events)
     command = fleetbeat("simulate", "--brokers", brokers, *map(str, fleet))
     out = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
     summary = json_format.loads(out.splitlines()[-1])
@@ -149,18 +264,16 @@ def drain(brokers: str, root: Path, sent: dict[str, int]) -> dict[str, Any]:
         begun_s = time.perf_counter()
         while not samples or samples[-1].rows < rows:
             time.sleep(0.2)
-            stored, times = total(archive.metrics(), "fleetbeat_archive_rows_total"), process.cpu_times()
-            samples.append(_Sample(time.perf_counter(), stored, times.user + times.system))
+            samples.append(_sample(archive))
             memory_mb = max(memory_mb, process.memory_info().rss >> 20)
             if samples[-1].at_s - begun_s > PATIENCE_S:
-                raise RuntimeError(f"{stored} of {rows} rows after {PATIENCE_S:.0f} s")
-        inside = [sample for sample in samples if 0.1 * rows <= sample.rows <= 0.9 * rows]
-        first, last = inside[0], inside[-1]
+                raise RuntimeError(f"{samples[-1].rows} of {rows} rows after {PATIENCE_S:.0f} s")
+        first, last = _inside(samples, rows)
         figures: dict[str, Any] = {
             "rows": rows,
             "rows_per_s": round((last.rows - first.rows) / (last.at_s - first.at_s)),
             "cpu_us_a_row": round((last.cpu_s - first.cpu_s) / (last.rows - first.rows) * 1e6, 2),
-            "cores": round((last.cpu_s - first.cpu_s) / (last.at_s - first.at_s), 2),
+            **_cores(first, last),
             "memory_mb": memory_mb,
             "start_to_stored_s": round(samples[-1].at_s - begun_s, 1),
         }
@@ -168,66 +281,23 @@ def drain(brokers: str, root: Path, sent: dict[str, int]) -> dict[str, Any]:
         for topic, table in TABLES.items():
             there, offsets = archive.census(topic)
             figures |= {f"{table}_missing": sent[topic] - offsets, f"{table}_twice": there - offsets}
-            figures[f"{table}_bytes_a_row"] = archive.bytes_a_row(topic)
+            figures[f"{table}_bytes_a_row_of_backlog"] = archive.bytes_a_row(topic)
     return figures
 
 
-async def with_fastavro(brokers: str, folder: Path) -> float:
-    """Rows a second of the peer, with one partition of heartbeats."""
-    place = TopicPartition("heartbeats", 0)
-    consumer = AIOKafkaConsumer(bootstrap_servers=brokers, auto_offset_reset="earliest", enable_auto_commit=False)
-    await consumer.start()
-    try:
-        consumer.assign([place])
-        with EmbeddedStore(folder) as store:
-            client = store.client()
-            ddl.apply(client)
-            stored, begun = 0, time.perf_counter()
-            while stored < PEER_BATCH * PEER_BATCHES:
-                records: list[Any] = []
-                while len(records) < PEER_BATCH:
-                    polled = await consumer.getmany(place, timeout_ms=500, max_records=PEER_BATCH - len(records))
-                    records += polled.get(place, [])
-                _store(client, records)
-                stored += len(records)
-            return stored / (time.perf_counter() - begun)
-    finally:
-        await consumer.stop()
-
-
-def _store(client: Any, records: list[Any]) -> None:  # noqa: ANN401 - clickhouse-connect is not typed
-    """One batch, record by record."""
-    times = [record.timestamp for record in records]
-    plan = Plan("heartbeats", 0, records[0].offset, records[-1].offset, len(records), min(times), max(times))
-    rows = [_row(record) for record in records]
-    PlanStore(client).write([plan])
-    client.insert(
-        "telemetry.heartbeats",
-        [[row[name] for row in rows] for name in rows[0]],
-        list(rows[0]),
-        column_oriented=True,
-        settings={"insert_deduplication_token": token([plan])},
-    )
-
-
-def _row(record: Any) -> dict[str, Any]:  # noqa: ANN401 - aiokafka is not typed
-    beat = decode(record.value)
-    if not isinstance(beat, Heartbeat) or record.key != beat.node_id.encode():
-        raise TypeError(f"{record.value!r} under {record.key!r}; expected a heartbeat of that node")
-    row = asdict(beat)
-    held = min(max(beat.ts, record.timestamp - PAST_LIMIT_MS), record.timestamp + FUTURE_LIMIT_MS)
-    row |= {
-        "ts": held,
-        "reported_ts_ms": beat.ts if held != beat.ts else None,
-        "boot_ts_ms": row.pop("boot_ts"),
-        "labels": {label.key: label.value for label in beat.labels},
-        "received_at": record.timestamp,
-        "kafka_partition": record.partition,
-        "kafka_offset": record.offset,
-    }
-    return row
+def _inside(samples: list[_Sample], rows: int) -> tuple[_Sample, _Sample]:
+    """The first sample with a tenth of the rows, and the last one without more than nine."""
+    first = next(sample for sample in samples if sample.rows >= 0.1 * rows)
+    last = next(sample for sample in reversed(samples) if sample.rows <= 0.9 * rows)
+    if last.rows <= first.rows:
+        raise RuntimeError(f"{rows} rows came in too few steps to tell a rate; expected more --events")
+    return first, last
 
 
 if __name__ == "__main__":
-    wanted = int(sys.argv[sys.argv.index("--events") + 1]) if "--events" in sys.argv else EVENTS
-    sys.exit(main(json="--json" in sys.argv, events=wanted))
+
+    def option(name: str, usual: int) -> int:
+        return int(sys.argv[sys.argv.index(name) + 1]) if name in sys.argv else usual
+
+    asked = {"events": option("--events", EVENTS), "rows": option("--rows", HISTORY_ROWS)}
+    sys.exit(main(json="--json" in sys.argv, **asked))

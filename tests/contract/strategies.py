@@ -21,6 +21,7 @@ _WITHIN_RULES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "seq": SEQ,
         "interval_ms": st.integers(1, 86_400_000),
         "heartbeat_seq": st.none() | SEQ,
+        "spool_age_ms": st.none() | SEQ,
     },
     "probe-results": {
         **dict.fromkeys(("node_id", "service", "endpoint", "region", "kind"), NAMES),

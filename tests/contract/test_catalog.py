@@ -33,6 +33,7 @@ PUBLISHED = {
     9: "bba4a2cdea769ab7",
     11: "5b741dc52223a628",
     12: "c6dbb4e25d30ea9b",
+    13: "b23af6a46ab1d4b5",
 }
 
 
@@ -128,7 +129,7 @@ def test_records_have_the_fields_of_the_schema_in_order(topic: Topic) -> None:
 @pytest.mark.parametrize(
     ("nested", "file", "field"),
     [
-        (Label, "heartbeat.v2.avsc", "labels"),
+        (Label, "heartbeat.v3.avsc", "labels"),
         (Label, "probe_result.v1.avsc", "labels"),
         (Label, "request_count.v1.avsc", "labels"),
         (BucketCount, "request_count.v1.avsc", "histogram"),

@@ -157,7 +157,8 @@ def test_the_archive_finds_the_stores_address_in_its_environment(monkeypatch: py
 
 
 def test_kafkas_settings_are_ones_that_our_own_broker_has_too() -> None:
-    template = (INFRA / "kafka" / "server.properties").read_text(encoding="utf-8")
+    parts = [INFRA / "kafka" / name for name in ("server.properties", "plain.properties")]
+    template = "".join(part.read_text(encoding="utf-8") for part in parts)
     known = dict(re.findall(r"^([a-z][\w.]+)=(.*)$", template, re.MULTILINE))
     environment = services()["kafka"]["environment"]
     named = {name.removeprefix("KAFKA_").replace("_", ".").lower(): value for name, value in environment.items()}

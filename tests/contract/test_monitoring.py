@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from agents.config import load_agent
 from tests.contract.surroundings import INFRA, load, own_commands, services
-from tests.programs import need, run
+from tests.programs import need, run, run_with_input
 
 PROMETHEUS = INFRA / "prometheus"
 GRAFANA = INFRA / "grafana"
@@ -44,6 +45,38 @@ def test_alerts_fire_when_they_should_and_are_silent_else() -> None:
     need("promtool")
     done = run("promtool", "test", "rules", RULE_TESTS)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Every metric of a process, with a series of each, as it would be on its page.
+WORKER = """
+import streams.metrics as found
+from prometheus_client import REGISTRY as registry
+"""
+ARCHIVE = """
+from streams.archive.metrics import ArchiveMetrics
+from streams.archive.sql_metrics import SqlMetrics
+found = ArchiveMetrics()
+registry = found.registry
+SqlMetrics(registry, float, float)
+"""
+SHOW = """
+from prometheus_client import generate_latest
+from prometheus_client.metrics import MetricWrapperBase
+for metric in list(registry._collector_to_names):
+    if isinstance(metric, MetricWrapperBase) and metric._labelnames:
+        metric.labels(*("x" for _ in metric._labelnames))
+print(generate_latest(registry).decode())
+"""
+
+
+@pytest.mark.parametrize(("process", "least"), [(WORKER, 25), (ARCHIVE, 10)], ids=["worker", "archive"])
+def test_promtool_takes_the_metrics_of_worker_and_archive(process: str, least: int) -> None:
+    need("promtool")
+    page = run(sys.executable, "-c", process + SHOW, folder=INFRA.parent).stdout
+    names = set(re.findall(r"^(fleetbeat_[a-z0-9_]+)", page, re.MULTILINE))
+    assert len(names) >= least, names
+    done = run_with_input(page, "promtool", "check", "metrics")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_every_alert_has_a_case_and_says_what_to_do() -> None:

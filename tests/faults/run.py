@@ -15,34 +15,47 @@ from typing import Any
 
 from tests.faults.driver.archive_stand import ArchiveStand
 from tests.faults.driver.capacity import measure
+from tests.faults.driver.collector_stand import CollectorStand, SplitStand
 from tests.faults.driver.jobs import run_jobs
 from tests.faults.driver.outcome import Outcome, table, write
-from tests.faults.driver.rows import ROWS, TOGETHER
+from tests.faults.driver.rows import AGENT_ROWS, ROWS, TOGETHER, Row
 from tests.faults.driver.stand import Form, Stand
 
 FOLDER = Path(".fleetbeat/faults")
+# What a row is done to: worker and archive, or the agent. Some numbers have a scenario of each.
+STREAM, AGENT = "stream", "agent"
+STANDS: dict[str, Any] = {"worker": Stand, "archive": ArchiveStand, "agent": CollectorStand, "split": SplitStand}
+
+
+def _row(row: int, of: str) -> Row:
+    return (AGENT_ROWS if of == AGENT else ROWS)[row]
+
+
 # Two at once end together when the long rows do not come last.
-LONGEST_FIRST = sorted(ROWS.keys() - {TOGETHER}, key=lambda row: -ROWS[row].takes_s)
+LONGEST_FIRST = sorted(
+    ((row, of) for of, rows in ((STREAM, ROWS), (AGENT, AGENT_ROWS)) for row in rows.keys() - {TOGETHER}),
+    key=lambda run: -_row(*run).takes_s,
+)
 
 
-def run_row(row: int, seed: int, form: Form, folder: Path, capacity: int | None = None) -> Outcome:
+def run_row(row: int, seed: int, form: Form, folder: Path, capacity: int | None = None, of: str = STREAM) -> Outcome:
     """One run; its folder is kept when something is wrong, and says what.
 
     `capacity` is what worker and archive take in a second; it is measured when the row asks for half of it.
     """
     begun = time.monotonic()
-    place = folder / f"row-{row:02}-seed-{seed}"
-    print(f"row {row}: {ROWS[row].title}; seed {seed}", flush=True)
+    chosen = _row(row, of)
+    place = folder / f"row-{row:02}{'-agent' if of == AGENT else ''}-seed-{seed}"
+    print(f"row {row}: {chosen.title}; seed {seed}", flush=True)
     shutil.rmtree(place, ignore_errors=True)
-    if ROWS[row].at_half_capacity and form.long:
+    if chosen.at_half_capacity and form.long:
         capacity = capacity or measure(place.with_name(f"{place.name}-capacity"), form, _say)
         form = replace(form, results_per_s=capacity // 2)
-    make: Any = ArchiveStand if ROWS[row].of_archive else Stand
-    stand = make(place, seed, form, _say)
+    stand = STANDS[chosen.of](place, seed, form, _say)
     recovery_s, events, lost, doubled, faults = 0.0, 0, 0, 0, tuple[str, ...]()
     try:
         with stand:
-            ROWS[row].scenario(stand)
+            chosen.scenario(stand)
             recovery_s = stand.await_fresh()
             stand.some_time(1, 4)
             judgement = stand.judge()
@@ -53,8 +66,8 @@ def run_row(row: int, seed: int, form: Form, folder: Path, capacity: int | None 
         faults = (*stand.faults, f"could not be judged: {type(cause).__name__}: {cause}")
     took_s = round(time.monotonic() - begun)
     figures = (stand.kills, events, lost, doubled, recovery_s, form.results_per_s, took_s)
-    outcome = Outcome(row, ROWS[row].title, seed, *figures, faults)
-    _settle_folder(outcome, place)
+    outcome = Outcome(row, chosen.title, seed, *figures, faults)
+    _settle_folder(outcome, place, of)
     _say(f"  {'exact' if not faults else 'FAILED'} after {took_s} s")
     return outcome
 
@@ -63,7 +76,7 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _settle_folder(outcome: Outcome, place: Path) -> None:
+def _settle_folder(outcome: Outcome, place: Path, of: str) -> None:
     if not outcome.faults:
         shutil.rmtree(place)
         return
@@ -71,13 +84,16 @@ def _settle_folder(outcome: Outcome, place: Path) -> None:
     for fault in outcome.faults:
         print(f"  {fault}")
     print(f"  logs and ledgers: {place}")
-    print(f"  again: {sys.executable} -m tests.faults.run --row {outcome.row} --seed {outcome.seed}", flush=True)
+    which = f"--row {outcome.row} --of {of} --seed {outcome.seed}"
+    print(f"  again: {sys.executable} -m tests.faults.run {which}", flush=True)
 
 
 def main() -> int:
     """Exit status: 0 when every run was exact, 1 when one was not."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.run", description=__doc__)
-    parser.add_argument("--row", type=int, action="append", choices=sorted(ROWS), help="only this one; may be repeated")
+    numbers = sorted(ROWS | AGENT_ROWS)
+    parser.add_argument("--row", type=int, action="append", choices=numbers, help="only this one; may be repeated")
+    parser.add_argument("--of", choices=[STREAM, AGENT], help="only rows of worker and archive, or of the agent (both)")
     parser.add_argument("--seed", type=int, help="this seed instead of three drawn ones")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds are drawn for each row (3)")
     parser.add_argument("--rate", type=int, default=3_000, help="probe results a second (3000)")
@@ -97,9 +113,9 @@ def main() -> int:
     draw = random.SystemRandom()
     # Round by round: two runs of one row are seldom beside each other.
     runs = [
-        (row, draw.randrange(1 << 32) if asked.seed is None else asked.seed)
+        (row, of, draw.randrange(1 << 32) if asked.seed is None else asked.seed)
         for _ in range(1 if asked.seed is not None else asked.seeds)
-        for row in asked.row or LONGEST_FIRST
+        for row, of in _wanted(asked.row, asked.of)
     ]
     outcomes = sorted(_outcomes(runs, asked), key=lambda outcome: outcome.row)
     print(f"\n{table(outcomes)}")
@@ -108,14 +124,20 @@ def main() -> int:
     return 1 if any(outcome.faults for outcome in outcomes) else 0
 
 
-def _outcomes(runs: Sequence[tuple[int, int]], asked: argparse.Namespace) -> list[Outcome]:
+def _wanted(rows: list[int] | None, of: str | None) -> list[tuple[int, str]]:
+    """What to run, longest first; row 0 only when it is asked for."""
+    every = [*LONGEST_FIRST, *([(TOGETHER, STREAM)] if rows else [])]
+    return [run for run in every if (rows is None or run[0] in rows) and of in (None, run[1])]
+
+
+def _outcomes(runs: Sequence[tuple[int, str, int]], asked: argparse.Namespace) -> list[Outcome]:
     if asked.jobs > 1:
         shared = ("rate", "nodes", "visible", "folder", "capacity")
         given = {name: getattr(asked, name) for name in shared if getattr(asked, name) is not None}
         options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
         return run_jobs(runs, asked.jobs, [*options, *(["--short"] if asked.short else [])])
     form = Form(asked.nodes, asked.rate, long=not asked.short, visible_s=asked.visible)
-    return [run_row(row, seed, form, asked.folder, asked.capacity) for row, seed in runs]
+    return [run_row(row, seed, form, asked.folder, asked.capacity, of) for row, of, seed in runs]
 
 
 if __name__ == "__main__":

@@ -49,9 +49,10 @@ INSERT INTO telemetry.heartbeats SELECT
     toUnixTimestamp64Milli({_AT}) - 3600000 AS boot_ts_ms,
     round * 4 + 3 AS seq, 360 + round AS heartbeat_seq, 10000 AS interval_ms, 'UP' AS state,
     {_REGION} AS region,
-    if(n >= 17, 'c', 'a') AS zone, '0.1.0' AS agent_version, 100 AS health, 200 + n AS cpu_permille,
+    if(n >= 17, 'c', 'a') AS zone, '0.1.0' AS agent_version, NULL AS config_version,
+    100 AS health, NULL AS health_source, 200 + n AS cpu_permille,
     if(node_id = 'eu-07' AND round >= 228, 985, 410) AS memory_permille, 300 AS disk_permille,
-    0 AS spooled, 0 AS dropped,
+    0 AS spooled, 0 AS spool_age_ms, 0 AS dropped,
     map('rack', 'r1') AS labels, n % 3 AS kafka_partition, number AS kafka_offset
 FROM (SELECT number, number % {NODES} AS n, intDiv(number, {NODES}) AS round FROM numbers({NODES * ROUNDS}))
 WHERE NOT {_SILENT} AND NOT (node_id = 'eu-07' AND round >= 228 AND round % 6 = 3)

@@ -1,5 +1,6 @@
 """The agent and real Kafka: what it sends, how it ends, and that an ended one is not mistaken for a dead one."""
 
+import re
 import signal
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from schemas.records import Heartbeat, Label, ProbeResult
 from tests.conftest import MakeTopics
 from tests.integration.agent_process import NODE, AgentProcess, boots, records
 from tests.integration.worker_process import READY_S, eventually, read_log
+from tests.programs import need, run_with_input
 
 pytestmark = [pytest.mark.kafka]
 
@@ -33,6 +35,7 @@ def test_heartbeats_and_results_arrive_framed_keyed_and_numbered_and_a_stop_says
         assert agent.get("/-/healthy") == (200, "healthy\n")
         eventually(lambda: agent.metric("probe_success", probe="self") == 1, "success")
         assert agent.metric("probe_success", probe="nobody") == 0
+        page = agent.get("/metrics")[1]
         assert agent.stop() == 0
     beats, results = beats_of(brokers), records(brokers, "probe-results", ProbeResult)
 
@@ -47,6 +50,9 @@ def test_heartbeats_and_results_arrive_framed_keyed_and_numbered_and_a_stop_says
     assert all(0 <= (beat.memory_permille or -1) <= 1_000 for beat in beats)
     assert 0 <= (beats[-1].cpu_permille or 0) <= 1_000
     assert beats[-1].disk_permille is not None
+    assert (beats[0].health, beats[0].health_source) == (None, None), "no second has gone by"
+    assert 0 <= (-1 if beats[-1].health is None else beats[-1].health) <= 100
+    assert re.fullmatch("snmp/(psi|meminfo)/(psi|schedstat|self)", beats[-1].health_source or "")
     assert 400 < median(after.ts - before.ts for before, after in pairwise(beats[:-1])) < 900, "one may be held up"
 
     assert sorted([beat.seq for beat in beats] + [result.seq for result in results]) == list(
@@ -65,6 +71,10 @@ def test_heartbeats_and_results_arrive_framed_keyed_and_numbered_and_a_stop_says
     expected = (murmur2(NODE.encode()) & 0x7FFFFFFF) % PARTITIONS
     for topic in ("heartbeats", "probe-results"):
         assert {logged.partition for logged in read_log(brokers, topic)} == {expected}
+
+    need("promtool")
+    said = run_with_input(page, "promtool", "check", "metrics")
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
 
 
 def test_kill_9_leaves_no_goodbye_and_the_next_start_is_a_later_boot(topics: MakeTopics, tmp_path: Path) -> None:

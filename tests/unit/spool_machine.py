@@ -254,7 +254,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.damaged |= {
             number for number, spot in self.spots.items() if spot.path == path and spot.begin <= at < spot.end
         }
-        self.restart()
+        self.restart_with_damage()
 
     @rule(seed=st.integers(0, 1 << 16))
     def cut(self, seed: int) -> None:
@@ -266,10 +266,13 @@ class SpoolMachine(RuleBasedStateMachine):
         with suppress(FileNotFoundError):
             os.truncate(path, size)
         self.damaged |= hit
-        if path == max(self.folder.glob(f"*{SUFFIX}"), default=None):
-            # Nothing says how many there were: one is counted when a piece of it is left.
-            self.uncounted += len(hit)
+        self.restart_with_damage()
+
+    def restart_with_damage(self) -> None:
+        """Of records at the end without a sound header nothing says how many there were: bytes are counted as one."""
+        end = self.store._next
         self.restart()
+        self.uncounted += max(0, end - self.store._next)
 
     @precondition(lambda self: self.store.doubt is None)
     @rule()

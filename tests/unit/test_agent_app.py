@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[2]
 # Too heavy for what starts on every host, or of no use there. prometheus_client comes when metrics are asked for.
 NOT_LOADED = {
     "aiohttp",
+    "agents.health.kernel_events",
+    "ctypes",
     "cyclopts",
     "dns",
     "faust",

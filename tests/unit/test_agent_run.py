@@ -8,8 +8,9 @@ import pytest
 
 from agents.config import ProbeSpec
 from agents.probes.base import Down, Outcome, Up
-from agents.run import CRASHED, DELAYS_S, OVERDUE, Delays, Prober, run_probe
+from agents.run import CRASHED, DELAYS_S, OVERDUE, Prober, run_probe
 from agents.schedule import Skip, splay
+from agents.spread import Spread
 from tests.unit.agent_fakes import Answering, Crashing, Hanging, ManualClock, settle, spec
 
 
@@ -102,7 +103,7 @@ def test_one_worker_runs_what_is_due_at_once_one_after_the_other_and_the_delay_i
 
 
 def test_delays_are_counted_at_their_bounds() -> None:
-    delays = Delays()
+    delays = Spread(DELAYS_S)
     for delay_s in (0.0, *DELAYS_S, 60.0):
         delays.add(delay_s)
     assert delays.counts == [2, 1, 1, 1, 1, 1, 1]

@@ -208,8 +208,8 @@ def test_details_name_the_field_its_value_and_what_was_expected() -> None:
         "latency_us: '-3'; expected 0 to 86400000000",
         "key b'other'; expected node_id 'n'",
         "key null; expected node_id 'n'",
-        "schema id 6 is for heartbeats; expected [2]",
+        "schema id 13 is for heartbeats; expected [2]",
         "region: ''; expected 1 to 255 bytes",
         f"{size} bytes; expected at most {MAX_VALUE_BYTES}",
-        "schema id 99; expected one of [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12]",
+        "schema id 99; expected one of [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13]",
     ]

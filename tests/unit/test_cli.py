@@ -19,8 +19,6 @@ COMMANDS = [
     "agent",
     "probe",
     "simulate",
-    "topics apply",
-    "topics check",
     "check",
     "bench",
     "version",
@@ -77,7 +75,7 @@ def test_no_help_loads_a_room_or_anything_heavy() -> None:
     assert loaded & (HEAVY | fleetbeat.ROOMS) == set()
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "archive", "sql"])
+@pytest.mark.parametrize("command", [*COMMANDS, "archive", "sql", "topics apply", "topics check", "topics acl"])
 def test_every_command_shows_an_example_of_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert fleetbeat.main([*command.split(), "--help"]) == 0
     assert f"Example: fleetbeat {command}" in capsys.readouterr().out
@@ -156,7 +154,10 @@ def test_check_says_what_good_files_hold(capsys: pytest.CaptureFixture[str]) -> 
         ("late: {share: 2, by_s: [0, 1]}\n", ":1:8: late.share: value 2: expected less than or equal to 1"),
         ("faults: []\nnodes: 3\n", ":2:1: nodes: unknown key (value 3)"),
         ("a: [\n", ":2:1: not YAML:"),
-        ("greeting: hello\n", ": nothing to check; expected objectives (kind: SLO), an agent or a script for simulate"),
+        (
+            "greeting: hello\n",
+            ": nothing to check; expected objectives (kind: SLO), an agent, a script for simulate, or TLS",
+        ),
         ("", ": nothing to check; expected objectives"),
     ],
 )

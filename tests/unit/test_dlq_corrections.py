@@ -59,7 +59,7 @@ def test_the_key_is_taken_from_the_record_when_it_is_asked_for() -> None:
         pytest.param(
             letter(encode(replace(RESULT, service=""))), "invalid-value", "expected 1 to 255 bytes", id="a broken rule"
         ),
-        pytest.param(letter(encode(BEAT)), "unknown-schema", "schema id 6 is for heartbeats", id="another topic's"),
+        pytest.param(letter(encode(BEAT)), "unknown-schema", "schema id 13 is for heartbeats", id="another topic's"),
         pytest.param(letter(None), "empty", "the record had no value", id="no value"),
         pytest.param(letter(b"{}"), "bad-frame", "expected 00 and a 4-byte schema id", id="no frame"),
         pytest.param(

@@ -84,7 +84,7 @@ def test_an_unknown_schema_id_is_read_with_the_schema_of_the_topic_that_fits() -
     found = dissect("heartbeats", frame(77, split_frame(encode(beat))[1]))
     assert (found.schema_id, found.guessed, found.stop) == (77, True, None)
     assert found.schema is not None
-    assert name_of(found.schema) == "heartbeats v2"
+    assert name_of(found.schema) == "heartbeats v3"
 
 
 def test_a_count_of_items_that_no_value_can_hold_ends_soon() -> None:

@@ -1,5 +1,6 @@
 """The config of this host's agent in the stack: what the agent itself makes of it, and the addresses beside it."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,10 @@ from agents.config import load_agent
 from infra.local.addresses import Addresses
 from infra.local.agent import local_node_id, write_config
 from infra.local.options import UpOptions
+from infra.local.stack import hand_on_kafka_config
 from infra.local.welcome import welcome
+from schemas.kafka import Sasl, Security, Tls
+from schemas.kafka.option import VARIABLE
 from schemas.listen import ListenAddress
 
 WHERE = Addresses(
@@ -54,3 +58,20 @@ def test_the_welcome_shows_the_page_of_this_host() -> None:
 
 def test_a_check_has_short_intervals() -> None:
     assert UpOptions(check=True).heartbeat_every_s < UpOptions().heartbeat_every_s
+
+
+def test_the_agent_logs_in_where_the_stack_does_and_a_broker_of_our_own_knows_no_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "brokers: k:9093\ntls: {ca_file: ca.pem}\nsasl: {user: all, password_file: p}\n"
+    (tmp_path / "kafka.yaml").write_text(text, encoding="utf-8")
+    write_config(tmp_path / "agent.yaml", WHERE, 2, tmp_path, tmp_path / "kafka.yaml")
+    kafka = load_agent(tmp_path / "agent.yaml").kafka
+    assert kafka.brokers == WHERE.kafka
+    assert kafka.security() == Security(Tls(Path("ca.pem")), Sasl("SCRAM-SHA-512", "all", Path("p")))
+
+    monkeypatch.setenv(VARIABLE, "elsewhere.yaml")
+    hand_on_kafka_config(UpOptions(brokers="k:9093", kafka_config=tmp_path / "kafka.yaml"))
+    assert os.environ[VARIABLE] == str(tmp_path / "kafka.yaml")
+    hand_on_kafka_config(UpOptions(kafka_config=tmp_path / "kafka.yaml"))
+    assert VARIABLE not in os.environ

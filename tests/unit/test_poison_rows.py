@@ -42,7 +42,7 @@ def schema_id(record: ProbeResult | Heartbeat) -> int:
 
 def labels_at(record: ProbeResult | Heartbeat) -> int:
     """Where the count of no labels stands, from the end of the body."""
-    return 1 if isinstance(record, ProbeResult) else 2
+    return 1 if isinstance(record, ProbeResult) else 5
 
 
 def with_labels(record: ProbeResult | Heartbeat, count: bytes) -> bytes:

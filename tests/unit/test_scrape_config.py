@@ -104,7 +104,7 @@ def test_the_agents_page_tells_of_scrapes(tmp_path: Path) -> None:
             pass
 
         prober = Prober([], 1, 1, report, clock)
-        return Telemetry(Sources(prober, publisher, "0.1.0", one)).page().decode()
+        return Telemetry(Sources(prober, publisher, "0.1.0", scraper=one)).page().decode()
 
     families = {family.name: family for family in text_string_to_metric_families(asyncio.run(main()))}
     assert [(one.labels, one.value) for one in families["fleetbeat_agent_scrapes"].samples] == [

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
@@ -48,6 +50,85 @@ for number in range(int(sys.argv[2]), 1 << 30):
 """
 
 
+# Found by random worlds, and then made as short as they go: what is done to a machine, one after the other.
+Step = tuple[Callable[..., None], dict[str, Any]]
+M = SpoolMachine
+APPEND, SEND, DIES = M.append, M.send, M.is_about_to_die
+WORLDS: dict[str, list[Step]] = {
+    "a loss that was counted is given up by a full spool": [
+        (APPEND, {"count": 3, "size": 58}),
+        (DIES, {"calls": 4, "part": 0.85}),
+        *((APPEND, {"count": 5, "size": size}) for size in (31, 45, 47)),
+        (APPEND, {"count": 2, "size": 16}),
+        (SEND, {"most": 8, "written": False, "answered": True}),
+        (SEND, {"most": 5, "written": False, "answered": False}),
+        (APPEND, {"count": 3, "size": 56}),
+    ],
+    "with nothing in flight, too": [
+        (DIES, {"calls": 3, "part": 0.26}),
+        (APPEND, {"count": 2, "size": 13}),
+        *((APPEND, {"count": 6, "size": size}) for size in (39, 38)),
+        (SEND, {"most": 6, "written": False, "answered": True}),
+        (APPEND, {"count": 1, "size": 35}),
+        *((APPEND, {"count": 5, "size": size}) for size in (31, 17)),
+    ],
+    "a shorter batch flies before a hole": [
+        *((APPEND, {"count": count, "size": size}) for count, size in ((1, 48), (5, 33), (6, 53))),
+        (SEND, {"most": 8, "written": False, "answered": False}),
+        (APPEND, {"count": 6, "size": 58}),
+        (DIES, {"calls": 3, "part": 0.34}),
+        (APPEND, {"count": 4, "size": 9}),
+        (SEND, {"most": 7, "written": False, "answered": True}),
+        (APPEND, {"count": 2, "size": 39}),
+        (SEND, {"most": 5, "written": False, "answered": False}),
+        (APPEND, {"count": 1, "size": 49}),
+    ],
+    "a shorter batch flies before a hole, and a segment lies between": [
+        (APPEND, {"count": 4, "size": 40}),
+        (APPEND, {"count": 5, "size": 31}),
+        (SEND, {"most": 7, "written": False, "answered": False}),
+        *((APPEND, {"count": count, "size": size}) for count, size in ((4, 7), (5, 60), (6, 28))),
+        (SEND, {"most": 2, "written": False, "answered": True}),
+        (SEND, {"most": 1, "written": False, "answered": True}),
+        (DIES, {"calls": 0, "part": 0.26}),
+        (SEND, {"most": 3, "written": True, "answered": False}),
+        (APPEND, {"count": 3, "size": 50}),
+    ],
+    "a hole over a gap is taken back": [
+        *((APPEND, {"count": count, "size": size}) for count, size in ((2, 47), (6, 30))),
+        (SEND, {"most": 6, "written": True, "answered": False}),
+        *((APPEND, {"count": count, "size": size}) for count, size in ((5, 39), (1, 59))),
+        (M.reboot, {}),
+        *((APPEND, {"count": count, "size": size}) for count, size in ((2, 49), (5, 40))),
+        (M.cut, {"seed": 20_322}),
+        (APPEND, {"count": 2, "size": 46}),
+        (SEND, {"most": 5, "written": True, "answered": True}),
+        (SEND, {"most": 1, "written": False, "answered": False}),
+        (APPEND, {"count": 2, "size": 58}),
+        (SEND, {"most": 3, "written": False, "answered": True}),
+        (APPEND, {"count": 3, "size": 59}),
+    ],
+    "a disk is full where the last segment has half a header": [
+        (DIES, {"calls": 0, "part": 0.79}),
+        *((APPEND, {"count": count, "size": size}) for count, size in ((5, 52), (3, 54), (2, 1), (5, 37))),
+        (DIES, {"calls": 1, "part": 0.76}),
+        (APPEND, {"count": 4, "size": 27}),
+        (DIES, {"calls": 1, "part": 0.062}),
+        (APPEND, {"count": 3, "size": 53}),
+        (M.cut, {"seed": 40_304}),
+        (M.disk_fills_up, {"part": 0.0}),
+        (APPEND, {"count": 1, "size": 4}),
+        (M.one_journal_slot_is_damaged, {}),
+    ],
+    "two damaged headers at the end": [
+        (APPEND, {"count": 4, "size": 19}),
+        (M.flip_a_byte, {"seed": 21_132}),
+        (M.flip_a_byte, {"seed": 6_894}),
+        (SEND, {"most": 7, "written": True, "answered": True}),
+    ],
+}
+
+
 def opened(folder: Path, max_bytes: int = 1 << 24, segment_bytes: int = 2_000) -> Store:
     store = Store(folder, max_bytes, ERA, segment_bytes=segment_bytes)
     store.open()
@@ -64,6 +145,14 @@ def all_of(store: Store) -> list[bytes]:
 
 def test_each_record_is_in_kafka_once_and_in_order_or_is_counted_whatever_happens() -> None:
     run_state_machine_as_test(SpoolMachine, settings=SOME)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_world_that_was_once_wrong(world: str) -> None:
+    machine = SpoolMachine()
+    for step, drawn in WORLDS[world]:
+        step(machine, **drawn)
+    machine.teardown()
 
 
 def test_without_checksums_damaged_records_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:

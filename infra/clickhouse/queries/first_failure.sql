@@ -15,7 +15,8 @@
 WITH
     judged AS
     (
-        SELECT *, NOT success OR ({latency_us_le:UInt64} > 0 AND latency_us > {latency_us_le:UInt64}) AS bad
+        SELECT ts, node_id, seq, service, endpoint, region, kind, error, status_code, latency_us, trace_id,
+            NOT success OR ({latency_us_le:UInt64} > 0 AND latency_us > {latency_us_le:UInt64}) AS bad
         FROM telemetry.probe_results
         WHERE ts >= {alert_at:DateTime64(3, 'UTC')} - toIntervalSecond({lookback_s:UInt32})
             AND ts < {alert_at:DateTime64(3, 'UTC')}

@@ -31,7 +31,7 @@ FROM
     FROM
     (
         SELECT
-            *,
+            ts, heartbeat_seq, cpu_permille, memory_permille, disk_permille, spooled,
             lagInFrame(ifNull(heartbeat_seq, -1), 1, -1) OVER (
                 PARTITION BY boot_id ORDER BY seq ROWS BETWEEN 1 PRECEDING AND CURRENT ROW
             ) AS previous

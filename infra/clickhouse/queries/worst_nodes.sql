@@ -16,7 +16,7 @@ SELECT
     countIf(is_bad) AS bad,
     round(bad / results * 100, 2) AS bad_percent,
     round(bad / sum(bad) OVER () * 100, 1) AS of_all_bad_percent,
-    arrayStringConcat(topK(3)(error), ', ') AS errors,
+    arrayStringConcat(topKIf(3)(error, is_bad), ', ') AS errors,
     minIf(ts, is_bad) AS first_bad,
     maxIf(ts, is_bad) AS last_bad
 FROM telemetry.probe_results

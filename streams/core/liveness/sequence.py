@@ -31,6 +31,7 @@ class News:
     lost: Longs
     restarts: Longs
     reasons: npt.NDArray[np.int8]  # by row
+    accepted: Mask  # by row: whether it is news
 
 
 def news(beats: Columns, begins: Longs, known: Columns) -> News:
@@ -65,6 +66,7 @@ def news(beats: Columns, begins: Longs, known: Columns) -> News:
         lost=_reduce(np.add, _gaps(fresh["heartbeat_seq"], before["heartbeat_seq"], booted, unknown), heads),
         restarts=_reduce(np.add, (booted & ~unknown).astype(np.int64), heads),
         reasons=reasons,
+        accepted=accepted,
     )
 
 

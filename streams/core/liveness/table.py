@@ -6,7 +6,7 @@ decided once for each record, and how far that is stands in the commit.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeVar
 
@@ -38,13 +38,18 @@ class Folded:
     """What became of a batch: each heartbeat behind `applied` is counted, ignored (not newer), refused or repeated."""
 
     heartbeats: int = 0
-    ignored: int = 0
     refused: int = 0
     repeated: int = 0  # in the pages already, or of a node that left or was refused before a crash
     new_nodes: int = 0
     restarts: int = 0
     lost: int = 0
     left: int = 0
+    ignored_at: list[int] = field(default_factory=list)  # offsets of those that were ignored
+
+    @property
+    def ignored(self) -> int:
+        """How many were."""
+        return len(self.ignored_at)
 
 
 class NodeTable:
@@ -235,7 +240,8 @@ class NodeTable:
         numbers["up_since_ms"][back] = beats["last_seen_ms"][at]
         numbers["up_reason"][back] = fresh.reasons[at]
         folded.heartbeats += int(fresh.heartbeats.sum())
-        folded.ignored += len(order) - int(fresh.heartbeats.sum())
+        if not fresh.accepted.all():
+            folded.ignored_at += batch.numbers["offset"][order[~fresh.accepted]].tolist()
         folded.restarts += int(fresh.restarts.sum())
         folded.lost += int(fresh.lost.sum())
 

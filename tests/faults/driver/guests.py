@@ -58,27 +58,9 @@ class Guests:
         left = self._producer.flush(120)
         assert left == 0 and len(self.sent) == self.asked, f"{self.asked - len(self.sent)} were not acknowledged"  # noqa: PT018
 
-    def results(self) -> Results:
-        """The probe results, with the time that counts."""
-        found = [(each.record, each.append_ms) for each in self.sent if isinstance(each.record, ProbeResult)]
-        columns = ("service", "endpoint", "region", "kind")
-        named = [_names([getattr(record, column) for record, _ in found]) for column in columns]
-        return Results(
-            np.array([held(record.ts, append_ms) for record, append_ms in found], np.int64),
-            np.array([record.latency_us for record, _ in found], np.int64),
-            np.array([record.success for record, _ in found], np.bool_),
-            *named,
-        )
-
     def join(self, ledger: Ledger) -> Ledger:
         """A ledger with what was sent here, too."""
-        records = [each.record for each in self.sent]
-        return replace(
-            ledger,
-            heartbeat_ids=ledger.heartbeat_ids | _ids(r for r in records if isinstance(r, Heartbeat)),
-            result_ids=ledger.result_ids | _ids(r for r in records if isinstance(r, ProbeResult)),
-            results=joined(ledger.results, self.results()),
-        )
+        return join(ledger, self.sent)
 
     def _produce(
         self,
@@ -96,6 +78,31 @@ class Guests:
         self.asked += 1
         self._producer.produce(topic, key=key, value=value, on_delivery=delivered)
         self._producer.poll(0)
+
+
+def join(ledger: Ledger, sent: Iterable[Sent]) -> Ledger:
+    """A ledger with these, too."""
+    sent = list(sent)
+    records = [each.record for each in sent]
+    return replace(
+        ledger,
+        heartbeat_ids=ledger.heartbeat_ids | _ids(r for r in records if isinstance(r, Heartbeat)),
+        result_ids=ledger.result_ids | _ids(r for r in records if isinstance(r, ProbeResult)),
+        results=joined(ledger.results, _results(sent)),
+    )
+
+
+def _results(sent: Iterable[Sent]) -> Results:
+    """The probe results, with the time that counts."""
+    found = [(each.record, each.append_ms) for each in sent if isinstance(each.record, ProbeResult)]
+    columns = ("service", "endpoint", "region", "kind")
+    named = [_names([getattr(record, column) for record, _ in found]) for column in columns]
+    return Results(
+        np.array([held(record.ts, append_ms) for record, append_ms in found], np.int64),
+        np.array([record.latency_us for record, _ in found], np.int64),
+        np.array([record.success for record, _ in found], np.bool_),
+        *named,
+    )
 
 
 def held(ts: int, append_ms: int) -> int:

@@ -11,13 +11,14 @@ from pathlib import Path
 from tests.faults.driver.outcome import Outcome
 
 
-def run_jobs(runs: Sequence[tuple[int, int]], jobs: int, options: Sequence[str]) -> list[Outcome]:
-    """Outcomes of all (row, seed), in their order; so many at once. Ctrl-C reaches all of them, they clean up."""
+def run_jobs(runs: Sequence[tuple[int, str, int]], jobs: int, options: Sequence[str]) -> list[Outcome]:
+    """Outcomes of all (row, of what, seed), in their order; so many at once. Ctrl-C reaches all, they clean up."""
     printing = threading.Lock()
 
-    def run(place: int, row: int, seed: int) -> list[Outcome]:
+    def run(place: int, row: int, of: str, seed: int) -> list[Outcome]:
         out = Path(folder) / f"{place}.json"
-        command = [sys.executable, "-m", "tests.faults.run", "--row", str(row), "--seed", str(seed), "--out", str(out)]
+        asked = ["--row", str(row), "--of", of, "--seed", str(seed), "--out", str(out)]
+        command = [sys.executable, "-m", "tests.faults.run", *asked]
         with subprocess.Popen(
             [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as child:

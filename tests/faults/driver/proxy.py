@@ -6,7 +6,7 @@ import struct
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from infra.kafka import LocalKafka
 from infra.state import LOOPBACK
@@ -27,17 +27,21 @@ class FarKafka(LocalKafka):
 
     def __init__(self, state_dir: Path, *, port: int | None = None, heap_mb: int = 512) -> None:
         super().__init__(state_dir, port=port, heap_mb=heap_mb, start_timeout_s=START_S)
+        self.far_host = LOOPBACK
         self.far_port = free_port()
         self.proxy_port = free_port()
 
     def _write_config(self, data: Path) -> Path:
         target = super()._write_config(data)
         lines = target.read_text(encoding="utf-8").splitlines()
-        added = {"listeners": self.far_port, "advertised.listeners": self.proxy_port}
+        added = {
+            "listeners": f"{LOOPBACK}:{self.far_port}",
+            "advertised.listeners": f"{self.far_host}:{self.proxy_port}",
+        }
         for place, line in enumerate(lines):
             name, _, value = line.partition("=")
             if name in added:
-                lines[place] = f"{name}={value},FAR://{LOOPBACK}:{added[name]}"
+                lines[place] = f"{name}={value},FAR://{added[name]}"
         lines.append("listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,FAR:PLAINTEXT")
         target.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return target
@@ -49,22 +53,26 @@ class Proxy:
     What is held back arrives later, as lost packets do that TCP sends again.
     """
 
-    def __init__(self, port: int, target: int) -> None:
+    def __init__(self, port: int, target: int, listener: socket.socket | None = None) -> None:
+        """`listener`: where it listens, when that is elsewhere than on loopback."""
         self.delay_s = 0.0
         self.held: frozenset[Way] = frozenset()
         self.port = port
         self._target = target
+        self._listener = listener
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
 
     @property
     def address(self) -> str:
-        return f"{LOOPBACK}:{self.port}"
+        host = LOOPBACK if self._listener is None else self._listener.getsockname()[0]
+        return f"{host}:{self.port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
-        starting = asyncio.start_server(self._accept, LOOPBACK, self.port)
+        where: Any = {"sock": self._listener} if self._listener else {"host": LOOPBACK, "port": self.port}
+        starting = asyncio.start_server(self._accept, **where)
         self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result(10)
         return self
 

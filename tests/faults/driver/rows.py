@@ -5,10 +5,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 from schemas.codec import encode
 from tests.faults.driver.archive_rows import killed_archive, refusing_store
 from tests.faults.driver.archive_stand import ArchiveStand
+from tests.faults.driver.collector_rows import cut_off, damaged_spool, full_disk, killed_agent, wild_clock
+from tests.faults.driver.collector_stand import SplitStand
 from tests.faults.driver.group import reset_offsets, tear_last_page
 from tests.faults.driver.poison import heartbeat, poisons
 from tests.faults.driver.processes import PAGES, PARTIALS, DoomedWorker, deaths
@@ -203,10 +206,10 @@ class Row:
     """A row of the matrix, and about how many seconds its long form takes on two idle cores."""
 
     title: str
-    scenario: Callable[[Stand], None] | Callable[[ArchiveStand], None]
+    scenario: Callable[[Stand], None] | Callable[[ArchiveStand], None] | Callable[[SplitStand], None]
     takes_s: int
     at_half_capacity: bool = False
-    of_archive: bool = False
+    of: Literal["worker", "archive", "agent", "split"] = "worker"
 
 
 # Row 0 is no row of the matrix: the short form of several.
@@ -214,11 +217,11 @@ TOGETHER = 0
 ROWS = {
     TOGETHER: Row("many at once", together, 80),
     2: Row("worker killed", killed_worker, 240),
-    3: Row("archive killed", killed_archive, 300, of_archive=True),
+    3: Row("archive killed", killed_archive, 300, of="archive"),
     4: Row("worker frozen, woken", frozen_worker, 100),
     5: Row("broker killed, paused", broker_gone, 150),
     6: Row("worker's network broken", broken_network, 120),
-    8: Row("ClickHouse refuses", refusing_store, 240, of_archive=True),
+    8: Row("ClickHouse refuses", refusing_store, 240, of="archive"),
     9: Row("wild clocks", wild_clocks, 70),
     10: Row("poison", poisoned, 90),
     11: Row("torn state page", torn_page, 60),
@@ -226,6 +229,14 @@ ROWS = {
     13: Row("rebalance storm", storm, 420, at_half_capacity=True),
     14: Row("an hour read again", replayed, 80),
     15: Row("forged nodes", forged, 110),
+}
+# Of the agent, beside those of the same number.
+AGENT_ROWS = {
+    1: Row("agent killed", killed_agent, 120, of="agent"),
+    6: Row("agent's network broken", cut_off, 150, of="split"),
+    7: Row("agent's disk full", full_disk, 90, of="agent"),
+    9: Row("agent's clock wrong", wild_clock, 100, of="agent"),
+    11: Row("spool damaged", damaged_spool, 80, of="agent"),
 }
 
 

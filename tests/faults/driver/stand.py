@@ -72,6 +72,8 @@ class Judgement:
 class Stand:
     """Starts broker, topics and archive on entry, and ends everything on exit. `rng` draws what the seed decides."""
 
+    promises: tuple[Promise, ...] = PROMISES
+
     def __init__(self, folder: Path, seed: int, form: Form, say: Callable[[str], None]) -> None:
         self.folder = folder
         self.rng = Random(seed)
@@ -94,7 +96,7 @@ class Stand:
         with contextlib.ExitStack() as cleanup:
             cleanup.enter_context(self.broker)
             self._run("topics", "apply", "--brokers", self.brokers, "--partitions", str(PARTITIONS), "--local")
-            self.objectives = write_objectives(self.folder / "slos.yaml", PROMISES)
+            self.objectives = write_objectives(self.folder / "slos.yaml", self.promises)
             self.guests = Guests(self.brokers)
             self._sql_port, self._status_port = free_port(), free_port()
             self.start_archive()

@@ -1,0 +1,20 @@
+"""How durations spread: a fixed number of counts, however many there were."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+
+class Spread:
+    """Counts up to each of `bounds_s`, ascending, and beyond; and the sum in seconds."""
+
+    __slots__ = ("bounds_s", "counts", "sum_s")
+
+    def __init__(self, bounds_s: Sequence[float]) -> None:
+        self.bounds_s = bounds_s
+        self.counts = [0] * (len(bounds_s) + 1)
+        self.sum_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Counts one; a bound counts what is as long as itself."""
+        self.counts[bisect_left(self.bounds_s, seconds)] += 1
+        self.sum_s += seconds

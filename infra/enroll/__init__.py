@@ -1,0 +1,1 @@
+"""Keys of nodes, made of a master secret: `fleetbeat enroll`."""
