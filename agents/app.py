@@ -36,6 +36,7 @@ from agents.server import Page, Server
 from agents.signing import Signer, load_signer
 from agents.spool.lane import SpoolLimits
 from agents.spool.place import SpoolError, SpoolFullError, SpoolPlace, spool_folder
+from agents.tracing import Tracer
 from agents.version import version
 from schemas.kafka.brokers import Brokers
 
@@ -114,7 +115,8 @@ class _Agent:
         self._health = HealthMonitor(ProcFiles(clock.monotonic_s), clock, ebpf=config.health.ebpf)
         self._host = Host(config.interval_s, clock, self._health.health)
         self._heartbeats = Heartbeats(self._node, self._outbox, self._host.facts, clock, rng)
-        self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock)
+        self._tracer = Tracer(config.trace)
+        self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock, self._tracer)
         self._scraper = _scraper(config, self._node, self._outbox, clock)
         self._telemetry: Telemetry | None = None
         self._stop = asyncio.Event()
@@ -194,8 +196,10 @@ class _Agent:
             await _cancel(working)
 
     async def _report(self, spec: ProbeSpec, outcome: Outcome) -> None:
-        ended_ms = self._clock.wall_ms()
-        await self._outbox.put_in_time(RESULTS, lambda seq: probe_result(self._node, spec, outcome, ended_ms, seq))
+        ended_ms, trace_id = self._clock.wall_ms(), self._tracer.kept(outcome)
+        await self._outbox.put_in_time(
+            RESULTS, lambda seq: probe_result(self._node, spec, outcome, ended_ms, seq, trace_id)
+        )
 
     async def _metrics(self) -> Page:
         return Page(HTTPStatus.OK, await asyncio.to_thread(self._render), "text/plain; version=0.0.4; charset=utf-8")

@@ -15,6 +15,7 @@ from agents.metric_labels import MAX_PROBES, MaxProbes, MetricLabels
 from agents.probes.base import Probe, ProbeKind
 from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names
 from agents.scrape.settings import ScrapeFile
+from agents.tracing import TraceFile
 from schemas.documents import DocumentError, parse, position, read_one
 from schemas.kafka.settings import SecurityFile
 from schemas.listen import ListenAddress, listen_address
@@ -160,6 +161,7 @@ class AgentFile(_Strict):
     health: HealthFile = HealthFile()
     workers: Annotated[int, Field(ge=1, le=10_000)] = 512
     queue: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    trace: TraceFile = TraceFile()
     probes: list[ProbeFile] = []
     scrapes: list[ScrapeFile] = []
 
@@ -195,6 +197,7 @@ class AgentConfig:
     listen: ListenAddress | None
     workers: int
     queue: int
+    trace: TraceFile
     probes: tuple[ProbeSpec, ...]
     health: HealthFile
     metrics: MetricsFile
@@ -222,6 +225,7 @@ def load_agent(path: Path) -> AgentConfig:
         listen=None if file.metrics.listen is None else listen_address(file.metrics.listen),
         workers=max(1, min(file.workers, len(file.probes))),
         queue=file.queue,
+        trace=file.trace,
         probes=_specs(file, kinds, document, path),
         health=file.health,
         metrics=file.metrics,

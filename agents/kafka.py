@@ -31,6 +31,7 @@ from aiokafka.errors import (
 from aiokafka.partitioner import DefaultPartitioner
 
 from agents.clock import Clock
+from agents.connection import CLOSE_S, Connection, end, stop
 from agents.lane import Lane, MemoryLane
 from agents.probes.threads import SideThread
 from agents.publish import HEARTBEATS, Drop, LaneFigures
@@ -49,7 +50,6 @@ RETRY_S = (0.25, 0.5, 1.0, 2.0, 5.0)
 BACKOFF_MS = 500
 CONNECT_S = 20.0
 SLOW_S = 10.0
-CLOSE_S = 5.0
 TEND_S = 1.0
 ROOM_S = 0.2
 # Kafka will never take such a batch.
@@ -78,14 +78,6 @@ class KafkaOptions:
     compression: str
 
 
-class _Connection:
-    """A producer, and a future that is done once nothing that was given to it can be acknowledged any more."""
-
-    def __init__(self, producer: Any) -> None:  # noqa: ANN401 - aiokafka ships no types
-        self.producer = producer
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-
 class KafkaPublisher:
     """A Publisher (agents.publish) whose records all have the node's id as their key."""
 
@@ -109,7 +101,7 @@ class KafkaPublisher:
         self._problems: dict[str, str] = {}
         self._acknowledged = False
         self._settled = asyncio.Event()
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self._asked_s = float("-inf")
@@ -163,7 +155,7 @@ class KafkaPublisher:
         left = sum(lane.give_up() for lane in self._lanes.values())
         if self._connection is not None:
             # With nothing on its way this is quick; with something, Kafka had its time.
-            await _stop(self._connection.producer, CLOSE_S if left == 0 else 0)
+            await stop(self._connection.producer, CLOSE_S if left == 0 else 0)
         return left
 
     async def _tend(self) -> None:
@@ -212,12 +204,12 @@ class KafkaPublisher:
                 filled.clear()
             self._settled.set()
 
-    async def _send(self, topic: str, lane: Lane, connection: _Connection) -> None:
+    async def _send(self, topic: str, lane: Lane, connection: Connection) -> None:
         """One batch, until it is settled or waits again."""
         doubt = lane.doubt
         try:
             if doubt is not None:
-                connection = _Connection(await self._resumed(topic, doubt))
+                connection = Connection(await self._resumed(topic, doubt))
             ack = await self._hand_over(topic, lane, connection.producer, doubt)
         except (KafkaError, OSError) as cause:
             if doubt is None:
@@ -266,11 +258,11 @@ class KafkaPublisher:
 
         return await why_not(self._options.brokers, cause)
 
-    async def _part_with(self, connection: _Connection, doubt: Flight | None) -> None:
+    async def _part_with(self, connection: Connection, doubt: Flight | None) -> None:
         if doubt is None:
             self._retire(connection)
         elif connection is not self._connection:
-            await _stop(connection.producer, CLOSE_S)
+            await stop(connection.producer, CLOSE_S)
 
     async def _hand_over(
         self,
@@ -317,7 +309,7 @@ class KafkaPublisher:
             async with asyncio.timeout(CONNECT_S):
                 await producer.start()
         except BaseException:
-            await _stop(producer, 0)
+            await stop(producer, 0)
             raise
         return producer
 
@@ -333,10 +325,10 @@ class KafkaPublisher:
             retry_backoff_ms=BACKOFF_MS,
         )
 
-    async def _connected(self) -> _Connection:
+    async def _connected(self) -> Connection:
         async with self._connecting:
             if self._connection is None:
-                self._connection = _Connection(await self._connect())
+                self._connection = Connection(await self._connect())
             return self._connection
 
     async def _connect(self) -> Any:  # noqa: ANN401 - as above
@@ -346,13 +338,13 @@ class KafkaPublisher:
                 async with asyncio.timeout(CONNECT_S):
                     await producer.start()
             except (KafkaError, OSError) as cause:  # TimeoutError is an OSError
-                await _stop(producer, CLOSE_S)
+                await stop(producer, CLOSE_S)
                 why = await self._why(cause)
                 for topic, lane in self._lanes.items():
                     if len(lane):
                         self._went_wrong(topic, f"{self._options.brokers}: {why}")
             except asyncio.CancelledError:
-                await _stop(producer, 0)
+                await stop(producer, 0)
                 raise
             else:
                 return producer
@@ -360,10 +352,10 @@ class KafkaPublisher:
             await self._clock.sleep(wait_s * self._rng.uniform(0.5, 1.5))
         raise AssertionError("repeat ends")
 
-    def _retire(self, connection: _Connection) -> None:
+    def _retire(self, connection: Connection) -> None:
         if self._connection is connection:
             self._connection = None
-            task = asyncio.create_task(_end(connection))
+            task = asyncio.create_task(end(connection))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 
@@ -382,20 +374,3 @@ class KafkaPublisher:
 def _wait_s(cause: BaseException) -> float:
     """What ACLs forbid they will forbid in a moment as well, and each try may cost a connection."""
     return RETRY_S[-1] if isinstance(cause, _FORBIDDEN) else RETRY_S[0]
-
-
-async def _end(connection: _Connection) -> None:
-    await _stop(connection.producer, CLOSE_S)
-    connection.gone.set_result(None)
-
-
-async def _stop(producer: Any, patience_s: float) -> None:  # noqa: ANN401 - as above
-    """Ends a producer; without a broker its own `stop` waits for ever for what it still has."""
-    try:
-        async with asyncio.timeout(patience_s):
-            await producer.stop()
-    except (KafkaError, OSError):
-        sender = producer._sender.sender_task  # noqa: SLF001 - there is no other way to end it (aiokafka 0.14)
-        if sender is not None:
-            sender.cancel()
-        await producer.client.close()

@@ -5,11 +5,13 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from agents.probes.trace import current_trace
+
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class JsonLines(logging.Formatter):
-    """Names its fields as the worker's logs do; what was given as `extra` stands beside them."""
+    """Names its fields as the worker's logs do; what was given as `extra` stands beside them, and a run's trace id."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line; control characters come out escaped."""
@@ -19,6 +21,9 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage(),
         }
+        trace = current_trace()
+        if trace is not None:
+            fields["trace_id"] = trace.trace_id
         fields |= {key: value for key, value in vars(record).items() if key not in _USUAL}
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 from agents.config import ProbeSpec
+from agents.failures import TIMED_OUT
 from agents.host import HostFacts
 from agents.probes.base import Down, Outcome, Timeout, Up
 from schemas.records import Heartbeat, Label, ProbeResult
-
-TIMED_OUT = "timeout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,9 @@ def heartbeat(node: Node, beat: Beat, seq: int) -> Heartbeat:
     )
 
 
-def probe_result(node: Node, spec: ProbeSpec, outcome: Outcome, ended_ms: int, seq: int) -> ProbeResult:
+def probe_result(  # noqa: PLR0913 - what a record is made of
+    node: Node, spec: ProbeSpec, outcome: Outcome, ended_ms: int, seq: int, trace_id: str | None = None
+) -> ProbeResult:
     """The record of a probe's outcome; `ended_ms` is the node's clock, UTC."""
     phases = outcome.phases
     return ProbeResult(
@@ -86,6 +87,7 @@ def probe_result(node: Node, spec: ProbeSpec, outcome: Outcome, ended_ms: int, s
         status_code=outcome.status_code,
         error=error_of(outcome),
         impact=spec.impact,
+        trace_id=trace_id,
         labels=spec.labels,
     )
 

@@ -7,9 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from agents.clock import Clock
 from agents.config import ProbeSpec
+from agents.failures import Failures, log_change
 from agents.probes.base import Down, Outcome, Timeout, Up
+from agents.probes.trace import traced
 from agents.schedule import Lineup, Schedule, Skip, Timing, Turn, splay
 from agents.spread import Spread
+from agents.tracing import TraceFile, Tracer
 
 # A probe ends by its deadline by contract: this is how long after it one is given up that does not.
 GRACE_S = 0.5
@@ -26,17 +29,27 @@ Report = Callable[[ProbeSpec, Outcome], Awaitable[object]]
 class Prober:
     """The probes of this agent and how they fare. A worker ends its run by awaiting `report`."""
 
-    def __init__(self, specs: Sequence[ProbeSpec], workers: int, queue: int, report: Report, clock: Clock) -> None:
+    def __init__(  # noqa: PLR0913 - what it runs, by which bounds, and for whom
+        self,
+        specs: Sequence[ProbeSpec],
+        workers: int,
+        queue: int,
+        report: Report,
+        clock: Clock,
+        tracer: Tracer | None = None,
+    ) -> None:
         self.specs = specs
         self.workers = workers
         self.lineup = Lineup(queue)
         self.skipped: Counter[Skip] = Counter()
         self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.failures = Failures()
         self.latest: dict[str, Outcome] = {}
         self.delays = Spread(DELAYS_S)
         self.durations: dict[str, Spread] = {}
         self._report = report
         self._clock = clock
+        self._tracer = tracer or Tracer(TraceFile())
         self._queued = asyncio.Semaphore(0)
         self._idle = asyncio.Event()
 
@@ -86,14 +99,19 @@ class Prober:
                     self._idle.set()
 
     async def _run(self, spec: ProbeSpec) -> None:
-        outcome = await run_probe(spec, self._clock)
-        self.outcomes[spec.kind, outcome_name(outcome)] += 1
-        self.latest[spec.name] = outcome
-        durations = self.durations.get(spec.kind)
-        if durations is None:
-            durations = self.durations[spec.kind] = Spread(DURATIONS_S)
-        durations.add(outcome.latency_us / 1e6)
-        await self._report(spec, outcome)
+        with traced(self._tracer.begin()):
+            outcome = await run_probe(spec, self._clock)
+            self.outcomes[spec.kind, outcome_name(outcome)] += 1
+            self.failures.add(spec.kind, outcome)
+            durations = self.durations.get(spec.kind)
+            if durations is None:
+                durations = self.durations[spec.kind] = Spread(DURATIONS_S)
+            durations.add(outcome.latency_us / 1e6)
+            before = self.latest.get(spec.name)
+            self.latest[spec.name] = outcome
+            if isinstance(outcome, Up) != (before is None or isinstance(before, Up)):
+                log_change(spec, outcome)
+            await self._report(spec, outcome)
 
 
 async def run_probe(spec: ProbeSpec, clock: Clock) -> Outcome:

@@ -75,13 +75,24 @@ class Telemetry(Collector):
         )
         for reason in Skip:
             skipped.add_metric([reason], self._prober.skipped[reason])
-        yield from (runs, skipped, self._delays(), self._durations())
+        yield from (runs, skipped, self._delays(), self._durations(), *self._failures())
         lineup = self._prober.lineup
         yield GaugeMetricFamily("fleetbeat_agent_queue_depth", "Probes that wait for a worker.", value=lineup.waiting)
         yield GaugeMetricFamily("fleetbeat_agent_running", "Probes being run.", value=lineup.running)
         yield GaugeMetricFamily(
             "fleetbeat_agent_workers", "Probes that can be run at once.", value=self._prober.workers
         )
+
+    def _failures(self) -> Iterable[Metric]:
+        failures = self._prober.failures
+        for counts, failure, what, text in (
+            (failures.validation, "validation", "validator", "Runs that got an answer which this validator refused."),
+            (failures.transport, "transport", "reason", "Runs that got no answer to judge."),
+        ):
+            family = CounterMetricFamily(f"fleetbeat_agent_{failure}_failures", text, labels=["kind", what])
+            for (kind, reason), count in counts.copy().items():
+                family.add_metric([kind, reason], count)
+            yield family
 
     def _delays(self) -> Metric:
         return HistogramMetricFamily(

@@ -39,6 +39,15 @@ class Phases:
 NO_PHASES = Phases()
 
 
+class Failure(StrEnum):
+    """What kind of no it is, so that answers that are wrong are counted apart from answers that never came."""
+
+    TRANSPORT = "transport"
+    """There was no answer to judge: nobody there, broken off, no such name, or the probe could not ask."""
+    VALIDATION = "validation"
+    """There was an answer, and it is not the expected one; the reason names the validator."""
+
+
 @dataclass(frozen=True, slots=True)
 class Up:
     """It works. `cert_expires_ms` is UTC; `notes` say, for a person, what happened on the way."""
@@ -52,7 +61,10 @@ class Up:
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """It does not work: `reason` is one of a few tags (refused, status, …), `detail` a sentence without secrets."""
+    """It does not work: `reason` is one of a few tags (refused, status, …), `detail` a sentence without secrets.
+
+    With failure `VALIDATION` the reason is the name of the validator that said no.
+    """
 
     reason: str
     detail: str
@@ -61,6 +73,7 @@ class Down:
     status_code: int | None = None
     cert_expires_ms: int | None = None
     notes: tuple[str, ...] = ()
+    failure: Failure = Failure.TRANSPORT
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from agents.probes.addresses import Address, literal, refusal
 from agents.probes.base import FORBIDDEN_TARGET, Phase
 from agents.probes.resolver import Family, Resolver
 from agents.probes.trust import TlsSettings, context_of
-from agents.probes.watch import ProbeFailedError, Watch, explain
+from agents.probes.watch import ProbeFailedError, ProbeInvalidError, Watch, explain
 
 _IPV4 = 4
 _HANDSHAKE_S = 86_400.0  # no limit of its own: the deadline of the probe ends a handshake
@@ -52,6 +52,12 @@ class Conversation(asyncio.Protocol):
             self.heard.set_exception(ProbeFailedError(reason, detail))
             self.heard.exception()  # seen: a run that is cancelled at this moment never asks for it
 
+    def refuse(self, validator: str, detail: str) -> None:
+        """What was heard is not what is expected."""
+        if not self.heard.done():
+            self.heard.set_exception(ProbeInvalidError(validator, detail))
+            self.heard.exception()
+
     def closed(self) -> None:
         """The other side will say no more; overridden by those who wait for something."""
         self.enough()
@@ -71,7 +77,7 @@ async def dialled(
     target: Target, conversation: Conversation, resolver: Resolver, watch: Watch
 ) -> AsyncIterator[asyncio.Transport]:
     """A conversation with an allowed target, closed at the end. Raises ProbeFailedError and what resolvers raise."""
-    sock = await _connect_any(await _allowed(target, resolver, watch), target.port, watch)
+    sock = await _connect_any(await allowed_addresses(target, resolver, watch), target.port, watch)
     transport = await _begin(sock, target, conversation, watch)
     try:
         yield transport
@@ -80,8 +86,8 @@ async def dialled(
         await conversation.lost
 
 
-async def _allowed(target: Target, resolver: Resolver, watch: Watch) -> Sequence[Address]:
-    """The addresses to connect to; one forbidden address among them refuses the target."""
+async def allowed_addresses(target: Target, resolver: Resolver, watch: Watch) -> Sequence[Address]:
+    """The addresses to connect to; one forbidden address among them refuses the target. Raises ProbeFailedError."""
     host = target.host
     try:
         address = literal(host)

@@ -52,10 +52,12 @@ class DiskProbe:
         if free < self._config.min_free or percent < self._config.min_free_percent:
             expected = f"{self._config.min_free_percent:g} % and {self._config.min_free.human_readable()}"
             shown = ByteSize(free).human_readable()
-            return watch.down("disk-full", f"{self._config.path}: {percent:.1f} %, {shown} free; expected {expected}")
+            return watch.invalid(
+                "disk-full", f"{self._config.path}: {percent:.1f} %, {shown} free; expected {expected}"
+            )
         if inodes < self._config.min_free_inodes_percent:
             expected = f"{self._config.min_free_inodes_percent:g} %"
-            return watch.down("no-inodes", f"{self._config.path}: {inodes:.1f} % inodes free; expected {expected}")
+            return watch.invalid("no-inodes", f"{self._config.path}: {inodes:.1f} % inodes free; expected {expected}")
         return watch.up()
 
 

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from agents.probes.base import Settings
+from agents.probes.http_json import JsonExpected
+from agents.probes.regex import Regex, Text
 
-Method = Literal["GET", "HEAD", "OPTIONS", "POST", "PUT"]
+Method = Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _RANGE = re.compile(r"([1-9]\d\d)(?:-([1-9]\d\d))?")
@@ -42,36 +44,28 @@ def _is_range(text: int | str) -> str:
     return str(text)
 
 
-def _is_regex(text: str) -> str:
-    compiled(text)
-    return text
-
-
-def compiled(regex: str) -> "re.Pattern[str]":
-    """A pattern of RE2, whose time is linear in the body: no body can make it hang. Raises ValueError."""
-    import re2  # noqa: PLC0415 - 20 ms and 5 MB, only for those who have a regex
-
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        pattern: re.Pattern[str] = re2.compile(regex, options)
-    except re2.error as cause:
-        raise ValueError(f"{cause}; expected a regular expression as RE2 has them") from cause
-    return pattern
-
-
 HeaderValue = Annotated[str, Field(max_length=4_096), AfterValidator(_is_value)]
 Headers = Annotated[dict[Annotated[str, AfterValidator(_is_open_header)], HeaderValue], Field(max_length=32)]
 SecretFiles = Annotated[dict[Annotated[str, AfterValidator(_is_header)], Path], Field(max_length=32)]
 Body = Annotated[str, Field(max_length=65_536)]
 Statuses = Annotated[tuple[Annotated[int | str, AfterValidator(_is_range)], ...], Field(min_length=1, max_length=32)]
-Text = Annotated[str, Field(min_length=1, max_length=4_096)]
+
+
+HeaderName = Annotated[str, AfterValidator(_is_header)]
 
 
 class Expected(Settings):
-    """All of it has to hold; a header's value has to contain the text that is given for it."""
+    """All of it has to hold; a header's value has to contain the text that is given for it.
+
+    `max_latency_ms` is the run's whole time, redirects included; `min_valid_days` of the certificate seen last.
+    """
 
     status: Statuses = ("200-299",)
-    headers: dict[Annotated[str, AfterValidator(_is_header)], Text] = Field(default_factory=dict)
+    headers: dict[HeaderName, Text] = Field(default_factory=dict)
+    header_regex: dict[HeaderName, Regex] = Field(default_factory=dict)
     body_contains: Text | None = None
-    body_regex: Annotated[Text, AfterValidator(_is_regex)] | None = None
+    body_regex: Regex | None = None
+    body_not_regex: Regex | None = None
+    body_json: Annotated[tuple[JsonExpected, ...], Field(max_length=64)] = ()
+    max_latency_ms: Annotated[float, Field(gt=0, le=86_400_000)] | None = None
+    min_valid_days: Annotated[float, Field(ge=0, le=36_500)] | None = None

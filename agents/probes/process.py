@@ -47,9 +47,9 @@ class ProcessProbe:
         what = " ".join(repr(text) for text in (config.name, config.cmdline_contains) if text)
         watch.note(f"{count} processes {what}")
         if count < config.min_count:
-            return watch.down("too-few-processes", f"{count} processes {what}; expected at least {config.min_count}")
+            return watch.invalid("too-few-processes", f"{count} processes {what}; expected at least {config.min_count}")
         if config.max_count is not None and count > config.max_count:
-            return watch.down("too-many-processes", f"{count} processes {what}; expected at most {config.max_count}")
+            return watch.invalid("too-many-processes", f"{count} processes {what}; expected at most {config.max_count}")
         return watch.up()
 
 

@@ -8,7 +8,7 @@ from agents.probes.base import ProbeKind
 
 ENTRY_POINTS = "fleetbeat.probes"
 
-_BUILT_IN = {name: f"agents.probes.{name}" for name in ("disk", "dns", "http", "process", "tcp", "tls")}
+_BUILT_IN = {name: f"agents.probes.{name}" for name in ("disk", "dns", "http", "icmp", "process", "tcp", "tls")}
 
 
 class UnknownKindError(ValueError):

@@ -65,12 +65,15 @@ class _Answer(Conversation):
         if self._expect in self._heard[overlap:MAX_ANSWER_BYTES]:
             self.enough()
         elif len(self._heard) >= MAX_ANSWER_BYTES:
-            self.fail("unexpected-answer", f"{self._expect!r} is not in the first {MAX_ANSWER_BYTES} bytes")
+            self.refuse("unexpected-answer", f"{self._expect!r} is not in the first {MAX_ANSWER_BYTES} bytes")
 
     def closed(self) -> None:
         """The service hung up."""
-        got = f"{len(self._heard)} bytes: {bytes(self._heard[:80])!r}" if self._heard else "nothing"
-        self.fail("unexpected-answer" if self._heard else "closed", f"closed after {got}; expected {self._expect!r}")
+        if self._heard:
+            got = f"{len(self._heard)} bytes: {bytes(self._heard[:80])!r}"
+            self.refuse("unexpected-answer", f"closed after {got}; expected {self._expect!r}")
+        else:
+            self.fail("closed", f"closed after nothing; expected {self._expect!r}")
 
 
 KIND = ProbeKind("tcp", TcpConfig, TcpProbe)

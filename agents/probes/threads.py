@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Generic, TypeVar
 
 ResultT = TypeVar("ResultT")
@@ -27,7 +28,9 @@ class SideThread(Generic[ResultT]):
             await asyncio.wait([self._pending])
         loop = asyncio.get_running_loop()
         self._pending = loop.create_future()
-        threading.Thread(target=self._run, args=(loop, self._pending), daemon=True, name="probe").start()
+        context = copy_context()  # what it logs belongs to the run
+        thread = threading.Thread(target=context.run, args=(self._run, loop, self._pending), daemon=True, name="probe")
+        thread.start()
         return await asyncio.shield(self._pending)
 
     def _run(self, loop: asyncio.AbstractEventLoop, answer: asyncio.Future[ResultT]) -> None:

@@ -48,7 +48,7 @@ class TlsProbe:
         if watch.cert_expires_ms is not None:
             days = (watch.cert_expires_ms - time.time() * 1_000) / _MS_PER_DAY
             if days < self._min_valid_days:
-                return watch.down(
+                return watch.invalid(
                     "certificate-expires", f"valid for {days:.1f} days; expected {self._min_valid_days:g}"
                 )
         return watch.up()

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 
-from agents.probes.base import Down, Outcome, Phase, Phases, Timeout, Up
+from agents.probes.base import Down, Failure, Outcome, Phase, Phases, Timeout, Up
 
 MAX_DETAIL = 300
 _NS_PER_US = 1_000
@@ -34,9 +34,17 @@ def explain(cause: OSError) -> tuple[str, str]:
 class ProbeFailedError(Exception):
     """Ends a run as Down: `reason` is a tag, the message its detail."""
 
+    failure = Failure.TRANSPORT
+
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class ProbeInvalidError(ProbeFailedError):
+    """Ends a run as Down because an answer is not the expected one: `reason` names the validator."""
+
+    failure = Failure.VALIDATION
 
 
 class Watch:
@@ -49,9 +57,20 @@ class Watch:
         self._began_ns = self._entered_ns = time.perf_counter_ns()
         self._spent_ns: dict[Phase, int] = {}
         self._notes: list[str] = []
+        self._task = _current_task()
+        self._cancelled_before = 0 if self._task is None else self._task.cancelling()
+
+    def heed(self) -> None:
+        """Raises CancelledError when somebody swallowed one, as asyncio.wait_for() does up to Python 3.11."""
+        if self._task is not None and self._task.cancelling() > self._cancelled_before:
+            raise asyncio.CancelledError
 
     def enter(self, phase: Phase) -> None:
         """Ends the phase that goes on and begins this one; a phase entered twice is summed."""
+        self.heed()
+        self._begin(phase)
+
+    def _begin(self, phase: Phase) -> None:
         now_ns = time.perf_counter_ns()
         self._spent_ns[self.phase] = self._spent_ns.get(self.phase, 0) + now_ns - self._entered_ns
         self.phase, self._entered_ns = phase, now_ns
@@ -65,11 +84,21 @@ class Watch:
         latency_us, phases = self._stop()
         return Up(latency_us, phases, self.status_code, self.cert_expires_ms, tuple(self._notes))
 
-    def down(self, reason: str, detail: str) -> Down:
+    @property
+    def spent_us(self) -> int:
+        """How long the run has taken so far."""
+        return (time.perf_counter_ns() - self._began_ns) // _NS_PER_US
+
+    def down(self, reason: str, detail: str, failure: Failure = Failure.TRANSPORT) -> Down:
         """It does not; control characters of `detail` are escaped and what is too long is cut."""
         latency_us, phases = self._stop()
-        text = _printable(detail)
-        return Down(reason, text, latency_us, phases, self.status_code, self.cert_expires_ms, tuple(self._notes))
+        notes = tuple(self._notes)
+        status, expires_ms = self.status_code, self.cert_expires_ms
+        return Down(reason, _printable(detail), latency_us, phases, status, expires_ms, notes, failure)
+
+    def invalid(self, validator: str, detail: str) -> Down:
+        """There was an answer, and the validator of this name said no to it."""
+        return self.down(validator, detail, Failure.VALIDATION)
 
     def timeout(self) -> Timeout:
         """It took too long, and this phase was going on."""
@@ -78,7 +107,7 @@ class Watch:
         return Timeout(latency_us, phase, phases, self.status_code, tuple(self._notes))
 
     def _stop(self) -> tuple[int, Phases]:
-        self.enter(Phase.WORK)
+        self._begin(Phase.WORK)
         spent_us = {f"{phase}_us": ns // _NS_PER_US for phase, ns in self._spent_ns.items() if phase in _TIMED}
         return (self._entered_ns - self._began_ns) // _NS_PER_US, Phases(**spent_us)
 
@@ -92,9 +121,11 @@ async def watched(steps: Callable[[Watch], Awaitable[Outcome]], deadline_s: floa
     watch = Watch()
     try:
         async with asyncio.timeout(deadline_s) as limit:
-            return await steps(watch)
+            outcome = await steps(watch)
+            watch.heed()
+            return outcome
     except ProbeFailedError as cause:
-        return watch.down(cause.reason, str(cause))
+        return watch.down(cause.reason, str(cause), cause.failure)
     except OSError as cause:  # TimeoutError is one: the deadline's, or the kernel's own after many retries
         if limit.expired():
             return watch.timeout()
@@ -102,6 +133,13 @@ async def watched(steps: Callable[[Watch], Awaitable[Outcome]], deadline_s: floa
         return watch.down(reason, f"{watch.phase}: {text}")
     except Exception as cause:  # noqa: BLE001 - a faulty probe, perhaps a plugin's, must not end the agent
         return watch.down("error", f"{type(cause).__name__}: {cause}")
+
+
+def _current_task() -> "asyncio.Task[object] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop: nobody can cancel
+        return None
 
 
 def _printable(text: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agents.probes.http_settings import compiled
+from agents.probes.regex import compiled
 from agents.scrape.exposition import Wanted
 from agents.scrape.meters import Endpoints, Matcher, Meter
 from agents.scrape.settings import RequestsFile, ScrapeFile

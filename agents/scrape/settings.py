@@ -43,7 +43,7 @@ def _check_label(text: str) -> str:
 
 
 def _check_regex(text: str) -> str:
-    from agents.probes.http_settings import compiled  # noqa: PLC0415 - RE2 only for those who have a regex
+    from agents.probes.regex import compiled  # noqa: PLC0415 - RE2 only for those who have a regex
 
     compiled(text)
     return text

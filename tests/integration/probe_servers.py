@@ -29,7 +29,9 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def serving(talk: Talk, tls: ssl.SSLContext | None = None, host: str = LOOPBACK) -> AsyncIterator[int]:
+async def serving(
+    talk: Talk, tls: ssl.SSLContext | None = None, host: str = LOOPBACK, port: int = 0
+) -> AsyncIterator[int]:
     """The port of a server that talks like this to each client; its conversations end with it."""
     talks: set[asyncio.Task[None]] = set()
 
@@ -46,7 +48,7 @@ async def serving(talk: Talk, tls: ssl.SSLContext | None = None, host: str = LOO
                 await writer.wait_closed()
             talks.discard(me)
 
-    server = await asyncio.start_server(converse, host, 0, ssl=tls)
+    server = await asyncio.start_server(converse, host, port, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -116,9 +118,15 @@ def blackhole() -> Iterator[int]:
                 one.close()
 
 
+_RCODES = {"refused": dns.rcode.REFUSED, "servfail": dns.rcode.SERVFAIL}
+
+
 @dataclass
 class NameServer(asyncio.DatagramProtocol):
-    """Answers from a table of (name, type); silent on names that end in .hang., NXDOMAIN for the rest."""
+    """Answers from a table of (name, type); silent on names that end in .hang., an rcode for the rest.
+
+    That is the first label's, as of refused.test., or NXDOMAIN.
+    """
 
     records: Mapping[tuple[str, str], Sequence[str]]
     asked: list[tuple[str, str]] = field(default_factory=list)
@@ -128,19 +136,30 @@ class NameServer(asyncio.DatagramProtocol):
         self.transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        assert self.transport is not None
+        if answer := self.answer(data):
+            self.transport.sendto(answer, addr)
+
+    async def over_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """The same over a stream, where each message has its length in front."""
+        size = int.from_bytes(await reader.readexactly(2))
+        if answer := self.answer(await reader.readexactly(size)):
+            writer.write(len(answer).to_bytes(2) + answer)
+            await writer.drain()
+
+    def answer(self, data: bytes) -> bytes | None:
         query = dns.message.from_wire(data)
         (question,) = query.question
         name, record = question.name.to_text(), dns.rdatatype.to_text(question.rdtype)
         self.asked.append((name, record))
         if name.endswith(".hang."):
-            return
+            return None
         answer = dns.message.make_response(query)
         if name not in {known for known, _ in self.records}:
-            answer.set_rcode(dns.rcode.NXDOMAIN)
+            answer.set_rcode(_RCODES.get(name.partition(".")[0], dns.rcode.NXDOMAIN))
         elif texts := self.records.get((name, record)):
             answer.answer.append(dns.rrset.from_text(name, 60, "IN", record, *texts))
-        assert self.transport is not None
-        self.transport.sendto(answer.to_wire(), addr)
+        return answer.to_wire()
 
 
 @asynccontextmanager

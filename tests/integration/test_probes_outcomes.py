@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dns.asyncresolver import Resolver as Stub
 
-from agents.probes.base import Down, Outcome, Up
+from agents.probes.base import Down, Failure, Outcome, Up
+from agents.probes.dns import DnsConfig, DnsProbe
 from agents.probes.registry import probe_kind
+from agents.probes.resolver import SystemResolver
 from agents.probes.tcp import TcpConfig, TcpProbe
+from agents.probes.trace import Trace, traced
 from tests.integration.probe_servers import (
     LOOPBACK,
     Talk,
@@ -61,6 +65,22 @@ def sized(body: bytes, status: str = "200 OK") -> bytes:
         ),
         pytest.param(http("Content-Length: 999"), {"method": "HEAD"}, id="HEAD, where no body follows"),
         pytest.param(http("Upgrade: h2c\nConnection: upgrade", status="101 Switching"), {"expect": {"status": [101]}}),
+        pytest.param(sized(b"{}"), {"expect": {"header_regex": {"content-type": "^application/.*json$"}}}, id="by RE2"),
+        pytest.param(sized(b"fine"), {"expect": {"body_not_regex": "(?i)error"}}, id="a body without an error"),
+        pytest.param(
+            sized(b'{"status": "UP", "nodes": [{"load": 3}, {"load": 4.5}]}'),
+            {
+                "expect": {
+                    "body_json": [
+                        {"path": "$.status", "equals": "UP"},
+                        {"path": "$.nodes[*].load", "at_least": 1, "at_most": 5, "min_count": 2},
+                        {"path": "$.error", "max_count": 0},
+                    ],
+                    "max_latency_ms": 60_000,
+                }
+            },
+            id="JSON by its paths, in time",
+        ),
         pytest.param(redirect("/elsewhere"), {"max_redirects": 0, "expect": {"status": [302]}}, id="an own redirect"),
     ],
 )
@@ -79,6 +99,22 @@ def test_http_is_up(answer: bytes, config: dict[str, Any]) -> None:
         ),
         pytest.param(sized(b"no"), {"expect": {"body_contains": "ok"}}, "body", "'ok' is not in its 2 bytes"),
         pytest.param(sized(b"no"), {"expect": {"body_regex": "^o"}}, "body", "'^o' matches nothing in its 2 bytes"),
+        pytest.param(
+            sized(b"{}"), {"expect": {"header_regex": {"content-type": "^text/"}}}, "header",
+            "Content-Type: 'application/json'; expected what '^text/' matches",
+        ),
+        pytest.param(
+            sized(b"Oh, an Error"), {"expect": {"body_not_regex": "(?i)error"}}, "body",
+            "'(?i)error' matches in its 12 bytes; expected that it does not",
+        ),
+        pytest.param(
+            sized(b'{"status": "DOWN"}'), {"expect": {"body_json": [{"path": "$.status", "equals": "UP"}]}}, "json",
+            '$.status is "DOWN"; expected "UP"',
+        ),
+        pytest.param(sized(b"ok"), {"expect": {"body_json": [{"path": "$.a"}]}}, "json", "no JSON: ", id="no JSON"),
+        pytest.param(
+            sized(b"ok"), {"expect": {"max_latency_ms": 0.001}}, "latency", "ms; expected at most 0.001", id="too slow"
+        ),
         pytest.param(b"", {}, "closed", "closed without an answer", id="a server that hangs up"),
         pytest.param(http("Content-Length: 9", b"short"), {}, "closed", "in the middle", id="half a body"),
         pytest.param(http("Transfer-Encoding: chunked", b"5\r\nab"), {}, "closed", "in the middle", id="half a chunk"),
@@ -113,6 +149,8 @@ def test_http_is_down_with_its_reason(answer: bytes, config: dict[str, Any], rea
     outcome = ask(Web(answer), **config)
     assert isinstance(outcome, Down), outcome
     assert (outcome.reason, detail in outcome.detail) == (reason, True), outcome
+    validates = reason in {"status", "header", "body", "json", "latency"}
+    assert (outcome.failure is Failure.VALIDATION) == validates
 
 
 def test_a_redirect_is_followed_and_its_phases_are_summed() -> None:
@@ -139,6 +177,15 @@ def test_the_request_is_what_is_configured_and_asks_for_one_plain_answer() -> No
             b"Accept-Encoding: identity\r\nConnection: close\r\nX-Check: 1\r\nContent-Length: 2\r\n\r\n"
         )
     ]
+
+
+def test_a_run_with_a_trace_sends_its_id_and_none_when_it_is_not_to() -> None:
+    web = Web()
+    for trace in (Trace("a" * 32, "b" * 16, sampled=True), Trace("c" * 32, "d" * 16, sampled=False, propagates=False)):
+        with traced(trace):
+            ask(web)
+    assert f"\r\nTraceparent: 00-{'a' * 32}-{'b' * 16}-01\r\n".encode() in web.requests[0]
+    assert b"Traceparent" not in web.requests[1]
 
 
 def test_the_details_of_a_stranger_are_printable_and_short() -> None:
@@ -210,6 +257,7 @@ RECORDS = {
     ("six.test.", "AAAA"): ["::1"],
     ("shop.test.", "MX"): ["10 Mail.Test."],
     ("shop.test.", "TXT"): ['"v=spf1 " "-all"'],
+    ("www.test.", "A"): ["127.0.0.7"],
 }
 
 
@@ -233,6 +281,19 @@ def dns_probe(**config: object) -> Outcome:
         pytest.param({"name": "shop.test", "type": "MX", "expect": ["10 mail.test"]}, "", id="a name in another case"),
         pytest.param({"name": "shop.test", "type": "TXT", "expect": ["v=spf1 -all"]}, "", id="a text in two parts"),
         pytest.param({"name": "gone.test", "rcode": "NXDOMAIN"}, "", id="a name that has to be gone"),
+        pytest.param(
+            {"name": "shop.test", "expect": ["127.0.0.2", "127.0.0.1"], "match": "exact"}, "", id="just these two"
+        ),
+        pytest.param(
+            {"name": "shop.test", "expect": ["127.0.0.2"], "match": "exact"}, "unexpected-answer", id="one too many"
+        ),
+        pytest.param({"name": "shop.test", "expect_regex": [r"^127\.", r"\.2$"]}, "", id="regular expressions"),
+        pytest.param({"name": "shop.test", "expect_regex": [r"^10\."]}, "unexpected-answer", id="one without a match"),
+        pytest.param({"name": "shop.test", "min_ttl_s": 60}, "", id="kept for long enough"),
+        pytest.param({"name": "shop.test", "min_ttl_s": 61}, "ttl", id="not kept for long enough"),
+        pytest.param({"name": "refused.test"}, "rcode", id="refused"),
+        pytest.param({"name": "refused.test", "rcode": "REFUSED"}, "", id="refused, as it should be"),
+        pytest.param({"name": "servfail.test", "rcode": "SERVFAIL"}, "", id="a server that fails, as it should"),
         pytest.param({"name": "shop.test", "expect": ["127.0.0.9"]}, "unexpected-answer", id="another address"),
         pytest.param({"name": "shop.test", "type": "NS"}, "unexpected-answer", id="no such record"),
         pytest.param({"name": "gone.test"}, "rcode", id="no such name"),
@@ -244,6 +305,32 @@ def dns_probe(**config: object) -> Outcome:
 def test_dns_answers_as_expected_or_is_down_with_its_reason(config: dict[str, Any], reason: str) -> None:
     outcome = dns_probe(**config)
     assert (outcome.reason if isinstance(outcome, Down) else "") == reason, outcome
+    if isinstance(outcome, Down):
+        assert (outcome.failure is Failure.VALIDATION) == (reason in {"unexpected-answer", "rcode", "ttl"})
+
+
+def test_a_name_server_that_is_silent_is_passed_over_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.probes.dns._PATIENCE_S", 0.05)
+
+    class Servers(SystemResolver):
+        """A host with two name servers; the first one is not there."""
+
+        def stub(self) -> Stub:
+            stub = Stub(configure=False)
+            stub.nameservers, stub.port = ["127.0.0.2", LOOPBACK], self.port
+            return stub
+
+        port = 0
+
+    async def main() -> Outcome:
+        async with name_server(RECORDS) as (_, port):
+            resolver = Servers()
+            resolver.port = port
+            return await DnsProbe(DnsConfig(name="www.test", expect=("127.0.0.7",)), resolver).run(60.0)
+
+    outcome = asyncio.run(main())
+    assert isinstance(outcome, Up), outcome
+    assert "127.0.0.2" in outcome.notes[0]
 
 
 def test_a_name_is_looked_up_in_hosts_then_at_the_name_server_along_the_search_list(tmp_path: Path) -> None:

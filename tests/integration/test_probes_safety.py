@@ -2,6 +2,8 @@
 
 import asyncio
 import datetime as dt
+import json
+from base64 import b64encode
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -191,6 +193,46 @@ def test_a_secret_file_that_cannot_be_used_stops_the_request(
     assert web.requests == []
 
 
+@pytest.mark.parametrize(
+    ("auth", "sent"),
+    [
+        ({"bearer_file": "token"}, f"Bearer {SECRET}"),
+        (
+            {"basic": {"username": "shop", "password_file": "token"}},
+            f"Basic {b64encode(f'shop:{SECRET}'.encode()).decode()}",
+        ),
+    ],
+)
+def test_who_a_probe_says_it_is_stands_in_files_that_are_read_again_and_goes_to_one_origin_only(
+    auth: dict[str, Any], sent: str, tmp_path: Path
+) -> None:
+    path = secret_file(tmp_path)
+    text = json.dumps(auth).replace('"token"', json.dumps(str(path)))
+
+    async def main() -> tuple[Web, Web]:
+        home, stranger = Web(), Web()
+        async with serving(home) as port, serving(stranger) as other:
+            probe = http(f"http://{LOOPBACK}:{port}/", auth=json.loads(text))
+            home.answer = redirect(f"http://{LOOPBACK}:{other}/steal")
+            outcomes = [await probe.run(5.0)]
+            path.write_text("renewed", encoding="utf-8")
+            outcomes.append(await probe.run(5.0))
+            path.chmod(0o644)
+            outcomes.append(await probe.run(5.0))
+        assert isinstance(outcomes[0], Up), outcomes[0]
+        assert "everyone can read it" in down(outcomes[2], "credentials")
+        assert SECRET not in str([asdict(outcome) for outcome in outcomes])
+        assert "renewed" not in str([asdict(outcome) for outcome in outcomes])
+        return home, stranger
+
+    home, stranger = asyncio.run(main())
+    assert len(home.requests) == len(stranger.requests) == 2
+    assert f"\r\nAuthorization: {sent}\r\n".encode() in home.requests[0]
+    assert sent.encode() not in home.requests[1]
+    assert b"Authorization" in home.requests[1]
+    assert all(b"authorization" not in request.lower() for request in stranger.requests)
+
+
 @pytest.fixture(scope="module")
 def localhost(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     day = dt.timedelta(days=1)
@@ -230,6 +272,17 @@ def test_https_is_up_with_the_phases_of_tls_and_the_end_of_the_certificate(local
     assert outcome.phases.tls_us
     in_30_days_ms = (dt.datetime.now(dt.UTC) + dt.timedelta(days=30)).timestamp() * 1_000
     assert abs((outcome.cert_expires_ms or 0) - in_30_days_ms) < 600_000
+
+
+def test_https_can_ask_for_a_certificate_that_is_valid_for_long_enough(localhost: Certificate) -> None:
+    async def main() -> None:
+        async with serving(Web(), localhost.server) as port:
+            for days, reason in ((29, None), (31, "certificate-expires")):
+                config = {"tls": {"ca_file": localhost.certificate}, "expect": {"min_valid_days": days}}
+                outcome = await http(f"https://localhost:{port}/", **config).run(5.0)
+                assert (outcome.reason if isinstance(outcome, Down) else None) == reason, outcome
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

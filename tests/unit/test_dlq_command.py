@@ -23,7 +23,7 @@ def test_its_help_loads_nothing_heavy_and_the_help_of_others_nothing_of_it() -> 
     code = (
         "import sys, fleetbeat\n"
         "assert fleetbeat.main(['--help']) == fleetbeat.main(['topics', 'check', '--help']) == 0\n"
-        "assert 'infra' not in sys.modules\n"
+        "assert 'infra.dlq' not in sys.modules\n"
         "assert fleetbeat.main(['dlq', 'replay', '--help']) == 0\n"
         "print(*sys.modules, file=sys.stderr)\n"
     )
@@ -66,4 +66,6 @@ def test_a_missing_package_is_named_with_its_extra() -> None:
 def test_a_cluster_that_does_not_answer_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     address = f"127.0.0.1:{free_port()}"
     assert fleetbeat.main(["dlq", "list", "--brokers", address]) == 2
-    assert capsys.readouterr().err == f"fleetbeat: cannot reach Kafka at {address}; is a broker running there?\n"
+    said = capsys.readouterr().err
+    assert said.startswith(f"fleetbeat: cannot reach Kafka at {address}; is a broker running there? (")
+    assert said.count("\n") == 1

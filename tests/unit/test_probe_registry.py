@@ -10,7 +10,7 @@ import pytest
 
 from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names, probe_kinds
 
-BUILT_IN = ["disk", "dns", "http", "process", "tcp", "tls"]
+BUILT_IN = ["disk", "dns", "http", "icmp", "process", "tcp", "tls"]
 
 PLUGIN = """
 from agents.probes.base import ProbeKind, Settings, Up
@@ -49,7 +49,7 @@ def test_every_built_in_kind_is_there_under_its_name() -> None:
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        UnknownKindError, match="probe kind 'htpp'; expected one of: disk, dns, http, process, tcp, tls"
+        UnknownKindError, match="probe kind 'htpp'; expected one of: disk, dns, http, icmp, process, tcp, tls"
     ):
         probe_kind("htpp")
 
@@ -112,13 +112,13 @@ def test_a_kind_imports_only_what_it_needs(kind: str, absent: set[str]) -> None:
     assert absent & set(done.stdout.split()) == set()
 
 
-def test_only_one_module_connects_sockets() -> None:
-    """What is connected to has been checked, because there is no other way out."""
+def test_only_two_modules_open_sockets() -> None:
+    """What is connected to, or pinged, has been checked, because there is no other way out."""
     room = Path(__file__).parents[2] / "agents"
     ways = {"create_connection", "create_datagram_endpoint", "getaddrinfo", "open_connection", "sock_connect", "socket"}
     assert {
         path.name for part in ("probes", "scrape") for path in (room / part).rglob("*.py") if ways & _calls(path)
-    } == {"dial.py"}
+    } == {"dial.py", "ping.py"}
 
 
 def _calls(path: Path) -> set[str]:

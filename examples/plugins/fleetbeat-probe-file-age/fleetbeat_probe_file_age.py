@@ -39,9 +39,9 @@ class FileAgeProbe:
         age_s = time.time() - found.st_mtime
         watch.note(f"{config.path}: {found.st_size} bytes, {age_s:.0f} s old")
         if found.st_size < config.min_bytes:
-            return watch.down("too-small", f"{found.st_size} bytes; expected at least {config.min_bytes}")
+            return watch.invalid("too-small", f"{found.st_size} bytes; expected at least {config.min_bytes}")
         if age_s > config.max_age_s:
-            return watch.down("too-old", f"{age_s:.0f} s; expected at most {config.max_age_s:g}")
+            return watch.invalid("too-old", f"{age_s:.0f} s; expected at most {config.max_age_s:g}")
         return watch.up()
 
 
