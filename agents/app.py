@@ -117,7 +117,7 @@ class _Agent:
         self._heartbeats = Heartbeats(self._node, self._outbox, self._host.facts, clock, rng)
         self._tracer = Tracer(config.trace)
         self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock, self._tracer)
-        self._scraper = _scraper(config, self._node, self._outbox, clock)
+        self._scraper = _scraper(config, self._node, self._outbox, clock, self._tracer)
         self._telemetry: Telemetry | None = None
         self._stop = asyncio.Event()
 
@@ -268,12 +268,12 @@ def _sender(  # noqa: PLR0913 - what a publisher is made of
     return KafkaPublisher(KafkaOptions(brokers, config.kafka.compression), config.node_id, lanes, clock, rng, signer)
 
 
-def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock) -> "Scraper | None":
+def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock, tracer: Tracer) -> "Scraper | None":
     if not config.scrapes:
         return None
     from agents.scrape.pipeline import Scraper  # noqa: PLC0415 - only for those who scrape
 
-    return Scraper(config.scrapes, node, outbox, clock)
+    return Scraper(config.scrapes, node, outbox, clock, tracer)
 
 
 def _node(config: AgentConfig, boot_ts: int) -> Node:

@@ -13,10 +13,12 @@ from functools import partial
 
 from agents.clock import Clock
 from agents.config import ProbeSpec
+from agents.failures import Failures, log_change
 from agents.node import Node, probe_result
-from agents.probes.base import Down, Outcome
-from agents.probes.resolver import SYSTEM_RESOLVER, Resolver
+from agents.probes.base import Down, Failure, Outcome, Up
+from agents.probes.resolver import SYSTEM_RESOLVER
 from agents.probes.threads import SideThread
+from agents.probes.trace import Trace, traced
 from agents.probes.url import parse_url
 from agents.publish import COUNTS, RESULTS, Outbox
 from agents.run import DURATIONS_S, outcome_name
@@ -28,6 +30,7 @@ from agents.scrape.jobs import job_of
 from agents.scrape.settings import ScrapeFile
 from agents.scrape.tally import Tally, request_count
 from agents.spread import Spread
+from agents.tracing import TraceFile, Tracer
 from schemas.records import Label
 
 LINE = 1_024
@@ -45,10 +48,11 @@ log = logging.getLogger(__name__)
 class Exporter:
     """One target: how it is asked, and what it has counted. It is a Probe as well, which only says how it went."""
 
-    def __init__(self, found: Found, resolver: Resolver) -> None:
+    def __init__(self, found: Found) -> None:
         job, url = found.job, parse_url(found.url)
         self.found = found
-        self.fetcher = Fetcher(url, job, resolver)
+        self.fetcher = Fetcher(url, job, SYSTEM_RESOLVER)
+        self.is_up = True
         self.counts = TargetCounts(job.meters, job.file.max_series)
         self.spec = ProbeSpec(
             name=job.file.name,
@@ -77,6 +81,7 @@ class Scraped:
     samples: Samples | None
     due_s: float
     ended_ms: int
+    trace: Trace
 
 
 @dataclass(slots=True)
@@ -101,14 +106,14 @@ class Scraper:
         node: Node,
         outbox: Outbox,
         clock: Clock,
-        resolver: Resolver = SYSTEM_RESOLVER,
+        tracer: Tracer | None = None,
     ) -> None:
         self._jobs = {file.name: job_of(file) for file in files}
         self.discovery = Discovery(list(self._jobs.values()))
         self.lineup = Lineup(LINE)
         self.pages: asyncio.Queue[Scraped] = asyncio.Queue(LINE)
         self.outcomes: Counter[str] = Counter()
-        self.failures: Counter[str] = Counter()
+        self.failures = Failures()
         self.skipped: Counter[Skip] = Counter()
         self.durations = Spread(DURATIONS_S)
         self.figures = Figures()
@@ -117,7 +122,7 @@ class Scraper:
         self._node = node
         self._outbox = outbox
         self._clock = clock
-        self._resolver = resolver
+        self._tracer = tracer or Tracer(TraceFile())
         self._tally = Tally()
         self._exporters: dict[int, Exporter] = {}
         self._free_place = 0
@@ -174,7 +179,7 @@ class Scraper:
 
     def exporter(self, found: Found) -> Exporter:
         """A target, of which nothing was read yet."""
-        return Exporter(found, self._resolver)
+        return Exporter(found)
 
     async def scrape(self, exporter: Exporter) -> None:
         """One scrape, through all stages at once."""
@@ -270,8 +275,10 @@ class Scraper:
                 self.lineup.finish(turn.place)
 
     async def _scraped(self, exporter: Exporter, due_s: float) -> Scraped:
-        outcome, samples = await exporter.fetcher.scrape(exporter.spec.timeout_s)
-        return Scraped(exporter, outcome, samples, due_s, self._clock.wall_ms())
+        trace = self._tracer.begin()
+        with traced(trace):
+            outcome, samples = await exporter.fetcher.scrape(exporter.spec.timeout_s)
+        return Scraped(exporter, outcome, samples, due_s, self._clock.wall_ms(), trace)
 
     async def _aggregate(self) -> None:
         """The third stage: what it adds up to."""
@@ -305,11 +312,16 @@ class Scraper:
 
     def _tell(self, scraped: Scraped, outcome: Outcome) -> None:
         self.outcomes[outcome_name(outcome)] += 1
-        if isinstance(outcome, Down):
-            self.failures[outcome.reason] += 1
+        self.failures.add(KIND, outcome)
+        exporter = scraped.exporter
         self.durations.add(outcome.latency_us / 1e6)
-        spec, ended_ms = scraped.exporter.spec, scraped.ended_ms
-        self._outbox.put(lambda seq: probe_result(self._node, spec, outcome, ended_ms, seq))
+        with traced(scraped.trace):
+            trace_id = self._tracer.kept(outcome)
+            if isinstance(outcome, Up) != exporter.is_up:
+                exporter.is_up = isinstance(outcome, Up)
+                log_change(exporter.spec, outcome)
+        spec, ended_ms = exporter.spec, scraped.ended_ms
+        self._outbox.put(lambda seq: probe_result(self._node, spec, outcome, ended_ms, seq, trace_id))
 
 
 def _judged(outcome: Outcome, reading: Reading) -> Outcome:
@@ -320,4 +332,12 @@ def _judged(outcome: Outcome, reading: Reading) -> Outcome:
         reason, detail = MISSING, f"{', '.join(reading.missing)}; expected on the page"
     else:
         return outcome
-    return Down(reason, detail, outcome.latency_us, outcome.phases, outcome.status_code, notes=outcome.notes)
+    return Down(
+        reason,
+        detail,
+        outcome.latency_us,
+        outcome.phases,
+        outcome.status_code,
+        notes=outcome.notes,
+        failure=Failure.VALIDATION,
+    )

@@ -110,7 +110,10 @@ def test_the_agents_page_tells_of_scrapes(tmp_path: Path) -> None:
     assert [(one.labels, one.value) for one in families["fleetbeat_agent_scrapes"].samples] == [
         ({"outcome": "down"}, 1)
     ]
-    assert families["fleetbeat_agent_scrape_failures"].samples[0].labels == {"reason": "refused"}
+    assert families["fleetbeat_agent_scrape_failures"].samples[0].labels == {
+        "failure": "transport",
+        "reason": "refused",
+    }
     depths = families["fleetbeat_agent_scrape_queue_depth"].samples
     assert [(one.labels["stage"], one.value) for one in depths] == [("fetch", 0), ("aggregate", 0)]
     assert families["fleetbeat_agent_scrape_duration_seconds"].type == "histogram"
