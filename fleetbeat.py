@@ -2,10 +2,14 @@
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import ModuleType
 
+# Commands that look at their files again at a SIGHUP.
+RELOADING = frozenset({"agent", "archive", "worker"})
 ROOMS = frozenset({"agents", "infra", "schemas", "streams"})
 FAILED, CANNOT_RUN = 1, 2
 
@@ -23,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if RELOADING & set(arguments[:1]):
+        with suppress(ValueError):  # in a thread, as in tests, signals are somebody else's
+            signal.signal(signal.SIGHUP, _early)
     if arguments[:1] == ["agent"] and not {"--help", "-h"} & set(arguments):
         # It starts on every host, on small ones too: not even the library behind the other commands is loaded.
         try:
@@ -34,6 +41,10 @@ def _run(arguments: list[str]) -> int:
     from fleetbeat_commands import run
 
     return run(arguments)
+
+
+def _early(*_: object) -> None:
+    """One that comes before the files are read has nothing to say, and must not end a process that only starts."""
 
 
 def _load_agent() -> ModuleType:

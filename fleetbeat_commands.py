@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 if TYPE_CHECKING:
+    from schemas.checking import FileKind
     from schemas.kafka import Brokers as KafkaPlace
 
 FAILED = 1
@@ -277,46 +278,52 @@ def simulate(  # noqa: PLR0913 - one argument an option
 
 
 @app.command
-def check(files: Annotated[tuple[Path, ...], Parameter(name="FILE", help="One or more files.", negative=())], /) -> int:
+def check(
+    files: Annotated[tuple[Path, ...], Parameter(name="FILE", help="One or more files.", negative=())] = (),
+    /,
+    *,
+    schema: Annotated[
+        str | None, _says("Print the JSON Schema of a kind of file, for editors: agent, simulate, kafka.")
+    ] = None,
+    reference: Annotated[str | None, _says("Print the page that lists every key of such a kind.")] = None,
+) -> int:
     """Validate objectives, agents' files, those of --kafka-config and simulate scripts; print every problem's place.
 
     Example: `fleetbeat check slos.yaml storm.yaml`
     """
-    from schemas.documents import DocumentError
+    from schemas.checking import check_file, reference_of, schema_of
+    from schemas.yaml_files import DocumentError
 
-    status = 0
+    if bool(files) + bool(schema) + bool(reference) != 1:
+        raise CannotRunError("check needs files, or --schema KIND, or --reference KIND; expected one of them")
+    rooms, status = (_stream_files, _kafka_files, _agent_files), 0
+    if schema or reference:
+        print(schema_of(schema, rooms) if schema else reference_of(str(reference), rooms), end="")
     for file in files:
         try:
-            print(f"{file}: good, {_contents(file)}")
+            print(f"{file}: good, {check_file(file, rooms)}")
         except DocumentError as cause:
             print(cause, file=sys.stderr)
             status = FAILED
     return status
 
 
-def _contents(file: Path) -> str:
-    """What a valid file holds. Raises DocumentError."""
-    from schemas.documents import DocumentError, load_document, read_all
+def _stream_files() -> "Sequence[FileKind]":
+    from streams.check import KINDS
 
-    keys = {key for document in read_all(file) if isinstance(document, dict) for key in document}
-    if keys & {"apiVersion", "kind"}:
-        from streams.config import load_objectives
+    return KINDS
 
-        return f"{len(load_objectives(file))} objectives"
-    if keys & {"tls", "sasl"}:
-        from schemas.kafka.settings import KafkaConfigFile, described
 
-        return described(load_document(file, KafkaConfigFile))
+def _kafka_files() -> "Sequence[FileKind]":
+    from schemas.kafka.check import KINDS
+
+    return KINDS
+
+
+def _agent_files() -> "Sequence[FileKind]":
     with _extra("agent"):
-        from agents.config import AgentFile, load_agent
-        from agents.simulate.config import ScriptFile, load_script
-    if keys & set(AgentFile.model_fields):
-        return f"an agent with {len(load_agent(file).probes)} probes"
-    if keys & set(ScriptFile.model_fields):
-        load_script(file)
-        return "a script for simulate"
-    expected = "objectives (kind: SLO), an agent, a script for simulate, or TLS and the user for Kafka"
-    raise DocumentError([f"{file}: nothing to check; expected {expected}"])
+        from agents.check import KINDS
+    return KINDS
 
 
 @app.command(name="slo")

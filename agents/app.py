@@ -5,6 +5,7 @@ be loaded. The metrics library comes in only when somebody asks for metrics.
 """
 
 import asyncio
+import json
 import logging
 import os
 import random
@@ -13,13 +14,14 @@ import uuid
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from agents.changes import Change
 from agents.clock import Clock, SystemClock
-from agents.config import AgentConfig, ProbeSpec, check_brokers, load_agent
+from agents.config import AgentConfig, ProbeSpec, check_brokers
 from agents.health.monitor import HealthMonitor
 from agents.health.procfs import ProcFiles
 from agents.heartbeats import Heartbeats
@@ -31,6 +33,7 @@ from agents.loops import VARIABLE, loop_factory
 from agents.node import Node, probe_result
 from agents.probes.base import Outcome
 from agents.publish import COUNTS, RESULTS, TOPICS, Outbox, Publisher
+from agents.reload import CannotApplyError, LoadedFile, Reloader, Result, answer, load_file
 from agents.run import Prober
 from agents.server import Page, Server
 from agents.signing import Signer, load_signer
@@ -39,6 +42,7 @@ from agents.spool.place import SpoolError, SpoolFullError, SpoolPlace, spool_fol
 from agents.tracing import Tracer
 from agents.version import version
 from schemas.kafka.brokers import Brokers
+from schemas.listen import ListenAddress
 
 if TYPE_CHECKING:
     from agents.scrape.pipeline import Scraper
@@ -88,14 +92,16 @@ def run_agent(options: AgentOptions) -> int:
     0 when Kafka has everything that was sent, 1 when something was given up at the end. Raises DocumentError for a
     config that cannot be used, OptionError, CannotStartError, SecretFileError, CertificateError.
     """
-    config = load_agent(options.config)
+    loaded = load_file(options.config)
     if options.brokers is not None:
         try:
             check_brokers(options.brokers)
         except ValueError as cause:
             raise OptionError(f"--brokers: {cause}") from cause
     configure_logs()
-    agent = _Agent(config, config.kafka.at(options.brokers or config.kafka.brokers), SystemClock())
+    kafka = loaded.config.kafka
+    given = () if options.brokers is None else ("kafka.brokers",)
+    agent = _Agent(loaded, kafka.at(options.brokers or kafka.brokers), SystemClock(), given)
     with asyncio.Runner(loop_factory=loop_factory(os.environ.get(VARIABLE))) as runner:
         return runner.run(agent.go(once=options.once))
 
@@ -103,8 +109,9 @@ def run_agent(options: AgentOptions) -> int:
 class _Agent:
     """The parts of one agent, from its start to its end: a boot."""
 
-    def __init__(self, config: AgentConfig, brokers: Brokers, clock: Clock) -> None:
+    def __init__(self, loaded: LoadedFile, brokers: Brokers, clock: Clock, given: Sequence[str]) -> None:
         rng = random.SystemRandom()
+        config = loaded.config
         self._config = config
         self._clock = clock
         self._place, lanes = _lanes(config, clock, rng)
@@ -118,13 +125,19 @@ class _Agent:
         self._tracer = Tracer(config.trace)
         self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock, self._tracer)
         self._scraper = _scraper(config, self._node, self._outbox, clock, self._tracer)
+        ignored = [*given, *(["scrapes"] if self._scraper is not None else [])]
+        self._reloader = Reloader(loaded, self._apply, clock, ignored)
+        self._server = Server(
+            {"/metrics": self._metrics, "/-/healthy": _healthy, "/-/ready": self._ready}, {"/-/reload": self._reload}
+        )
         self._telemetry: Telemetry | None = None
         self._stop = asyncio.Event()
 
     async def go(self, *, once: bool) -> int:
         """Runs; the exit status. Raises CannotStartError."""
-        server = await self._serve()
         loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.tell)
+        await self._start()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, self._heartbeats.drain)
@@ -139,28 +152,26 @@ class _Agent:
             left = await self._publisher.close(FLUSH_S)
         finally:
             await _cancel(sending)
-            server.close()
+            self._server.close()
         if left:
             log.error("Kafka did not take everything before the end", extra={"records": left, "seconds": FLUSH_S})
         log.info("stopped", extra={"dropped": self._outbox.dropped()})
         return FAILED if left else DONE
 
-    async def _serve(self) -> Server:
-        server = Server({"/metrics": self._metrics, "/-/healthy": _healthy, "/-/ready": self._ready})
+    async def _start(self) -> None:
         address = None
         if self._config.listen is not None:
             try:
-                address = await server.start(self._config.listen.host, self._config.listen.port)
+                address = await self._server.start(self._config.listen.host, self._config.listen.port)
             except OSError as cause:
-                raise CannotStartError(
-                    f"metrics.listen {self._config.listen}: {os.strerror(cause.errno or 0).lower()}"
-                ) from cause
+                raise CannotStartError(_refusal(self._config.listen, cause)) from cause
         log.info(
             "started",
             extra={
                 "node": self._node.id,
                 "node_from": "config" if self._config.id_is_given else "host name",
                 "boot_id": self._node.boot_id,
+                "config_version": self._config.version,
                 "probes": len(self._config.probes),
                 "workers": self._prober.workers,
                 "signs": self._config.key_file is not None,
@@ -168,13 +179,13 @@ class _Agent:
                 "spool": None if self._place is None else str(self._place.folder),
             },
         )
-        return server
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._heartbeats.run(), name="heartbeats")
             group.create_task(self._health.run(), name="health")
             group.create_task(self._prober.run(self._node.id), name="prober")
+            group.create_task(self._reloader.run(), name="config")
             if self._scraper is not None:
                 group.create_task(self._scraper.run(), name="scraper")
 
@@ -192,6 +203,7 @@ class _Agent:
             for task in done:
                 task.result()
         finally:
+            self._stop.set()
             await _cancel(stopping)
             await _cancel(working)
 
@@ -200,6 +212,40 @@ class _Agent:
         await self._outbox.put_in_time(
             RESULTS, lambda seq: probe_result(self._node, spec, outcome, ended_ms, seq, trace_id)
         )
+
+    async def _apply(self, config: AgentConfig, version: str) -> Change:
+        """Lets a new config take effect, in one step after what can fail. Raises CannotApplyError."""
+        if config.listen is None:
+            self._server.close()
+        elif config.listen != self._config.listen:
+            try:
+                await self._server.start(config.listen.host, config.listen.port)
+            except OSError as cause:
+                raise CannotApplyError(_refusal(config.listen, cause)) from cause
+        if self._stop.is_set():
+            raise CannotApplyError("the agent is about to end")
+        if config.metrics != self._config.metrics:
+            self._telemetry = None
+        self._config = config
+        self._node = replace(
+            self._node,
+            region=config.region,
+            zone=config.zone,
+            labels=config.labels,
+            interval_ms=_ms(config.interval_s),
+            config_version=version,
+        )
+        change = self._prober.change(config.probes, config.workers, config.queue)
+        self._host.change(config.interval_s)
+        self._heartbeats.change(self._node)
+        if self._scraper is not None:
+            await self._scraper.change(config.scrapes, self._node)
+        return change
+
+    async def _reload(self) -> Page:
+        outcome = await self._reloader.reload()
+        status = HTTPStatus.BAD_REQUEST if outcome.result is Result.REFUSED else HTTPStatus.OK
+        return Page(status, json.dumps(answer(outcome)).encode() + b"\n", "application/json")
 
     async def _metrics(self) -> Page:
         return Page(HTTPStatus.OK, await asyncio.to_thread(self._render), "text/plain; version=0.0.4; charset=utf-8")
@@ -211,7 +257,8 @@ class _Agent:
 
             series = ProbeSeries(self._config.metrics.labels, self._config.metrics.max_probes)
             sources = Sources(
-                self._prober, self._publisher, self._node.version, self._health.health, series, self._scraper
+                *(self._prober, self._publisher, self._node.version, self._health.health, series, self._scraper),
+                config=self._reloader.figures,
             )
             self._telemetry = Telemetry(sources)
         return self._telemetry.page()
@@ -247,6 +294,8 @@ def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[Spool
     )
     try:
         place = SpoolPlace(folder, config.node_id)
+        if (place.folder / COUNTS).is_dir():  # perhaps with counts of before, when something was scraped
+            topics = (*TOPICS, COUNTS)
         return place, dict(place.lanes(topics, limits, clock, rng))
     except SpoolFullError as cause:  # a host whose disk is full must be able to say so
         log.error("records wait in memory until the next start", extra={"why": f"spool.dir {cause}"})  # noqa: TRY400
@@ -284,6 +333,15 @@ def _node(config: AgentConfig, boot_ts: int) -> Node:
         labels=config.labels,
         boot_id=uuid.uuid4().hex,
         boot_ts=boot_ts,
-        interval_ms=round(config.interval_s * 1_000),
+        interval_ms=_ms(config.interval_s),
         version=version(),
+        config_version=config.version,
     )
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1_000)
+
+
+def _refusal(listen: ListenAddress, cause: OSError) -> str:
+    return f"metrics.listen {listen}: {os.strerror(cause.errno or 0).lower()}"

@@ -1,7 +1,7 @@
 """The agent's YAML file: one definition is its schema, its defaults and the source of its error messages."""
 
+import hashlib
 import os
-import re
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,35 +10,23 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
+from agents.fields import Labels, Name, Seconds
 from agents.health.settings import HealthFile
 from agents.metric_labels import MAX_PROBES, MaxProbes, MetricLabels
 from agents.probes.base import Probe, ProbeKind
-from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names
+from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names, probe_kinds
 from agents.scrape.settings import ScrapeFile
 from agents.tracing import TraceFile
-from schemas.documents import DocumentError, parse, position, read_one
+from schemas.documents import DocumentError, parse, position
 from schemas.kafka.settings import SecurityFile
 from schemas.listen import ListenAddress, listen_address
 from schemas.records import Label
+from schemas.yaml_files import only_document, read_bytes
 
-MAX_NAME_BYTES = 255
 NODE_ID = "FLEETBEAT_NODE_ID"
-MAX_LABELS = 32
 DEFAULT_TIMEOUT_S = 5.0
+VERSION_DIGITS = 12
 _LAST_PORT = 65_535
-
-
-def _check_name(text: str) -> str:
-    size = len(text.encode(errors="replace"))
-    if not 1 <= size <= MAX_NAME_BYTES or not text.isprintable():
-        raise ValueError(f"{size} bytes; expected 1 to {MAX_NAME_BYTES} bytes of printable text")
-    return text
-
-
-def _check_label_key(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}", text):
-        raise ValueError("expected a letter or _, then letters, digits, _, . and -, 63 at most")
-    return text
 
 
 def _check_listen(text: str) -> str:
@@ -53,12 +41,6 @@ def check_brokers(text: str) -> str:
         if not host or not port.isdecimal() or not 1 <= int(port) <= _LAST_PORT:
             raise ValueError(f"{address.strip()!r}; expected HOST:PORT, several separated by commas")
     return text
-
-
-Name = Annotated[str, AfterValidator(_check_name)]
-LabelKey = Annotated[str, AfterValidator(_check_label_key)]
-Labels = Annotated[dict[LabelKey, Name], Field(max_length=MAX_LABELS)]
-Seconds = Annotated[float, Field(ge=0.1, le=86_400, allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
@@ -179,11 +161,16 @@ class ProbeSpec:
     impact: str | None
     labels: tuple[Label, ...]
     probe: Probe
+    settings: BaseModel | None = None
+    """What the probe was built from; None when it was not built from a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """What the agent runs by. `id_is_given`: the file names the node; else its surroundings do."""
+    """What the agent runs by. `id_is_given`: the file names the node; else its surroundings do.
+
+    `version` is made of the file's bytes: `sha256sum agent.yaml` begins with it.
+    """
 
     node_id: str
     id_is_given: bool
@@ -201,12 +188,19 @@ class AgentConfig:
     probes: tuple[ProbeSpec, ...]
     health: HealthFile
     metrics: MetricsFile
-    scrapes: tuple[ScrapeFile, ...] = ()
+    scrapes: tuple[ScrapeFile, ...]
+    file: AgentFile
+    version: str
 
 
 def load_agent(path: Path) -> AgentConfig:
     """The config in a file, its probes built. Raises schemas.documents.DocumentError with every problem found."""
-    document = read_one(path)
+    return build_agent(read_bytes(path), path)
+
+
+def build_agent(content: bytes, path: Path) -> AgentConfig:
+    """The config that these bytes of a file are. Raises DocumentError with every problem found."""
+    document = only_document(content, path)
     kinds = _kinds(document, path)
     file = parse(document, _file_model(kinds), str(path))
     _refuse_doubles(file, document, path)
@@ -230,7 +224,14 @@ def load_agent(path: Path) -> AgentConfig:
         health=file.health,
         metrics=file.metrics,
         scrapes=tuple(file.scrapes),
+        file=file,
+        version=config_version(content),
     )
+
+
+def config_version(content: bytes) -> str:
+    """Names the file that an agent runs by."""
+    return hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
 
 
 def _kinds(document: object, path: Path) -> dict[str, ProbeKind[Any]]:
@@ -267,8 +268,13 @@ def _file_model(kinds: Mapping[str, ProbeKind[Any]]) -> type[AgentFile]:
         f"kind_{place}": (kind.config | None, Field(default=None, alias=name))
         for place, (name, kind) in enumerate(kinds.items())
     }
-    probe = create_model("ProbeFile", __base__=ProbeFile, **fields)
-    return create_model("AgentFile", __base__=AgentFile, probes=(list[probe], []))  # type: ignore[valid-type]
+    probe = create_model("ProbeFile", __base__=ProbeFile, __doc__=ProbeFile.__doc__, **fields)
+    return create_model("AgentFile", __base__=AgentFile, __doc__=AgentFile.__doc__, probes=(list[probe], []))  # type: ignore[valid-type]
+
+
+def whole_model() -> type[AgentFile]:
+    """The file's definition with every kind of probe there is, installed plugins too. Raises PluginError."""
+    return _file_model(probe_kinds())
 
 
 def _refuse_doubles(file: AgentFile, document: object, path: Path) -> None:
@@ -291,7 +297,7 @@ def _specs(file: AgentFile, kinds: Mapping[str, ProbeKind[Any]], document: objec
     for place, probe in enumerate(file.probes):
         ((kind, settings),) = probe.kinds().items()
         try:
-            specs.append(_spec(probe, kind, kinds[kind].build(settings)))
+            specs.append(_spec(probe, kind, settings, kinds[kind].build(settings)))
         except ValueError as cause:
             problems.append(_problem(path, document, ("probes", place, kind), str(cause)))
     if problems:
@@ -299,7 +305,7 @@ def _specs(file: AgentFile, kinds: Mapping[str, ProbeKind[Any]], document: objec
     return tuple(specs)
 
 
-def _spec(file: ProbeFile, kind: str, probe: Probe) -> ProbeSpec:
+def _spec(file: ProbeFile, kind: str, settings: BaseModel, probe: Probe) -> ProbeSpec:
     return ProbeSpec(
         name=file.name,
         kind=kind,
@@ -310,6 +316,7 @@ def _spec(file: ProbeFile, kind: str, probe: Probe) -> ProbeSpec:
         impact=file.impact,
         labels=_labels(file.labels),
         probe=probe,
+        settings=settings,
     )
 
 

@@ -1,5 +1,6 @@
-"""The node's heartbeats: the first at once, then one an interval, give or take a twentieth."""
+"""The node's heartbeats: the first at once, then one an interval, give or take a twentieth, and one at a change."""
 
+import asyncio
 import random
 from collections.abc import Callable
 
@@ -26,13 +27,20 @@ class Heartbeats:
         self._rng = rng
         self._taken = 0
         self._state = UP
+        self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await self._outbox.room(HEARTBEATS)
+            self._changed.clear()
             self.beat()
-            await self._clock.sleep(self._node.interval_ms / 1_000 * self._rng.uniform(1 - JITTER, 1 + JITTER))
+            await self._pause(self._node.interval_ms / 1_000 * self._rng.uniform(1 - JITTER, 1 + JITTER))
+
+    def change(self, node: Node) -> None:
+        """The node says something else about itself from now on, and says it at once."""
+        self._node = node
+        self._changed.set()
 
     def beat(self) -> None:
         """One heartbeat, now."""
@@ -48,6 +56,15 @@ class Heartbeats:
         )
         if self._outbox.put(lambda seq: heartbeat(self._node, beat, seq)) is None:
             self._taken += 1
+
+    async def _pause(self, seconds: float) -> None:
+        """Until the next one is due, or the node has changed."""
+        waits = [asyncio.ensure_future(self._clock.sleep(seconds)), asyncio.create_task(self._changed.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     def drain(self) -> None:
         """Says at once, and from now on, that this node is about to go: it should get no new work."""

@@ -1,7 +1,6 @@
 """How busy and how well this host is: processor, memory, the fullest disk, and its health."""
 
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -33,9 +32,16 @@ class Host:
         self._health = health
         self._disks_every_s = disks_every_s
         self._clock = clock
+        self._changed = threading.Event()
         self._disk: tuple[float, int | None] | None = None
         psutil.cpu_percent()  # counts from here; /proc/stat and /proc/meminfo do not block
         self._cpu_from_s = clock.monotonic_s()
+
+    def change(self, disks_every_s: float) -> None:
+        """Reads disks so often from now on."""
+        if disks_every_s != self._disks_every_s:
+            self._disks_every_s = disks_every_s
+            self._changed.set()
 
     def start(self) -> None:
         """Begins to read disks; the thread ends with the process."""
@@ -55,7 +61,8 @@ class Host:
     def _read_disks(self) -> None:
         while True:
             self._disk = self._clock.monotonic_s(), fullest_disk()
-            time.sleep(self._disks_every_s)
+            self._changed.wait(self._disks_every_s)
+            self._changed.clear()
 
 
 def fullest_disk() -> int | None:

@@ -35,7 +35,7 @@ from agents.connection import CLOSE_S, Connection, end, stop
 from agents.lane import Lane, MemoryLane
 from agents.probes.threads import SideThread
 from agents.publish import HEARTBEATS, Drop, LaneFigures
-from agents.signing import SIGN_ANEW_AFTER_S, Signer, Signing
+from agents.signing import SignedBatches, Signer
 from agents.spool.journal import Flight, Stamp
 from schemas.kafka import Brokers, client_settings
 
@@ -91,8 +91,7 @@ class KafkaPublisher:
         signer: Signer | None = None,
     ) -> None:
         self._options = options
-        self._signer = signer
-        self._signing: dict[str, Signing] = {}  # of the batch on its way, by topic
+        self._signing = SignedBatches(signer)
         self._key = node_id.encode()
         self._clock = clock
         self._rng = rng
@@ -225,13 +224,12 @@ class KafkaPublisher:
             return
         if ack is not None:
             # What waits in memory alone cannot be sent again without a doubt.
-            patience_s = None if self._signer is None or isinstance(lane, MemoryLane) else SIGN_ANEW_AFTER_S
+            patience_s = None if isinstance(lane, MemoryLane) else self._signing.patience_s
             await asyncio.wait({ack, connection.gone}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
             refusal = ack.exception() if ack.done() else KafkaError("the connection was given up")
-            if refusal is None and doubt is None and topic in self._signing:
-                self._signing[topic].heard(ack.result().timestamp)
             await self._settle(topic, lane, refusal)
             if refusal is None and doubt is None:
+                self._signing.heard(topic, ack)
                 return
         elif doubt is None:  # what waited was damaged, or cannot be read now
             await self._clock.sleep(RETRY_S[0])
@@ -277,12 +275,10 @@ class KafkaPublisher:
         """
         partitions = sorted(await producer.partitions_for(topic))
         batch = producer.create_batch()
-
-        if self._signer is not None:
-            self._signing[topic] = self._signer.begin(topic)
+        self._signing.begin(topic)
 
         def takes(value: bytes) -> bool:
-            headers = self._signing[topic].headers(value) if topic in self._signing else []
+            headers = self._signing.headers(topic, value)
             return batch.append(timestamp=None, key=self._key, value=value, headers=headers) is not None
 
         lane.hand_over(takes)

@@ -21,6 +21,7 @@ class Node:
     boot_ts: int
     interval_ms: int
     version: str
+    config_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ def heartbeat(node: Node, beat: Beat, seq: int) -> Heartbeat:
         dropped=beat.dropped,
         labels=node.labels,
         heartbeat_seq=beat.heartbeat_seq,
+        config_version=node.config_version,
     )
 
 

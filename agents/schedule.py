@@ -3,7 +3,7 @@
 import hashlib
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -51,12 +51,27 @@ class Schedule:
     """
 
     def __init__(self, timings: Sequence[Timing], now_s: float, wall_s: float) -> None:
-        self._timings = timings
-        self._heap = [
-            (now_s + (timing.splay * timing.every_s - wall_s) % timing.every_s, place)
-            for place, timing in enumerate(timings)
-        ]
-        heapq.heapify(self._heap)
+        self._timings: Mapping[int, Timing] = {}
+        self._heap: list[tuple[float, int]] = []
+        self.change(dict(enumerate(timings)), {}, now_s, wall_s)
+
+    def change(self, timings: Mapping[int, Timing], successors: Mapping[int, int], now_s: float, wall_s: float) -> None:
+        """Goes on with these places and no others; what is due by now has to be taken first.
+
+        A place that was there keeps its next time when its timing is the same, and so does one that succeeds another:
+        `successors` says which, new to old. No run is lost to a change, and none is made twice.
+        """
+        times = {place: at_s for at_s, place in self._heap}
+        heap = []
+        for place, timing in timings.items():
+            before = successors.get(place, place)
+            if before in times and self._timings[before] == timing:
+                at_s = times[before]
+            else:
+                at_s = now_s + (timing.splay * timing.every_s - wall_s) % timing.every_s
+            heap.append((at_s, place))
+        heapq.heapify(heap)
+        self._timings, self._heap = timings, heap
 
     def next_s(self) -> float | None:
         """When the next probe is due; None when there is none at all."""
@@ -88,7 +103,7 @@ class Lineup:
     """Probes that wait for a worker or are being run: each at most once, and at most `limit` waiting."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._waiting: deque[Turn] = deque()
         self._inside: set[int] = set()
 
@@ -106,7 +121,7 @@ class Lineup:
         """Why the probe was not lined up; None when it was."""
         if turn.place in self._inside:
             return Skip.RUNNING
-        if len(self._waiting) >= self._limit:
+        if len(self._waiting) >= self.limit:
             return Skip.QUEUE_FULL
         self._inside.add(turn.place)
         self._waiting.append(turn)
@@ -115,6 +130,10 @@ class Lineup:
     def take(self) -> Turn:
         """Who waits longest; it counts as running until `finish`. Raises IndexError when nobody waits."""
         return self._waiting.popleft()
+
+    def holds(self, place: int) -> bool:
+        """Whether the probe waits or is being run."""
+        return place in self._inside
 
     def finish(self, place: int) -> None:
         """The probe's run is over: it may be lined up again."""

@@ -1,8 +1,10 @@
 """The node's signature below each of its records, made when they are handed to Kafka: also those from the spool."""
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agents.clock import Clock
 from schemas.signatures import HEADER, SigningKey, head, sign
@@ -68,6 +70,33 @@ class Signing:
     def heard(self, append_ms: int) -> None:
         """See Signer."""
         self.signer.heard(self, append_ms)
+
+
+class SignedBatches:
+    """What a publisher signs, one batch of a topic at a time; nothing without a signer."""
+
+    def __init__(self, signer: Signer | None) -> None:
+        self._signer = signer
+        self._batches: dict[str, Signing] = {}
+
+    @property
+    def patience_s(self) -> float | None:
+        """How long a batch may be on its way before it has to be signed anew; None: for ever."""
+        return None if self._signer is None else SIGN_ANEW_AFTER_S
+
+    def begin(self, topic: str) -> None:
+        """A batch is put together now."""
+        if self._signer is not None:
+            self._batches[topic] = self._signer.begin(topic)
+
+    def headers(self, topic: str, value: bytes) -> Headers:
+        """Of one record of the topic's batch."""
+        return self._batches[topic].headers(value) if topic in self._batches else []
+
+    def heard(self, topic: str, ack: asyncio.Future[Any]) -> None:
+        """The topic's batch was acknowledged, by a broker that had never seen it before."""
+        if topic in self._batches:
+            self._batches[topic].heard(ack.result().timestamp)
 
 
 def load_signer(path: Path | None, node_id: str, clock: Clock) -> Signer | None:

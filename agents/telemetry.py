@@ -13,6 +13,8 @@ from prometheus_client.registry import Collector
 from agents.health.window import Health
 from agents.probe_series import ProbeSeries
 from agents.publish import Drop, Publisher
+from agents.reload import ReloadFigures
+from agents.reload_metrics import reload_families
 from agents.run import Prober
 from agents.schedule import Skip
 from agents.spread import Spread
@@ -31,6 +33,7 @@ class Sources:
     health: Callable[[], Health] = Health
     series: ProbeSeries = field(default_factory=ProbeSeries)
     scraper: "Scraper | None" = None
+    config: ReloadFigures | None = None
 
 
 class Telemetry(Collector):
@@ -42,6 +45,7 @@ class Telemetry(Collector):
         self._publisher = sources.publisher
         self._version = sources.version
         self._scraper = sources.scraper
+        self._config = sources.config
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -63,6 +67,8 @@ class Telemetry(Collector):
         info = GaugeMetricFamily("fleetbeat_agent_info", "Always 1; which agent this is.", labels=["version"])
         info.add_metric([self._version], 1)
         yield info
+        if self._config is not None:
+            yield from reload_families(self._config)
 
     def _runs(self) -> Iterable[Metric]:
         runs = CounterMetricFamily(

@@ -7,9 +7,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from schemas.yaml_files import DocumentError, documents, only_document, read_bytes
+
+__all__ = ["DocumentError", "load_document", "parse", "position", "read_all", "read_one"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -19,14 +21,6 @@ _SECRET = re.compile("password|secret|token|credential", re.IGNORECASE)
 UNION_TAG = "|"
 
 
-class DocumentError(ValueError):
-    """A file cannot be used; `problems` are full sentences, one each."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
-
-
 def load_document(path: Path | str, model: type[ModelT]) -> ModelT:
     """The only document of a file. Raises DocumentError."""
     return parse(read_one(path), model, str(path))
@@ -34,28 +28,12 @@ def load_document(path: Path | str, model: type[ModelT]) -> ModelT:
 
 def read_one(path: Path | str) -> Any:  # noqa: ANN401 - YAML is any structure
     """The only YAML document of a file, with positions. Raises DocumentError."""
-    documents = read_all(path)
-    if len(documents) != 1:
-        raise DocumentError([f"{path}: {len(documents)} documents; expected one"])
-    return documents[0]
+    return only_document(read_bytes(path), path)
 
 
 def read_all(path: Path | str) -> list[Any]:
     """Every YAML document of a file, with positions. Raises DocumentError."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DocumentError([f"{path}: no such file; expected a YAML file"]) from None
-    except (OSError, UnicodeDecodeError) as cause:
-        raise DocumentError([f"{path}: cannot be read: {cause}"]) from cause
-    try:
-        return [document for document in YAML(typ="rt", pure=True).load_all(text) if document is not None]
-    except MarkedYAMLError as cause:
-        mark = cause.problem_mark or cause.context_mark
-        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise DocumentError([f"{path}{where}: not YAML: {cause.problem}"]) from cause
-    except YAMLError as cause:
-        raise DocumentError([f"{path}: not YAML: {cause}"]) from cause
+    return documents(read_bytes(path), path)
 
 
 def parse(document: Any, model: type[ModelT], name: str) -> ModelT:  # noqa: ANN401 - YAML is any structure

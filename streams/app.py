@@ -47,7 +47,6 @@ from streams.processors.objectives_file import LoadedFile, ObjectivesFile, load_
 from streams.processors.past import Pasts
 from streams.processors.queries import KeptElsewhereError, NotHereError, TableQueries
 from streams.processors.rollup import RollupProcessor
-from streams.processors.signature_gate import Signatures
 from streams.processors.slo_parts import series_share
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from streams.processors.status import StatusPublisher
@@ -82,14 +81,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("fleetbeat.worker")
 class Worker:
     """Everything of one worker process."""
 
-    def __init__(
-        self,
-        options: WorkerOptions,
-        file: LoadedFile,
-        versions: Versions,
-        partitions: int,
-        signatures: Signatures | None = None,
-    ) -> None:
+    def __init__(self, options: WorkerOptions, file: LoadedFile, versions: Versions, partitions: int) -> None:
+        """Raises DocumentError for signing keys that cannot be used."""
+        signatures = signatures_of(options.signatures, options.signing_keys)
         index = SeriesIndex()
         self._versions = versions
         self._file = ObjectivesFile(file, versions, load_objectives)
@@ -341,23 +335,17 @@ def run_worker(options: WorkerOptions) -> int:
     file = load_file(options.objectives, load_objectives)
     listen = parse_listen(options.listen)
     advertised = check_options(options, [objective.id for objective in file.objectives])
-    signatures = signatures_of(options.signatures, options.signing_keys)
+    signatures_of(options.signatures, options.signing_keys)  # what is wrong there is told before anything is done
     configure_logs()
     sys.setswitchinterval(SWITCH_S)
     try:
         options.state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotStartError(f"--state {options.state}: {error.strerror or error}") from error
-    return asyncio.run(_run(options, file, listen, advertised, signatures))
+    return asyncio.run(_run(options, file, listen, advertised))
 
 
-async def _run(
-    options: WorkerOptions,
-    file: LoadedFile,
-    listen: ListenAddress,
-    advertised: str | None,
-    signatures: Signatures | None,
-) -> int:
+async def _run(options: WorkerOptions, file: LoadedFile, listen: ListenAddress, advertised: str | None) -> int:
     changelogs = (PAGES_TOPIC, NODE_PAGES)
     topics = (*SOURCES, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", OBJECTIVES, *changelogs)
     partitions = await find_partitions(options.brokers, topics)
@@ -369,7 +357,7 @@ async def _run(
         except (KafkaError, TimeoutError) as error:
             why = str(error) or type(error).__name__
             raise CannotStartError(f"brokers {options.brokers}: topic {OBJECTIVES}: {why}") from error
-        worker = Worker(options, file, versions, partitions, signatures)
+        worker = Worker(options, file, versions, partitions)
         return await _serve(worker, partitions, listen, advertised)
 
 

@@ -66,6 +66,10 @@ class Exporter:
             probe=self,
         )
 
+    def timing(self, node_id: str) -> Timing:
+        """When it is due: each target at a time of its own."""
+        return Timing(self.spec.every_s, splay(node_id, f"{self.spec.name} {self.found.url}"))
+
     async def run(self, deadline_s: float) -> Outcome:
         """See agents.probes.base.Probe."""
         outcome, _ = await self.fetcher.scrape(deadline_s)
@@ -125,7 +129,9 @@ class Scraper:
         self._tracer = tracer or Tracer(TraceFile())
         self._tally = Tally()
         self._exporters: dict[int, Exporter] = {}
+        self._leaving: dict[int, Exporter] = {}
         self._free_place = 0
+        self._schedule = Schedule((), 0, 0)
         self._queued = asyncio.Semaphore(0)
         self._fetchers = 0
         self._pacing: asyncio.Task[None] | None = None
@@ -192,7 +198,7 @@ class Scraper:
             scraped = self.pages.get_nowait()
             self._tell(scraped, self._add(scraped))
         self.flush()
-        for exporter in self._exporters.values():
+        for exporter in (*self._exporters.values(), *self._leaving.values()):
             await exporter.fetcher.close()
 
     def flush(self) -> None:
@@ -224,6 +230,7 @@ class Scraper:
         known = {exporter.found: place for place, exporter in self._exporters.items()}
         if self._pacing is not None and known.keys() == set(targets):
             return
+        self._line_up()
         exporters: dict[int, Exporter] = {}
         for found in targets:
             place = known.pop(found, None)
@@ -233,10 +240,15 @@ class Scraper:
             else:
                 exporters[place] = self._exporters[place]
         for place in known.values():
-            group.create_task(self._exporters[place].fetcher.close(), name="scrape close")
+            if self.lineup.holds(place):  # whoever asks it, or would have, closes it
+                self._leaving[place] = self._exporters[place]
+            else:
+                group.create_task(self._exporters[place].fetcher.close(), name="scrape close")
         self._exporters = exporters
+        timings = {place: one.timing(self._node.id) for place, one in exporters.items()}
+        self._schedule.change(timings, {}, self._clock.monotonic_s(), self._clock.wall_ms() / 1_000)
         if self._pacing is not None:
-            self._pacing.cancel()
+            self._pacing.cancel()  # it sleeps: it never waits for anything but the next time
         self._pacing = group.create_task(self._keep_time(), name="scrape times")
         while self._fetchers < min(FETCHERS, len(exporters)):
             self._fetchers += 1
@@ -244,21 +256,18 @@ class Scraper:
 
     async def _keep_time(self) -> None:
         """The first stage: which exporters are due."""
-        places = list(self._exporters)
-        timings = [
-            Timing(one.spec.every_s, splay(self._node.id, f"{one.spec.name} {one.found.url}"))
-            for one in self._exporters.values()
-        ]
-        schedule = Schedule(timings, self._clock.monotonic_s(), self._clock.wall_ms() / 1_000)
-        while (next_s := schedule.next_s()) is not None:
+        while (next_s := self._schedule.next_s()) is not None:
             await self._clock.sleep(next_s - self._clock.monotonic_s())
-            for due in schedule.due(self._clock.monotonic_s()):
-                self.skipped[Skip.MISSED] += due.missed
-                skip = self.lineup.offer(Turn(places[due.place], due.due_s))
-                if skip is None:
-                    self._queued.release()
-                else:
-                    self.skipped[skip] += 1
+            self._line_up()
+
+    def _line_up(self) -> None:
+        for due in self._schedule.due(self._clock.monotonic_s()):
+            self.skipped[Skip.MISSED] += due.missed
+            skip = self.lineup.offer(Turn(due.place, due.due_s))
+            if skip is None:
+                self._queued.release()
+            else:
+                self.skipped[skip] += 1
 
     async def _fetch(self) -> None:
         """The second stage: what their pages say."""
@@ -269,8 +278,8 @@ class Scraper:
                 exporter = self._exporters.get(turn.place)
                 if exporter is not None:
                     await self.pages.put(await self._scraped(exporter, turn.due_s))
-                    if turn.place not in self._exporters:  # it was taken out meanwhile
-                        await exporter.fetcher.close()
+                if turn.place in self._leaving:
+                    await self._leaving.pop(turn.place).fetcher.close()
             finally:
                 self.lineup.finish(turn.place)
 

@@ -13,6 +13,7 @@ import polars as pl
 from streams.core.histogram import BOUNDS, NO_BUCKET, buckets_of
 from streams.core.objectives import Objective
 from streams.core.series import LABELS
+from streams.core.signing import Doubt
 from streams.core.slices import LATENESS_MS, SLICE_MS, Tier
 from streams.core.sources import COUNTS, PROBES
 from streams.core.weights import KIND
@@ -147,8 +148,17 @@ SELECT *, {_good(cut.source, latency_us_le)} AS is_good FROM (
         FROM {TABLES[cut.source]}
         WHERE ts >= fromUnixTimestamp64Milli({from_ms}, 'UTC') AND ts < fromUnixTimestamp64Milli({to_ms}, 'UTC')
             AND received_at >= fromUnixTimestamp64Milli({from_ms - AHEAD_MS}, 'UTC')
+            AND {_not_refused(cut.source, from_ms - AHEAD_MS)}
     )
 ) WHERE {where}{_judged(cut.source, latency_us_le)}"""  # noqa: S608 - as above
+
+
+def _not_refused(source: str, since_ms: int) -> str:
+    """Records that workers have refused for their signatures are rows, and letters too."""
+    reasons = ", ".join(map(quoted, Doubt))
+    return f"""(toInt32(kafka_partition), kafka_offset) NOT IN (
+                SELECT partition, offset FROM telemetry.dead_letters WHERE topic = {quoted(source)}
+                    AND reason IN ({reasons}) AND append_ts >= fromUnixTimestamp64Milli({since_ms}, 'UTC'))"""  # noqa: S608 - as above
 
 
 _PROBE = """toUInt8(success) AS succeeded, toInt64(latency_us) AS all_us, all_us AS most_us, toInt64(1) AS weight,

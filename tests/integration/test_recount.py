@@ -7,8 +7,9 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,7 @@ from streams.archive.embedded import EmbeddedStore
 from streams.core.histogram import BOUNDS, buckets_of
 from streams.core.past import Question
 from streams.core.rows import Steps
+from streams.core.signing import Doubt
 from streams.core.slices import COUNTS, HOURS, LATENESS_MS, MINUTES, PLAIN_TIERS, SECONDS, TIERS, Tier, held_since
 from streams.core.sources import COUNTS as REQUEST_COUNTS
 from streams.core.sources import PROBES, place_of
@@ -62,8 +64,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
         yield opened
 
 
-def archived(store: EmbeddedStore, log: Log, without: tuple[int, int] | None = None) -> RawRows:
-    """The log as the archive would have it, but for one record (partition, offset)."""
+def archived(
+    store: EmbeddedStore,
+    log: Log,
+    without: tuple[int, int] | None = None,
+    refused: Mapping[tuple[int, int], str] = MappingProxyType({}),
+) -> RawRows:
+    """The log as the archive would have it, but for one record (partition, offset).
+
+    `refused`: records that are rows and that workers have written letters about, with the reason.
+    """
     tables: dict[str, list[dict[str, object]]] = {"probe_results": [], "request_counts": [], "dead_letters": []}
     for place, records in enumerate(log):
         topic, partition = (PROBES, place) if place < PARTITIONS else (REQUEST_COUNTS, place - PARTITIONS)
@@ -71,6 +81,9 @@ def archived(store: EmbeddedStore, log: Log, without: tuple[int, int] | None = N
             if (place, offset) != without:
                 table, row = _row(record, topic, partition, offset)
                 tables[table].append(row)
+            if (place, offset) in refused:
+                _, letter = _row(Logged(record.append_ms, None), topic, partition, offset)
+                tables["dead_letters"].append({**letter, "reason": refused[place, offset]})
     client = store.client()
     for table, rows in tables.items():
         client.command(f"TRUNCATE TABLE telemetry.{table}")
@@ -173,6 +186,25 @@ def test_one_row_less_is_found_and_named(store: EmbeddedStore, rng: random.Rando
     assert {each.stream - each.raw for each in totals} == {1}
     assert second // 3_600 * 3_600 in {each.start_s for each in totals if each.series.startswith("slo:all@")}
     assert {each.start_s for each in found} <= {second, second // 60 * 60, second // 3_600 * 3_600}
+
+
+@pytest.mark.parametrize("reason", [Doubt.REPLAYED, "anything else"])
+def test_what_workers_have_refused_for_its_signature_is_a_row_that_does_not_count(
+    store: EmbeddedStore, rng: random.Random, reason: str
+) -> None:
+    """With any other reason of the letters, the control, these rows are differences."""
+    log = draw_log(rng, PARTITIONS, 300, counted=COUNTED)
+    there = [
+        (place, offset) for place, own in enumerate(log) for offset, one in enumerate(own) if one.event is not None
+    ]
+    refused = rng.sample(there, len(there) // 5)
+    counted = [
+        [Logged(one.append_ms, None) if (place, offset) in refused else one for offset, one in enumerate(own)]
+        for place, own in enumerate(log)
+    ]
+    found, steps, _ = compared(tables_of(counted), archived(store, log, refused=dict.fromkeys(refused, reason)))
+    assert steps > 100
+    assert bool(found) == (reason != Doubt.REPLAYED)
 
 
 def test_without_its_rule_of_frontiers_other_events_would_be_late(store: EmbeddedStore) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 from agents.heartbeats import Heartbeats
@@ -13,7 +14,7 @@ from agents.publish import HEARTBEATS, RESULTS, Drop, Outbox
 from schemas.records import Heartbeat, Label, ProbeResult
 from tests.unit.agent_fakes import NOW_MS, Answering, ListPublisher, ManualClock, spec
 
-NODE = Node("web-17", "eu-1", "eu-1a", (Label("role", "web"),), "boot", NOW_MS, 10_000, "0.1.0")
+NODE = Node("web-17", "eu-1", "eu-1a", (Label("role", "web"),), "boot", NOW_MS, 10_000, "0.1.0", "5b1f09c2")
 
 
 def facts() -> HostFacts:
@@ -43,6 +44,23 @@ def test_heartbeats_come_at_once_and_then_an_interval_apart_give_or_take_5_perce
     asyncio.run(case())
 
 
+def test_a_node_that_changes_says_so_at_once_and_keeps_to_its_new_interval() -> None:
+    async def case() -> None:
+        publisher, clock = ListPublisher(), ManualClock()
+        beats = heartbeats(publisher, clock)
+        task = asyncio.create_task(beats.run())
+        await clock.advance(3)
+        beats.change(replace(NODE, region="eu-2", interval_ms=2_000, config_version="another"))
+        await clock.advance(0.1)
+        told = [(beat.region, beat.interval_ms, beat.config_version) for beat in publisher.taken[1:]]  # type: ignore[union-attr]
+        assert told == [("eu-2", 2_000, "another")]
+        await clock.advance(20)
+        task.cancel()
+        assert 11 <= len(publisher.taken) <= 13
+
+    asyncio.run(case())
+
+
 def test_a_heartbeat_says_who_where_since_when_and_how_the_host_is() -> None:
     publisher, clock = ListPublisher(), ManualClock()
     beats = heartbeats(publisher, clock)
@@ -64,6 +82,7 @@ def test_a_heartbeat_says_who_where_since_when_and_how_the_host_is() -> None:
         memory_permille=500,
         labels=(Label("role", "web"),),
         heartbeat_seq=0,
+        config_version="5b1f09c2",
     )
     assert publisher.taken[0] == expected
     assert [record.state for record in publisher.taken if isinstance(record, Heartbeat)] == [

@@ -11,7 +11,7 @@ import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from agents import kafka
+from agents import signing
 from agents.kafka import KafkaOptions, KafkaPublisher
 from agents.lane import Lane, MemoryLane
 from agents.publish import RESULTS
@@ -55,9 +55,9 @@ def test_what_is_no_record_goes_unsigned_and_stops_nobody() -> None:
 def test_the_broker_says_what_time_it_is(off_ms: int, took_s: float, learned_ms: int) -> None:
     clock = ManualClock()
     one = signer(clock)
-    signing = one.begin(RESULTS)
+    batch = one.begin(RESULTS)
     clock.now_s += took_s
-    signing.heard(NOW_MS + off_ms)
+    batch.heard(NOW_MS + off_ms)
     clock.now_s = 0.0
     assert one.begin(RESULTS).signed_ms == NOW_MS + learned_ms
     one.begin(RESULTS).heard(-1)  # of a topic without append times
@@ -109,7 +109,7 @@ def sent_in_half_a_second(
     make: Callable[[ManualClock], Signer | None] = signer,
 ) -> list[tuple[Any, int, bytes]]:
     broker = Broker()
-    monkeypatch.setattr(kafka, "SIGN_ANEW_AFTER_S", 0.1)
+    monkeypatch.setattr(signing, "SIGN_ANEW_AFTER_S", 0.1)
     monkeypatch.setattr(KafkaPublisher, "_producer", broker.producer)
 
     async def run() -> None:

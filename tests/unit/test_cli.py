@@ -87,7 +87,7 @@ def test_every_command_shows_an_example_of_itself(command: str, capsys: pytest.C
         ("nope", 'Unknown command "nope".'),
         ("up --nodes many", 'Invalid value for --nodes: unable to convert "many" into int.'),
         ("up --nodse 3", "Unknown option: --nodse. Did you mean --nodes?"),
-        ("check", 'Command "check" parameter FILE requires an argument.'),
+        ("check", "check needs files, or --schema KIND, or --reference KIND; expected one of them"),
         ("bench nope", "no benchmark 'nope'; expected one of:"),
         ("agent --confg agent.yaml", "the following arguments are required: --config; `fleetbeat agent --help` shows"),
         ("agent --config nowhere.yaml", "nowhere.yaml: no such file; expected a YAML file"),
@@ -156,7 +156,7 @@ def test_check_says_what_good_files_hold(capsys: pytest.CaptureFixture[str]) -> 
         ("a: [\n", ":2:1: not YAML:"),
         (
             "greeting: hello\n",
-            ": nothing to check; expected objectives (kind: SLO), an agent, a script for simulate, or TLS",
+            ": nothing to check; expected objectives (kind: SLO), TLS and the user for Kafka, an agent or",
         ),
         ("", ": nothing to check; expected objectives"),
     ],

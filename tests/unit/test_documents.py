@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from schemas.documents import DocumentError, load_document, parse, position, read_all
+from schemas.yaml_files import MAX_FILE_BYTES
 
 
 class Probe(BaseModel):
@@ -62,7 +63,7 @@ def test_all_problems_come_at_once_with_their_places(tmp_path: Path) -> None:
         ("node: [\n", "agent.yaml:2:1: not YAML: expected the node content, but found '<stream end>'"),
         (
             "node: a\nnode: b\n",
-            'agent.yaml:2:1: not YAML: found duplicate key "node" with value "b" (original value: "a")',
+            "agent.yaml:2:1: node: value 'b': expected each key once; line 1 has it",
         ),
         (
             "base: &b {every_s: x}\nnode: a\nfirst:\n  <<: *b\n",
@@ -78,11 +79,53 @@ def test_a_bad_file_is_refused_in_so_many_words(tmp_path: Path, text: str, probl
 def test_files_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match=r"none\.yaml: no such file; expected a YAML file$"):
         load_document(tmp_path / "none.yaml", Agent)
-    with pytest.raises(DocumentError, match=r": cannot be read: \[Errno 21\] Is a directory"):
+    with pytest.raises(DocumentError, match=r": cannot be read: is a directory; expected a YAML file$"):
         load_document(tmp_path, Agent)
     (tmp_path / "latin.yaml").write_bytes(b"node: \xe9\n")
-    with pytest.raises(DocumentError, match=r"latin\.yaml: cannot be read: 'utf-8' codec can't decode byte 0xe9"):
+    with pytest.raises(DocumentError, match=r"latin\.yaml:1:7: byte 0xe9 is not UTF-8; expected a YAML file in UTF-8$"):
         load_document(tmp_path / "latin.yaml", Agent)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(b"node: a\nnode\0: b\n", ":2:5: not YAML: character U+0000; expected text without", id="NUL"),
+        pytest.param("node: a\n".encode("utf-16"), ":1:1: byte 0xff is not UTF-8; expected a YAML file", id="UTF-16"),
+        pytest.param(b"node:\n\t- a\n", ":2:1: not YAML: found character '\\t' that cannot start any token", id="tab"),
+        pytest.param(b"[" * 1_000, ": nested too deeply; expected a few levels", id="depth"),
+        pytest.param(
+            b"a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + b"".join(b"%c: &%c [%b]\n" % (at + 1, at + 1, b", ".join([b"*%c" % at] * 8)) for at in range(97, 107)),
+            ": aliases make it more than 1000000 values; expected at most that",
+            id="bomb",
+        ),
+        pytest.param(b"a" * (MAX_FILE_BYTES + 1), ": larger than 16777216 bytes; expected a YAML file", id="size"),
+    ],
+)
+def test_what_is_no_yaml_or_a_trap_is_refused_in_one_sentence(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "x.yaml").write_bytes(content)
+    with pytest.raises(DocumentError) as refused:
+        read_all(tmp_path / "x.yaml")
+    (problem,) = refused.value.problems
+    assert problem.startswith(f"{tmp_path}/x.yaml{said}")
+
+
+def test_a_byte_order_mark_is_not_part_of_the_first_key(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(b"\xef\xbb\xbfnode: a\nprobes: 3\n")
+    with pytest.raises(DocumentError, match=r"x.yaml:2:1: probes: value 3: expected a valid list$"):
+        load_document(tmp_path / "x.yaml", Agent)
+
+
+def test_aliases_that_are_no_bomb_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("node: a\nfirst: &b {every_s: 1}\nprobes: [*b, *b]\n")
+    assert len(load_document(tmp_path / "x.yaml", Agent).probes) == 2
+
+
+def test_every_key_that_stands_twice_is_told(tmp_path: Path) -> None:
+    assert problems(tmp_path, "node: a\nfirst: {every_s: 1, every_s: 2}\nnode: b\n") == [
+        "agent.yaml:2:21: every_s: value 2: expected each key once; line 2 has it",
+        "agent.yaml:3:1: node: value 'b': expected each key once; line 1 has it",
+    ]
 
 
 def test_places_count_through_all_documents_of_a_file(tmp_path: Path) -> None:

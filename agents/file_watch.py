@@ -1,0 +1,77 @@
+"""Notices that a file is another than it was, by looking at it: no library, and the same on every file system."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+LOOK_EVERY_S = 0.2
+# A file that is being written is let alone until it has looked the same twice, or has been another for so many looks.
+SAME_LOOKS, MOST_LOOKS = 2, 4
+# An editor may take the file away for a moment.
+MISSING_LOOKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Differs when the file was written or replaced, also behind symbolic links, as in a ConfigMap's folder."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+def signature(path: Path) -> Signature | None:
+    """Of the file as it is now; None when there is none to be seen."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return Signature(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class Watched:
+    """What was seen of a file so far. Pure: looks are values."""
+
+    def __init__(self, seen: Signature | None) -> None:
+        self._told = seen
+        self._latest = seen
+        self._same_looks = 0
+        self._looks = 0
+
+    def look(self, seen: Signature | None) -> bool:
+        """Whether it is time to read the file: it is another than last time, and at rest, or never at rest."""
+        if seen == self._told:
+            self._latest, self._same_looks, self._looks = seen, 0, 0
+            return False
+        self._same_looks = self._same_looks + 1 if seen == self._latest else 1
+        self._latest = seen
+        self._looks += 1
+        at_rest = self._same_looks >= (MISSING_LOOKS if seen is None else SAME_LOOKS)
+        ready = at_rest or (seen is not None and self._looks >= MOST_LOOKS)
+        if ready:
+            self._told, self._same_looks, self._looks = seen, 0, 0
+        return ready
+
+
+def watch(path: Path, seen: Signature | None, changed: Callable[[], None]) -> None:
+    """Begins to look, in a thread that ends with the process; the running event loop then calls `changed`.
+
+    In a thread, because a look at a file system that is gone may take for ever.
+    """
+    loop = asyncio.get_running_loop()
+    threading.Thread(target=_look, args=(path, Watched(seen), loop, changed), daemon=True, name="config").start()
+
+
+def _look(path: Path, watched: Watched, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
+    while not loop.is_closed():
+        time.sleep(LOOK_EVERY_S)
+        if watched.look(signature(path)):
+            try:
+                loop.call_soon_threadsafe(changed)
+            except RuntimeError:  # it was closed this very moment
+                return
