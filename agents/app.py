@@ -125,7 +125,7 @@ class _Agent:
         self._heartbeats = Heartbeats(self._node, self._outbox, self._host.facts, clock, rng)
         self._tracer = Tracer(config.trace)
         self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock, self._tracer)
-        self._scraper = _scraper(config, self._node, self._outbox, clock)
+        self._scraper = _scraper(config, self._node, self._outbox, clock, self._tracer)
         ignored = [*given, *(["scrapes"] if self._scraper is not None else [])]
         self._reloader = Reloader(loaded, self._apply, clock, ignored)
         self._server = Server(
@@ -295,6 +295,8 @@ def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[Spool
     )
     try:
         place = SpoolPlace(folder, config.node_id)
+        if (place.folder / COUNTS).is_dir():  # perhaps with counts of before, when something was scraped
+            topics = (*TOPICS, COUNTS)
         return place, dict(place.lanes(topics, limits, clock, rng))
     except SpoolFullError as cause:  # a host whose disk is full must be able to say so
         log.error("records wait in memory until the next start", extra={"why": f"spool.dir {cause}"})  # noqa: TRY400
@@ -316,12 +318,12 @@ def _sender(  # noqa: PLR0913 - what a publisher is made of
     return KafkaPublisher(KafkaOptions(brokers, config.kafka.compression), config.node_id, lanes, clock, rng, signer)
 
 
-def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock) -> "Scraper | None":
+def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock, tracer: Tracer) -> "Scraper | None":
     if not config.scrapes:
         return None
     from agents.scrape.pipeline import Scraper  # noqa: PLC0415 - only for those who scrape
 
-    return Scraper(config.scrapes, node, outbox, clock)
+    return Scraper(config.scrapes, node, outbox, clock, tracer)
 
 
 def _node(config: AgentConfig, boot_ts: int) -> Node:

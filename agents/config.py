@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
+from agents.fields import Labels, Name, Seconds
 from agents.health.settings import HealthFile
 from agents.metric_labels import MAX_PROBES, MaxProbes, MetricLabels
 from agents.probes.base import Probe, ProbeKind
@@ -23,35 +23,14 @@ from schemas.listen import ListenAddress, listen_address
 from schemas.records import Label
 from schemas.yaml_files import only_document, read_bytes
 
-MAX_NAME_BYTES = 255
 NODE_ID = "FLEETBEAT_NODE_ID"
-MAX_LABELS = 32
 DEFAULT_TIMEOUT_S = 5.0
 VERSION_DIGITS = 12
-
-
-def _check_name(text: str) -> str:
-    size = len(text.encode(errors="replace"))
-    if not 1 <= size <= MAX_NAME_BYTES or not text.isprintable():
-        raise ValueError(f"{size} bytes; expected 1 to {MAX_NAME_BYTES} bytes of printable text")
-    return text
-
-
-def _check_label_key(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}", text):
-        raise ValueError("expected a letter or _, then letters, digits, _, . and -, 63 at most")
-    return text
 
 
 def _check_listen(text: str) -> str:
     listen_address(text)
     return text
-
-
-Name = Annotated[str, AfterValidator(_check_name)]
-LabelKey = Annotated[str, AfterValidator(_check_label_key)]
-Labels = Annotated[dict[LabelKey, Name], Field(max_length=MAX_LABELS)]
-Seconds = Annotated[float, Field(ge=0.1, le=86_400, allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
