@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +16,9 @@ from agents.metric_labels import MAX_PROBES, MaxProbes, MetricLabels
 from agents.probes.base import Probe, ProbeKind
 from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names, probe_kinds
 from agents.scrape.settings import ScrapeFile
+from agents.targets.probe import TargetedProbe
+from agents.targets.settings import TargetsFile
+from agents.targets.template import plain, sampled_probe
 from agents.tracing import TraceFile
 from schemas.documents import DocumentError, parse, position
 from schemas.kafka.settings import SecurityFile
@@ -130,6 +133,18 @@ class ProbeFile(_Strict):
     timeout_s: Seconds | None = None
     impact: Literal["P0", "P1", "P2"] | None = None
     labels: Labels = {}
+    targets: TargetsFile | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stands_for_all_targets(cls, data: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
+        return sampled_probe(data, ProbeFile.model_fields)
+
+    @model_validator(mode="after")
+    def _has_no_endpoint_beside_targets(self) -> Self:
+        if self.targets is not None and self.endpoint is not None:
+            raise ValueError(f"endpoint {self.endpoint!r} beside targets; expected one: each target is an endpoint")
+        return self
 
     @model_validator(mode="after")
     def _ends_before_the_next(self) -> Self:
@@ -184,6 +199,13 @@ class ProbeSpec:
     probe: Probe
     settings: BaseModel | None = None
     """What the probe was built from; None when it was not built from a file."""
+    target: str | None = None
+    """Which one it is, of a probe with targets."""
+
+    @property
+    def key(self) -> str:
+        """No other probe of this agent has it."""
+        return self.name if self.target is None else f"{self.name}\0{self.target}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +229,7 @@ class AgentConfig:
     queue: int
     trace: TraceFile
     probes: tuple[ProbeSpec, ...]
+    targeted: tuple[TargetedProbe, ...]
     health: HealthFile
     metrics: MetricsFile
     scrapes: tuple[ScrapeFile, ...]
@@ -225,6 +248,8 @@ def build_agent(content: bytes, path: Path) -> AgentConfig:
     kinds = _kinds(document, path)
     file = parse(document, _file_model(kinds), str(path))
     _refuse_doubles(file, document, path)
+    specs = _specs(file, kinds, document, path)
+    targeted = _targeted(file, kinds, specs, document, path)
     # The variable is for where one file is everybody's, and host names are no names of hosts: Kubernetes.
     node_id = file.node.id or os.environ.get(NODE_ID) or socket.gethostname()
     return AgentConfig(
@@ -238,10 +263,11 @@ def build_agent(content: bytes, path: Path) -> AgentConfig:
         spool=file.spool,
         interval_s=file.heartbeat.interval_s,
         listen=None if file.metrics.listen is None else listen_address(file.metrics.listen),
-        workers=max(1, min(file.workers, len(file.probes))),
+        workers=file.workers if targeted else max(1, min(file.workers, len(file.probes))),
         queue=file.queue,
         trace=file.trace,
-        probes=_specs(file, kinds, document, path),
+        probes=tuple(spec for spec, probe in zip(specs, file.probes, strict=True) if probe.targets is None),
+        targeted=targeted,
         health=file.health,
         metrics=file.metrics,
         scrapes=tuple(file.scrapes),
@@ -324,6 +350,26 @@ def _specs(file: AgentFile, kinds: Mapping[str, ProbeKind[Any]], document: objec
     if problems:
         raise DocumentError(problems)
     return tuple(specs)
+
+
+def _targeted(
+    file: AgentFile,
+    kinds: Mapping[str, ProbeKind[Any]],
+    specs: Sequence[ProbeSpec],
+    document: Any,  # noqa: ANN401 - YAML is any structure
+    path: Path,
+) -> tuple[TargetedProbe, ...]:
+    """Those with targets. Raises DocumentError, also for targets in the file that do not fit."""
+    found, problems = [], []
+    for place, (probe, spec) in enumerate(zip(file.probes, specs, strict=True)):
+        if probe.targets is not None:
+            template = plain(document["probes"][place][spec.kind])
+            found.append(TargetedProbe(spec, kinds[spec.kind], template, probe.targets))
+            for which, text in found[-1].misfits():
+                problems.append(_problem(path, document, ("probes", place, "targets", "list", which), text))
+    if problems:
+        raise DocumentError(problems)
+    return tuple(found)
 
 
 def _spec(file: ProbeFile, kind: str, settings: BaseModel, probe: Probe) -> ProbeSpec:
