@@ -248,7 +248,7 @@ class _Agent:
         self._host.change(config.interval_s)
         self._heartbeats.change(self._node)
         if self._scraper is not None:
-            await self._scraper.change(config.scrapes, self._node)
+            self._scraper.change(config.scrapes, self._node)
         return change
 
     def _swap(self) -> Change:
