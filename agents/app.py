@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from agents.changes import Change
 from agents.clock import Clock, SystemClock
-from agents.config import AgentConfig, ProbeSpec, check_brokers
+from agents.config import AgentConfig, ProbeSpec
 from agents.health.monitor import HealthMonitor
 from agents.health.procfs import ProcFiles
 from agents.heartbeats import Heartbeats
@@ -42,6 +42,7 @@ from agents.spool.place import SpoolError, SpoolFullError, SpoolPlace, spool_fol
 from agents.tracing import Tracer
 from agents.version import version
 from schemas.kafka.brokers import Brokers
+from schemas.kafka.settings import check_addresses
 from schemas.listen import ListenAddress
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def run_agent(options: AgentOptions) -> int:
     loaded = load_file(options.config)
     if options.brokers is not None:
         try:
-            check_brokers(options.brokers)
+            check_addresses(options.brokers)
         except ValueError as cause:
             raise OptionError(f"--brokers: {cause}") from cause
     configure_logs()
@@ -124,7 +125,7 @@ class _Agent:
         self._heartbeats = Heartbeats(self._node, self._outbox, self._host.facts, clock, rng)
         self._tracer = Tracer(config.trace)
         self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock, self._tracer)
-        self._scraper = _scraper(config, self._node, self._outbox, clock)
+        self._scraper = _scraper(config, self._node, self._outbox, clock, self._tracer)
         ignored = [*given, *(["scrapes"] if self._scraper is not None else [])]
         self._reloader = Reloader(loaded, self._apply, clock, ignored)
         self._server = Server(
@@ -294,6 +295,8 @@ def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[Spool
     )
     try:
         place = SpoolPlace(folder, config.node_id)
+        if (place.folder / COUNTS).is_dir():  # perhaps with counts of before, when something was scraped
+            topics = (*TOPICS, COUNTS)
         return place, dict(place.lanes(topics, limits, clock, rng))
     except SpoolFullError as cause:  # a host whose disk is full must be able to say so
         log.error("records wait in memory until the next start", extra={"why": f"spool.dir {cause}"})  # noqa: TRY400
@@ -315,12 +318,12 @@ def _sender(  # noqa: PLR0913 - what a publisher is made of
     return KafkaPublisher(KafkaOptions(brokers, config.kafka.compression), config.node_id, lanes, clock, rng, signer)
 
 
-def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock) -> "Scraper | None":
+def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock, tracer: Tracer) -> "Scraper | None":
     if not config.scrapes:
         return None
     from agents.scrape.pipeline import Scraper  # noqa: PLC0415 - only for those who scrape
 
-    return Scraper(config.scrapes, node, outbox, clock)
+    return Scraper(config.scrapes, node, outbox, clock, tracer)
 
 
 def _node(config: AgentConfig, boot_ts: int) -> Node:

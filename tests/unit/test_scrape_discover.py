@@ -73,6 +73,7 @@ def test_another_config_takes_effect_at_once_and_what_is_unchanged_goes_on_count
         await one.close()
         one.flush()
         assert {record.probe for record in results(publisher) if record.region == "eu-2"} == {"shop", "again"}
+        assert not any(record.probe == "other" for record in results(publisher) if record.region == "eu-2")
         # The one that was there before the change, and its connection, are there still.
         assert shop.connections == 3
         assert {record.endpoint for record in counts(publisher)} >= {"shop"}
