@@ -122,8 +122,8 @@ def _kinds(told: _Told) -> dict[str, ProbeKind[Any]]:
 
 def _file_model(kinds: Kinds) -> type[AgentFile]:
     """AgentFile whose probes may have these kinds."""
-    probes: dict[str, Any] = {"probes": (list[_probe_model(kinds)], [])}  # type: ignore[misc]
-    return create_model("AgentFile", __base__=AgentFile, __doc__=AgentFile.__doc__, **probes)
+    probe = _probe_model(kinds)
+    return create_model("AgentFile", __base__=AgentFile, __doc__=AgentFile.__doc__, probes=(list[probe], []))  # type: ignore[valid-type]
 
 
 def _probe_model(kinds: Kinds) -> type[ProbeFile]:
