@@ -12,6 +12,9 @@ from agents.metric_labels import MAX_PROBES, MaxProbes, MetricLabels
 from agents.probes.base import Probe
 from agents.probes.registry import probe_kind_names
 from agents.scrape.settings import ScrapeFile
+from agents.targets.probe import TargetedProbe
+from agents.targets.settings import TargetsFile
+from agents.targets.template import sampled_probe
 from agents.tracing import TraceFile
 from schemas.kafka.settings import SecurityFile, check_addresses
 from schemas.listen import ListenAddress, listen_address
@@ -109,6 +112,18 @@ class ProbeFile(_Strict):
     )
     impact: Annotated[Literal["P0", "P1", "P2"] | None, _says("How much it matters when it fails.")] = None
     labels: Annotated[Labels, _says("Go with each of its results.")] = {}
+    targets: Annotated[TargetsFile | None, _says("One probe for each of them.")] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stands_for_all_targets(cls, data: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
+        return sampled_probe(data, ProbeFile.model_fields)
+
+    @model_validator(mode="after")
+    def _has_no_endpoint_beside_targets(self) -> Self:
+        if self.targets is not None and self.endpoint is not None:
+            raise ValueError(f"endpoint {self.endpoint!r} beside targets; expected one: each target is an endpoint")
+        return self
 
     @model_validator(mode="after")
     def _ends_before_the_next(self) -> Self:
@@ -165,6 +180,13 @@ class ProbeSpec:
     probe: Probe
     settings: BaseModel | None = None
     """What the probe was built from; None when it was not built from a file."""
+    target: str | None = None
+    """Which one it is, of a probe with targets."""
+
+    @property
+    def key(self) -> str:
+        """No other probe of this agent has it."""
+        return self.name if self.target is None else f"{self.name}\0{self.target}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +210,7 @@ class AgentConfig:
     queue: int
     trace: TraceFile
     probes: tuple[ProbeSpec, ...]
+    targeted: tuple[TargetedProbe, ...]
     health: HealthFile
     metrics: MetricsFile
     scrapes: tuple[ScrapeFile, ...]

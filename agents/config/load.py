@@ -13,6 +13,8 @@ from pydantic import BaseModel, Field, create_model
 from agents.config.file import DEFAULT_TIMEOUT_S, NO_KIND, AgentConfig, AgentFile, ProbeFile, ProbeSpec
 from agents.probes.base import Probe, ProbeKind
 from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names, probe_kinds
+from agents.targets.probe import TargetedProbe
+from agents.targets.template import plain
 from schemas.documents import judge, position
 from schemas.listen import listen_address
 from schemas.records import Label
@@ -37,13 +39,16 @@ def build_agent(content: bytes, path: Path) -> AgentConfig:
     file = judge(told.values(), _file_model(kinds), str(path), told.document)
     _tell_doubles(told)
     if isinstance(file, AgentFile):
-        specs = [_built(place, probe, kinds, told) for place, probe in enumerate(file.probes)]
+        good = list(enumerate(file.probes))
     else:
         told.add_all(file)
-        specs = [_built(place, probe, kinds, told) for place, probe in _good_probes(kinds, told)]
+        good = list(_good_probes(kinds, told))
+    specs = [_built(place, probe, kinds, told) for place, probe in good]
+    targeted = [_targeted(*one, kinds, spec, told) for one, spec in zip(good, specs, strict=True) if spec is not None]
     if problems or not isinstance(file, AgentFile):
         raise DocumentError([problem.sentence for problem in sorted(problems)])
-    return _config(file, tuple(spec for spec in specs if spec is not None), config_version(content))
+    built = [spec for spec, many in zip(specs, targeted, strict=True) if spec is not None and many is None]
+    return _config(file, tuple(built), tuple(filter(None, targeted)), config_version(content))
 
 
 def config_version(content: bytes) -> str:
@@ -161,7 +166,19 @@ def _built(place: int, probe: ProbeFile, kinds: Kinds, told: _Told) -> ProbeSpec
         return None
 
 
-def _config(file: AgentFile, probes: tuple[ProbeSpec, ...], version: str) -> AgentConfig:
+def _targeted(place: int, probe: ProbeFile, kinds: Kinds, spec: ProbeSpec, told: _Told) -> TargetedProbe | None:
+    """The probe of many targets, if it is one; those in the file that do not fit are told."""
+    if probe.targets is None:
+        return None
+    made = TargetedProbe(spec, kinds[spec.kind], plain(told.document["probes"][place][spec.kind]), probe.targets)
+    for which, text in made.misfits():
+        told.add(("probes", place, "targets", "list", which), text)
+    return made
+
+
+def _config(
+    file: AgentFile, probes: tuple[ProbeSpec, ...], targeted: tuple[TargetedProbe, ...], version: str
+) -> AgentConfig:
     # The variable is for where one file is everybody's, and host names are no names of hosts: Kubernetes.
     node_id = file.node.id or os.environ.get(NODE_ID) or socket.gethostname()
     return AgentConfig(
@@ -175,10 +192,11 @@ def _config(file: AgentFile, probes: tuple[ProbeSpec, ...], version: str) -> Age
         spool=file.spool,
         interval_s=file.heartbeat.interval_s,
         listen=None if file.metrics.listen is None else listen_address(file.metrics.listen),
-        workers=max(1, min(file.workers, len(file.probes))),
+        workers=file.workers if targeted else max(1, min(file.workers, len(file.probes))),
         queue=file.queue,
         trace=file.trace,
         probes=probes,
+        targeted=targeted,
         health=file.health,
         metrics=file.metrics,
         scrapes=tuple(file.scrapes),
