@@ -8,7 +8,7 @@ from schemas.checking import FileKind
 
 
 def _agent(path: Path) -> str:
-    return f"an agent with {len(load_agent(path).probes)} probes"
+    return f"an agent with {len(load_agent(path).file.probes)} probes"
 
 
 def _script(path: Path) -> str:
