@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from agents.changes import Change
 from agents.clock import Clock, SystemClock
-from agents.config import AgentConfig, ProbeSpec, check_brokers
+from agents.config import AgentConfig, ProbeSpec
 from agents.health.monitor import HealthMonitor
 from agents.health.procfs import ProcFiles
 from agents.heartbeats import Heartbeats
@@ -43,6 +43,7 @@ from agents.targets.discovery import Discovery
 from agents.tracing import Tracer
 from agents.version import version
 from schemas.kafka.brokers import Brokers
+from schemas.kafka.settings import check_addresses
 from schemas.listen import ListenAddress
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def run_agent(options: AgentOptions) -> int:
     loaded = load_file(options.config)
     if options.brokers is not None:
         try:
-            check_brokers(options.brokers)
+            check_addresses(options.brokers)
         except ValueError as cause:
             raise OptionError(f"--brokers: {cause}") from cause
     configure_logs()
@@ -126,7 +127,7 @@ class _Agent:
         self._tracer = Tracer(config.trace)
         self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock, self._tracer)
         self._discovery = Discovery(config.targeted, self._swap, clock)
-        self._scraper = _scraper(config, self._node, self._outbox, clock)
+        self._scraper = _scraper(config, self._node, self._outbox, clock, self._tracer)
         ignored = [*given, *(["scrapes"] if self._scraper is not None else [])]
         self._reloader = Reloader(loaded, self._apply, clock, ignored)
         self._server = Server(
@@ -247,7 +248,7 @@ class _Agent:
         self._host.change(config.interval_s)
         self._heartbeats.change(self._node)
         if self._scraper is not None:
-            await self._scraper.change(config.scrapes, self._node)
+            self._scraper.change(config.scrapes, self._node)
         return change
 
     def _swap(self) -> Change:
@@ -308,6 +309,8 @@ def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[Spool
     )
     try:
         place = SpoolPlace(folder, config.node_id)
+        if (place.folder / COUNTS).is_dir():  # perhaps with counts of before, when something was scraped
+            topics = (*TOPICS, COUNTS)
         return place, dict(place.lanes(topics, limits, clock, rng))
     except SpoolFullError as cause:  # a host whose disk is full must be able to say so
         log.error("records wait in memory until the next start", extra={"why": f"spool.dir {cause}"})  # noqa: TRY400
@@ -329,12 +332,12 @@ def _sender(  # noqa: PLR0913 - what a publisher is made of
     return KafkaPublisher(KafkaOptions(brokers, config.kafka.compression), config.node_id, lanes, clock, rng, signer)
 
 
-def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock) -> "Scraper | None":
+def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock, tracer: Tracer) -> "Scraper | None":
     if not config.scrapes:
         return None
     from agents.scrape.pipeline import Scraper  # noqa: PLC0415 - only for those who scrape
 
-    return Scraper(config.scrapes, node, outbox, clock)
+    return Scraper(config.scrapes, node, outbox, clock, tracer)
 
 
 def _node(config: AgentConfig, boot_ts: int) -> Node:

@@ -96,6 +96,14 @@ ANSWERS: dict[str, tuple[Callable[[Shop], bytes], dict[str, object], str | None]
     "gzip cut off": (
         lambda _: page("", "Content-Encoding: gzip", body=gzip.compress(b"hits_total 1\n" * 99)[:-9]), {}, "bad-gzip"
     ),
+    "gzip cut off by the end of the connection": (
+        lambda _: (
+            b"HTTP/1.0 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"hits_total 1\n" * 99)[:-9]
+        ),
+        {},
+        "bad-gzip",
+    ),
+    "until the end of the connection": (lambda _: b"HTTP/1.0 200 OK\r\n\r\nhits_total 1\n", {}, None),
     "no gzip": (lambda _: page("", "Content-Encoding: gzip", body=b"hits_total 1\n"), {}, "bad-gzip"),
     "brotli": (lambda _: page("", "Content-Encoding: br"), {}, "content-encoding"),
     "no http": (lambda _: b"SSH-2.0-OpenSSH\r\n", {}, "bad-answer"),
