@@ -10,7 +10,7 @@ from schemas.checking import FileKind
 def _agent(path: Path) -> str:
     config = load_agent(path)
     scrapes = f" and {len(config.scrapes)} scrapes" if config.scrapes else ""
-    return f"an agent with {len(config.probes)} probes{scrapes}"
+    return f"an agent with {len(config.file.probes)} probes{scrapes}"
 
 
 def _script(path: Path) -> str:
