@@ -158,7 +158,7 @@ class Scraper:
                 if self._reads_files:
                     await self._discover(group)
 
-    async def change(self, files: Sequence[ScrapeFile], node: Node) -> None:
+    def change(self, files: Sequence[ScrapeFile], node: Node) -> None:
         """Goes on with these scrapes, at once. Targets of one that is as it was keep what they have counted."""
         self._node = node
         before = self._jobs
@@ -166,9 +166,13 @@ class Scraper:
             file.name: before[file.name] if file.name in before and before[file.name].file == file else job_of(file)
             for file in files
         }
-        self.discovery = Discovery(list(self._jobs.values()))
-        if self._group is not None:
-            await self._discover(self._group)
+        self.discovery = Discovery(list(self._jobs.values()), self.discovery)
+        if self._group is None:
+            return
+        if self._reads_files:  # a disk that hangs shall not hold up the reload
+            self._group.create_task(self._discover(self._group), name="scrape discover")
+        else:
+            self._take_up(self._group, self._targets())
 
     async def run_once(self) -> None:
         """Scrapes every exporter once, now."""

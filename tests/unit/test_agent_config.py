@@ -140,7 +140,7 @@ def test_a_plugin_may_have_any_name_and_refuse_what_cannot_work(
         "odd-kind": ProbeKind("odd-kind", Refusing, build_refusing),
         "schema": ProbeKind("schema", Refusing, lambda _: Answering()),
     }
-    monkeypatch.setattr("agents.config.probe_kind", lambda name: kinds[name])
+    monkeypatch.setattr("agents.config.load.probe_kind", lambda name: kinds[name])
     config = load(tmp_path, "probes:\n  - {name: a, service: s, schema: {much: 3}}\n")
     assert config.probes[0].kind == "schema"
     with pytest.raises(DocumentError, match=r"agent.yaml:2:27: probes.0.odd-kind: much 3; expected less"):

@@ -66,7 +66,7 @@ def test_another_config_takes_effect_at_once_and_what_is_unchanged_goes_on_count
         running = asyncio.create_task(one.run())
         await until(lambda: len(results(publisher)) > 4)
         again = scrape_file(shop.port, every_s=0.2, name="again")
-        await one.change([scrape_file(shop.port, every_s=0.2), again], replace(NODE, region="eu-2"))
+        one.change([scrape_file(shop.port, every_s=0.2), again], replace(NODE, region="eu-2"))
         await until(lambda: len({record.probe for record in results(publisher) if record.region == "eu-2"}) > 1)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
