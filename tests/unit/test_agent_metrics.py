@@ -220,6 +220,7 @@ def test_no_label_of_ours_has_values_without_end() -> None:
         "stage",
         "result",
         "validator",
+        "failure",
     }
     assert set(labels) == bounded | {"probe", "service"}, "expected probe and service alone to come from the config"
 
