@@ -310,8 +310,8 @@ def check(
 
 
 def _stream_files() -> "Sequence[FileKind]":
-    from streams.check import KINDS
-
+    with _extra("streams"):
+        from streams.check import KINDS
     return KINDS
 
 
