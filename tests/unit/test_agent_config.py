@@ -92,7 +92,7 @@ TWO = "probes:\n  - {name: a, service: s, tcp: {host: h, port: 1}}\n"
             "metrics: {listen: host}\n",
             ":1:11: metrics.listen: value 'host': expected HOST:PORT, such as 127.0.0.1:8080",
         ),
-        (TWO.replace("tcp", "tpc"), ":2:27: probes.0.tpc: unknown key; expected name, service, endpoint,"),
+        (TWO.replace("tcp", "tpc"), ":2:27: probes.0.tpc: unknown key (value"),
         (TWO.replace("tcp", "tpc"), "or a kind of probe: disk, dns, http, icmp, process, tcp, tls"),
         (TWO.replace("port: 1", "port: x"), ":2:42: probes.0.tcp.port: value 'x': expected"),
         (

@@ -69,7 +69,7 @@ class Scripted:
 
 @pytest.fixture(autouse=True)
 def fake_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.config.probe_kind", lambda _: KIND)
+    monkeypatch.setattr("agents.config.load.probe_kind", lambda _: KIND)
     monkeypatch.setattr(FakeProbe, "took_s", 0.0)
     monkeypatch.setattr(FakeProbe, "most_running", 0)
 
