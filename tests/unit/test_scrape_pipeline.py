@@ -226,8 +226,8 @@ def test_stages_are_bounded_and_what_does_not_fit_is_not_scraped_and_counted(mon
         urls = [f"http://127.0.0.1:{shop.port}/{number}" for number in range(20)]
         one = scraper(scrape_file(targets=urls, every_s=0.2), publisher)
         running = asyncio.create_task(one.run())
+        await until(lambda: (one.pages.qsize(), one.lineup.waiting, one.lineup.running) == (3, 3, 2))
         await until(lambda: one.skipped[Skip.QUEUE_FULL])
-        assert (one.pages.qsize(), one.lineup.waiting, one.lineup.running) == (3, 3, 2)
         assert shop.hits == 1 + 3 + 2
         go.set()
         await until(lambda: shop.hits >= 40)
