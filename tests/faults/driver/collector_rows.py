@@ -169,7 +169,7 @@ def _damage(stand: CollectorStand, agent: LedgeredAgent, kind: str) -> None:
         if isinstance(what, Record) and isinstance(decode(what.payload), ProbeResult):
             spots.append((end - len(what.payload), end))
         begin = end
-    behind = spots[len(spots) // 2 :]
+    behind = spots[-20:]  # at least 60 wait; before those are some that Kafka has
     at_begin, at_end = behind[-1] if kind != "middle" else stand.rng.choice(behind[:-1] or behind)
     stand.say(f"  {agent.name}: {kind} of {len(spots)} records, {segment.name}")
     if kind == "cut":

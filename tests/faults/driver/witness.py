@@ -64,15 +64,16 @@ class Witness:
 
     def lies(self, sql: Sql) -> list[str]:
         """Answers that lacked what they said to be complete with, or that had more than was there, as sentences."""
-        if not self.looks:
+        looks = list(self.looks)  # a look that was under way comes late
+        if not looks:
             return ["no worker ever answered"]
         sure, every = (_appended(sql, where) for where in (_SURELY_INSIDE, "true"))
-        low = np.searchsorted(sure, [look.complete_to_ms - UNHEARD_MS for look in self.looks])
-        high = np.searchsorted(every, [look.answered_ms for look in self.looks], side="right")
+        low = np.searchsorted(sure, [look.complete_to_ms - UNHEARD_MS for look in looks])
+        high = np.searchsorted(every, [look.answered_ms for look in looks], side="right")
         return [
             f"{look.worker} at {look.answered_ms}: {look.total} events, complete to {look.complete_to_ms}; "
             f"expected {least} to {most}"
-            for look, least, most in zip(self.looks, low.tolist(), high.tolist(), strict=True)
+            for look, least, most in zip(looks, low.tolist(), high.tolist(), strict=True)
             if not least <= look.total <= most
         ]
 
