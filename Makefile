@@ -60,6 +60,11 @@ lint: setup ## Formatting, ruff, mypy and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+.PHONY: reference
+reference: setup ## Write docs/reference anew from the definitions in the code
+	$(BIN)/fleetbeat check --reference agent > docs/reference/agent.md
+	$(BIN)/fleetbeat check --schema agent > docs/reference/agent.schema.json
+
 # The tests contain the examples and the built wheel. They come last: their summary is what CI reads.
 .PHONY: check
 check: lint test ## What CI runs: lint, then all tests

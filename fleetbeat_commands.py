@@ -217,6 +217,7 @@ def probe(
     /,
     *,
     config: Annotated[Path, _says("The agent's YAML file.")],
+    target: Annotated[str | None, _says("Which one, of a probe with targets: as discovery would name it.")] = None,
     debug: Annotated[bool, _flag("Show what happened on the way as well.")] = False,
 ) -> int:
     """Run one probe of an agent once and show its phases; exit 0 when it is up, 1 when not.
@@ -225,7 +226,7 @@ def probe(
     """
     with _extra("agent"):
         from agents.probe_command import ProbeOptions, run_probe_command
-    return run_probe_command(ProbeOptions(name=name, config=config, debug=debug))
+    return run_probe_command(ProbeOptions(name=name, config=config, debug=debug, target=target))
 
 
 @app.command
@@ -309,8 +310,8 @@ def check(
 
 
 def _stream_files() -> "Sequence[FileKind]":
-    from streams.check import KINDS
-
+    with _extra("streams"):
+        from streams.check import KINDS
     return KINDS
 
 

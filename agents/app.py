@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from agents.changes import Change
 from agents.clock import Clock, SystemClock
-from agents.config import AgentConfig, ProbeSpec, check_brokers
+from agents.config import AgentConfig, ProbeSpec
 from agents.health.monitor import HealthMonitor
 from agents.health.procfs import ProcFiles
 from agents.heartbeats import Heartbeats
@@ -39,9 +39,11 @@ from agents.server import Page, Server
 from agents.signing import Signer, load_signer
 from agents.spool.lane import SpoolLimits
 from agents.spool.place import SpoolError, SpoolFullError, SpoolPlace, spool_folder
+from agents.targets.discovery import Discovery
 from agents.tracing import Tracer
 from agents.version import version
 from schemas.kafka.brokers import Brokers
+from schemas.kafka.settings import check_addresses
 from schemas.listen import ListenAddress
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ def run_agent(options: AgentOptions) -> int:
     loaded = load_file(options.config)
     if options.brokers is not None:
         try:
-            check_brokers(options.brokers)
+            check_addresses(options.brokers)
         except ValueError as cause:
             raise OptionError(f"--brokers: {cause}") from cause
     configure_logs()
@@ -124,7 +126,8 @@ class _Agent:
         self._heartbeats = Heartbeats(self._node, self._outbox, self._host.facts, clock, rng)
         self._tracer = Tracer(config.trace)
         self._prober = Prober(config.probes, config.workers, config.queue, self._report, clock, self._tracer)
-        self._scraper = _scraper(config, self._node, self._outbox, clock)
+        self._discovery = Discovery(config.targeted, self._swap, clock)
+        self._scraper = _scraper(config, self._node, self._outbox, clock, self._tracer)
         ignored = [*given, *(["scrapes"] if self._scraper is not None else [])]
         self._reloader = Reloader(loaded, self._apply, clock, ignored)
         self._server = Server(
@@ -173,6 +176,7 @@ class _Agent:
                 "boot_id": self._node.boot_id,
                 "config_version": self._config.version,
                 "probes": len(self._config.probes),
+                "with_targets": len(self._config.targeted),
                 "workers": self._prober.workers,
                 "signs": self._config.key_file is not None,
                 "metrics": address and f"http://{address}/metrics",
@@ -185,12 +189,15 @@ class _Agent:
             group.create_task(self._heartbeats.run(), name="heartbeats")
             group.create_task(self._health.run(), name="health")
             group.create_task(self._prober.run(self._node.id), name="prober")
+            group.create_task(self._discovery.run(), name="targets")
             group.create_task(self._reloader.run(), name="config")
             if self._scraper is not None:
                 group.create_task(self._scraper.run(), name="scraper")
 
     async def _once(self) -> None:
         self._heartbeats.beat()
+        await self._discovery.run_once()
+        self._swap()
         await self._prober.run_once()
         if self._scraper is not None:
             await self._scraper.run_once()
@@ -235,12 +242,19 @@ class _Agent:
             interval_ms=_ms(config.interval_s),
             config_version=version,
         )
-        change = self._prober.change(config.probes, config.workers, config.queue)
+        self._tracer.change(config.trace)
+        self._discovery.change(config.targeted)
+        change = self._swap()
         self._host.change(config.interval_s)
         self._heartbeats.change(self._node)
         if self._scraper is not None:
-            await self._scraper.change(config.scrapes, self._node)
+            self._scraper.change(config.scrapes, self._node)
         return change
+
+    def _swap(self) -> Change:
+        """The prober goes on with what config and discovery say now."""
+        config = self._config
+        return self._prober.change((*config.probes, *self._discovery.specs), config.workers, config.queue)
 
     async def _reload(self) -> Page:
         outcome = await self._reloader.reload()
@@ -259,6 +273,7 @@ class _Agent:
             sources = Sources(
                 *(self._prober, self._publisher, self._node.version, self._health.health, series, self._scraper),
                 config=self._reloader.figures,
+                targets=self._discovery.figures,
             )
             self._telemetry = Telemetry(sources)
         return self._telemetry.page()
@@ -294,6 +309,8 @@ def _lanes(config: AgentConfig, clock: Clock, rng: random.Random) -> tuple[Spool
     )
     try:
         place = SpoolPlace(folder, config.node_id)
+        if (place.folder / COUNTS).is_dir():  # perhaps with counts of before, when something was scraped
+            topics = (*TOPICS, COUNTS)
         return place, dict(place.lanes(topics, limits, clock, rng))
     except SpoolFullError as cause:  # a host whose disk is full must be able to say so
         log.error("records wait in memory until the next start", extra={"why": f"spool.dir {cause}"})  # noqa: TRY400
@@ -315,12 +332,12 @@ def _sender(  # noqa: PLR0913 - what a publisher is made of
     return KafkaPublisher(KafkaOptions(brokers, config.kafka.compression), config.node_id, lanes, clock, rng, signer)
 
 
-def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock) -> "Scraper | None":
+def _scraper(config: AgentConfig, node: Node, outbox: Outbox, clock: Clock, tracer: Tracer) -> "Scraper | None":
     if not config.scrapes:
         return None
     from agents.scrape.pipeline import Scraper  # noqa: PLC0415 - only for those who scrape
 
-    return Scraper(config.scrapes, node, outbox, clock)
+    return Scraper(config.scrapes, node, outbox, clock, tracer)
 
 
 def _node(config: AgentConfig, boot_ts: int) -> Node:

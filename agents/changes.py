@@ -9,7 +9,7 @@ from agents.config import ProbeSpec
 
 # What a running agent takes over from a new file; whatever else differs waits for a restart.
 LIVE = frozenset(
-    {"node.region", "node.zone", "node.labels", "heartbeat", "metrics", "workers", "queue", "probes"},
+    {"node.region", "node.zone", "node.labels", "heartbeat", "metrics", "workers", "queue", "trace", "probes"},
 )
 # Built from the settings: two of them are never equal.
 _BUILT = "probe"
@@ -36,20 +36,20 @@ class Change:
 
 
 def compare(before: Mapping[int, ProbeSpec], after: Sequence[ProbeSpec], free: int) -> Change:
-    """`before` by place; places from `free` on were never used. Names are unique in both."""
-    known = {spec.name: place for place, spec in before.items()}
+    """`before` by place; places from `free` on were never used. Keys are unique in both."""
+    known = {spec.key: place for place, spec in before.items()}
     places: dict[int, ProbeSpec] = {}
     successors: dict[int, int] = {}
     added, changed = [], []
     for spec in after:
-        place = known.pop(spec.name, None)
+        place = known.pop(spec.key, None)
         if place is not None and _same(before[place], spec):
             places[place] = before[place]
             continue
         if place is None:
-            added.append(spec.name)
+            added.append(spec.key)
         else:
-            changed.append(spec.name)
+            changed.append(spec.key)
             successors[free] = place
         places[free] = spec
         free += 1
@@ -70,6 +70,8 @@ def needs_restart(running: BaseModel, wanted: BaseModel, prefix: str = "") -> It
 
 
 def _same(old: ProbeSpec, new: ProbeSpec) -> bool:
+    if old is new:
+        return True
     if old.settings is None:  # nobody can say what it was built from
         return old == new
     return all(getattr(old, field.name) == getattr(new, field.name) for field in fields(old) if field.name != _BUILT)

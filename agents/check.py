@@ -8,7 +8,9 @@ from schemas.checking import FileKind
 
 
 def _agent(path: Path) -> str:
-    return f"an agent with {len(load_agent(path).probes)} probes"
+    config = load_agent(path)
+    scrapes = f" and {len(config.scrapes)} scrapes" if config.scrapes else ""
+    return f"an agent with {len(config.file.probes)} probes{scrapes}"
 
 
 def _script(path: Path) -> str:

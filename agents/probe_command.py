@@ -9,6 +9,7 @@ from agents.clock import SystemClock
 from agents.config import ProbeSpec, load_agent
 from agents.probes.base import Down, Outcome, Timeout, Up
 from agents.run import run_probe
+from agents.targets.groups import Target, check_address
 
 UP, NOT_UP = 0, 1
 
@@ -24,18 +25,35 @@ class ProbeOptions:
     name: str
     config: Path
     debug: bool = False
+    target: str | None = None
 
 
 def run_probe_command(options: ProbeOptions) -> int:
     """0 when the probe was up, 1 when not. Raises DocumentError, NoSuchProbeError."""
-    specs = {spec.name: spec for spec in load_agent(options.config).probes}
-    if options.name not in specs:
-        known = ", ".join(specs) or "none: it has no probes"
-        raise NoSuchProbeError(f"{options.config}: no probe {options.name!r}; expected one of: {known}")
-    spec = specs[options.name]
+    spec = _chosen(options)
     outcome = asyncio.run(run_probe(spec, SystemClock()))
     print(*lines(spec, outcome, debug=options.debug), sep="\n")
     return UP if isinstance(outcome, Up) else NOT_UP
+
+
+def _chosen(options: ProbeOptions) -> ProbeSpec:
+    """Raises DocumentError, NoSuchProbeError."""
+    config = load_agent(options.config)
+    targeted = {probe.name: probe for probe in config.targeted}
+    if (probe := targeted.get(options.name)) is not None:
+        if options.target is None:
+            raise NoSuchProbeError(f"{options.config}: probe {options.name!r} has targets; expected one: --target")
+        try:
+            return probe.spec(Target(check_address(options.target)))
+        except ValueError as cause:
+            raise NoSuchProbeError(f"--target: {cause}") from cause
+    specs = {spec.name: spec for spec in config.probes}
+    if options.name not in specs:
+        known = ", ".join((*specs, *targeted)) or "none: it has no probes"
+        raise NoSuchProbeError(f"{options.config}: no probe {options.name!r}; expected one of: {known}")
+    if options.target is not None:
+        raise NoSuchProbeError(f"{options.config}: probe {options.name!r} has no targets; expected no --target")
+    return specs[options.name]
 
 
 def lines(spec: ProbeSpec, outcome: Outcome, *, debug: bool) -> Iterator[str]:

@@ -104,7 +104,7 @@ class Prober:
 
     def _go_on(self, shift: "_Shift", successors: Mapping[int, int]) -> None:
         """Takes the time, and the workers, by what is to be run now."""
-        timings = {place: Timing(spec.every_s, splay(shift.node_id, spec.name)) for place, spec in self._places.items()}
+        timings = {place: Timing(spec.every_s, splay(shift.node_id, spec.key)) for place, spec in self._places.items()}
         shift.schedule.change(timings, successors, self._clock.monotonic_s(), self._clock.wall_ms() / 1_000)
         if shift.pacing is not None:
             shift.pacing.cancel()  # it sleeps: it never waits for anything but the next time
@@ -159,8 +159,8 @@ class Prober:
             outcome = await run_probe(spec, self._clock)
             self._count(spec, outcome)
             if place in self._places:
-                before = self.latest.get(spec.name)
-                self.latest[spec.name] = outcome
+                before = self.latest.get(spec.key)
+                self.latest[spec.key] = outcome
                 if isinstance(outcome, Up) != (before is None or isinstance(before, Up)):
                     log_change(spec, outcome)
             await self._report(spec, outcome)

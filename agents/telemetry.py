@@ -1,7 +1,7 @@
 """The agent's metrics, read at the moment somebody asks: probes by blackbox_exporter's names, and the agent's own."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ from agents.reload_metrics import reload_families
 from agents.run import Prober
 from agents.schedule import Skip
 from agents.spread import Spread
+from agents.targets.discovery import DiscoveryFigures
+from agents.targets.metrics import target_families
 
 if TYPE_CHECKING:
     from agents.scrape.pipeline import Scraper
@@ -34,6 +36,7 @@ class Sources:
     series: ProbeSeries = field(default_factory=ProbeSeries)
     scraper: "Scraper | None" = None
     config: ReloadFigures | None = None
+    targets: Callable[[], Mapping[str, DiscoveryFigures]] = dict
 
 
 class Telemetry(Collector):
@@ -56,7 +59,10 @@ class Telemetry(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """For the registry."""
-        yield from self._sources.series.collect(self._prober.specs, self._prober.latest)
+        specs, latest = self._prober.specs, self._prober.latest
+        # There is no end to targets: they are counted, and have no series of their own.
+        yield from self._sources.series.collect([spec for spec in specs if spec.target is None], latest)
+        yield from target_families(self._sources.targets(), specs, latest)
         yield from self._runs()
         yield from self._records()
         yield from self._health()

@@ -31,11 +31,15 @@ class Tracer:
     """Draws an id for each run, and says afterwards whether the record shall have it."""
 
     def __init__(self, settings: TraceFile, rng: random.Random | None = None) -> None:
+        self._rng = rng or random.Random(random.SystemRandom().getrandbits(128))  # noqa: S311 - ids, not secrets
+        self.change(settings)
+
+    def change(self, settings: TraceFile) -> None:
+        """From the next run on."""
         self._keep = settings.keep
         self._propagate = settings.propagate
         share = {"always": 1.0, "failures": settings.ratio, "never": 0.0}[settings.keep]
         self._below = round(share * (1 << _RANDOM_BITS))
-        self._rng = rng or random.Random(random.SystemRandom().getrandbits(128))  # noqa: S311 - ids, not secrets
 
     def begin(self) -> Trace:
         """The trace of a run that begins. It is sampled when its record will have the id whatever it finds."""

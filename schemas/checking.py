@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from schemas.extras import MissingPackageError
 from schemas.reference import reference
 from schemas.yaml_files import DocumentError, documents, read_bytes
 
@@ -63,16 +64,26 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _kind_of(file: Path, rooms: Sequence[Room]) -> FileKind:
-    """The kind with which the file has most keys in common, of the first room that has one. Raises DocumentError."""
+    """The kind with which the file has most keys in common, of the first room that has one. Raises DocumentError.
+
+    A room that cannot be loaded here may have it only when no other one has.
+    """
     found = documents(read_bytes(file), file, doubled=[])
     keys = {key for document in found if isinstance(document, dict) for key in document}
-    names = []
+    names: list[str] = []
+    missing: Exception | None = None
     for room in rooms:
-        kinds = room()
+        try:
+            kinds = room()
+        except (MissingPackageError, ModuleNotFoundError) as cause:  # a host has no packages of the stream's side
+            missing = missing or cause
+            continue
         best = max(kinds, key=lambda kind: len(keys & kind.keys))
         if keys & best.keys:
             return best
         names += [kind.title for kind in kinds]
+    if missing is not None:
+        raise missing
     expected = f"{', '.join(names[:-1])} or {names[-1]}"
     raise DocumentError([f"{file}: nothing to check; expected {expected}"])
 

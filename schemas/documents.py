@@ -3,22 +3,25 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from schemas.yaml_files import DocumentError, documents, only_document, read_bytes
+from schemas.yaml_files import DocumentError, Problem, documents, only_document, read_bytes, short
 
-__all__ = ["DocumentError", "load_document", "parse", "position", "read_all", "read_one"]
+__all__ = ["DocumentError", "judge", "load_document", "parse", "position", "read_all", "read_one"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-_SECRET = re.compile("password|secret|token|credential", re.IGNORECASE)
-
 # The tag of a union's branch begins with this: pydantic puts it into paths, and no document has it.
 UNION_TAG = "|"
+
+
+# Parts of paths that pydantic makes up for the branches of a union.
+_PYDANTICS = re.compile(r"\||lax-or-strict\[|function-\w+\[")
+_OPENING = re.compile(r"Input should be |Input is not (?=a valid )|\w+ should have (?=at )")
 
 
 def load_document(path: Path | str, model: type[ModelT]) -> ModelT:
@@ -45,6 +48,46 @@ def parse(document: Any, model: type[ModelT], name: str) -> ModelT:  # noqa: ANN
         raise DocumentError(problems) from None
 
 
+def judge(values: Any, model: type[ModelT], name: str, document: Any) -> ModelT | list[Problem]:  # noqa: ANN401 - YAML is any structure
+    """The model of the values, or all that is wrong with them; `document` is what they were made of, with positions.
+
+    An unknown key is answered with those there are.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as cause:
+        errors = cause.errors(include_url=False)
+    # That a list has too few that are good is no news beside what is wrong with the others.
+    deeper = {error["loc"][:length] for error in errors for length in range(len(error["loc"]))}
+    told = [error for error in errors if error["type"] != "too_short" or error["loc"] not in deeper]
+    return [_problem(error, model, name, document) for error in told]
+
+
+def _problem(error: ErrorDetails, model: type[BaseModel], name: str, document: Any) -> Problem:  # noqa: ANN401 - YAML is any structure
+    path, sentence = error["loc"], _sentence(name, document, error)
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(_keys(model, path[:-1]))
+        sentence += f"; expected {known}" if known else ""
+    return Problem(*position(document, path), sentence, path)
+
+
+def _keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """The keys that may stand at a path, of all models that may."""
+    models = [model]
+    for key in path:
+        if isinstance(key, str) and not _PYDANTICS.match(key):
+            fields = [info for one in models for name, info in one.model_fields.items() if (info.alias or name) == key]
+            models = [below for info in fields for below in _models(info.annotation)]
+    return [info.alias or name for one in models for name, info in one.model_fields.items()]
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - a type of any form
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
 def position(document: Any, path: Sequence[str | int]) -> tuple[int, int]:  # noqa: ANN401 - YAML is any structure
     """(line, column), from 1, of the deepest part of `path` that the document has."""
     line, column = (document.lc.line, document.lc.col) if hasattr(document, "lc") else (0, 0)
@@ -67,34 +110,17 @@ def _walk(document: Any, path: Sequence[str | int]) -> Iterator[tuple[Any, Any]]
 def _sentence(name: str, document: Any, error: ErrorDetails) -> str:  # noqa: ANN401 - YAML is any structure
     path = error["loc"]
     line, column = position(document, path)
-    dotted = ".".join(part for part in map(str, path) if not part.startswith(UNION_TAG)) or "document"
+    dotted = ".".join(part for part in map(str, path) if not _PYDANTICS.match(part)) or "document"
     where, key = f"{name}:{line}:{column}: {dotted}", str(path[-1]) if path else ""
     match error["type"]:
         case "missing":
             return f"{where}: missing; expected a value"
         case "extra_forbidden":
-            return f"{where}: unknown key (value {_short(error['input'], key)})"
+            return f"{where}: unknown key (value {short(error['input'], key)})"
         case "model_type" | "model_attributes_type":
-            return f"{where}: value {_short(error['input'], key)}: expected a mapping"
+            return f"{where}: value {short(error['input'], key)}: expected a mapping"
         case "value_error":
-            return f"{where}: value {_short(error['input'], key)}: {error['ctx']['error']}"
+            return f"{where}: value {short(error['input'], key)}: {error['ctx']['error']}"
         case _:
-            message = error["msg"].removeprefix("Input should be ")
-            return f"{where}: value {_short(error['input'], key)}: expected {message}"
-
-
-def _without_secrets(value: Any, key: str) -> Any:  # noqa: ANN401 - whatever stood in the file
-    """Messages end up in logs: what a key that sounds like a secret has is left out; names of files are not."""
-    if isinstance(value, CommentedMap):
-        return {name: _without_secrets(each, str(name)) for name, each in value.items()}
-    return _Hidden() if _SECRET.search(key) and not key.endswith("_file") else value
-
-
-class _Hidden:
-    def __repr__(self) -> str:
-        return "(not shown)"
-
-
-def _short(value: Any, key: str) -> str:  # noqa: ANN401 - whatever stood in the file
-    text = repr(_without_secrets(value, key))
-    return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - a line of a terminal
+            message = _OPENING.sub("", error["msg"])
+            return f"{where}: value {short(error['input'], key)}: expected {message}"

@@ -1,6 +1,8 @@
 """YAML files as documents that know their places; what cannot be one is refused in one sentence, whatever it is."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,20 @@ from ruamel.yaml.reader import ReaderError
 MAX_FILE_BYTES = 16 * 1024 * 1024
 # With aliases a short file can be a long document: each is walked as if it were written out.
 MAX_VALUES = 1_000_000
+
+
+_SECRET = re.compile("password|secret|token|credential", re.IGNORECASE)
+_LOGIN = re.compile(r"://[^/@'\"\s]*@")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """Something that is wrong at a place of a file, counted from 1; `sentence` is all of it, the file and place too."""
+
+    line: int
+    column: int
+    sentence: str
+    path: tuple[str | int, ...] = field(default=(), compare=False)
 
 
 class DocumentError(ValueError):
@@ -39,7 +55,7 @@ def read_bytes(path: Path | str) -> bytes:
     return content
 
 
-def documents(content: bytes, path: Path | str, doubled: list[str] | None = None) -> list[Any]:
+def documents(content: bytes, path: Path | str, doubled: list[Problem] | None = None) -> list[Any]:
     """Every document in a file's bytes, with positions. Raises DocumentError.
 
     With `doubled`, keys that a mapping has twice are told there, and the first of each counts.
@@ -62,7 +78,7 @@ def documents(content: bytes, path: Path | str, doubled: list[str] | None = None
     except RecursionError:
         raise DocumentError([f"{path}: nested too deeply; expected a few levels"]) from None
     if doubled is None and told.problems:
-        raise DocumentError(told.problems)
+        raise DocumentError([problem.sentence for problem in told.problems])
     if doubled is not None:
         doubled += told.problems
     if b"&" in content:
@@ -70,7 +86,7 @@ def documents(content: bytes, path: Path | str, doubled: list[str] | None = None
     return found
 
 
-def only_document(content: bytes, path: Path | str, doubled: list[str] | None = None) -> Any:  # noqa: ANN401 - YAML is any structure
+def only_document(content: bytes, path: Path | str, doubled: list[Problem] | None = None) -> Any:  # noqa: ANN401 - YAML is any structure
     """The only document in a file's bytes, as `documents` gives them. Raises DocumentError."""
     found = documents(content, path, doubled)
     if len(found) != 1:
@@ -98,7 +114,7 @@ class _Doubled:
 
     def __init__(self, path: Path | str) -> None:
         self._path = path
-        self.problems: list[str] = []
+        self.problems: list[Problem] = []
 
     def constructor(self) -> type[RoundTripConstructor]:
         told = self
@@ -113,15 +129,28 @@ class _Doubled:
         return Constructor
 
     def add(self, mark: Any, mapping: Any, key: object, value: object) -> None:  # noqa: ANN401 - as above
-        where = f"{self._path}:{mark.line + 1}:{mark.column + 1}: {key}"
+        line, column = mark.line + 1, mark.column + 1
         first = f"; line {mapping.lc.data[key][0] + 1} has it" if key in (mapping.lc.data or ()) else ""
-        self.problems.append(f"{where}: value {short(value)}: expected each key once{first}")
+        sentence = f"{self._path}:{line}:{column}: {key}: value {short(value, str(key))}: expected each key once{first}"
+        self.problems.append(Problem(line, column, sentence))
 
 
-def short(value: object) -> str:
-    """A value in a message: as Python writes it, on one line of a terminal."""
-    text = repr(dict(value) if isinstance(value, CommentedMap) else value)
+def short(value: Any, key: str) -> str:  # noqa: ANN401 - whatever stood in the file
+    """The value of a key in a message: as Python writes it, on one line of a terminal."""
+    text = _LOGIN.sub("://(not shown)@", repr(_without_secrets(value, key)))
     return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - a line of a terminal
+
+
+def _without_secrets(value: Any, key: str) -> Any:  # noqa: ANN401 - whatever stood in the file
+    """Messages end up in logs: what a key that sounds like a secret has is left out; names of files are not."""
+    if isinstance(value, CommentedMap):
+        return {name: _without_secrets(each, str(name)) for name, each in value.items()}
+    return _Hidden() if _SECRET.search(key) and not key.endswith("_file") else value
+
+
+class _Hidden:
+    def __repr__(self) -> str:
+        return "(not shown)"
 
 
 def _refuse_bombs(found: Sequence[Any], path: Path | str) -> None:

@@ -64,10 +64,11 @@ class HttpConfig(Settings):
 class HttpProbe:
     """One URL. Each run has connections of its own, and neither a proxy nor cookies."""
 
-    def __init__(self, config: HttpConfig, resolver: Resolver = SYSTEM_RESOLVER) -> None:
+    def __init__(self, config: HttpConfig, resolver: Resolver = SYSTEM_RESOLVER, *, keeps_body: bool = False) -> None:
         self._config = config
         self._url = parse_url(config.url)
         self._judge = Judge(config.expect)
+        self._keeps_body = keeps_body or self._judge.needs_body
         self._max_redirects = config.max_redirects if config.method in _FOLLOWING else 0
         self._resolver = resolver
 
@@ -103,7 +104,7 @@ class HttpProbe:
             config.max_body_bytes,
             is_head=config.method == "HEAD",
             follows=self._max_redirects > 0,
-            keeps_body=self._judge.needs_body,
+            keeps_body=self._keeps_body,
         )
         target = Target(url.host, url.port, config.family, self._tls(url), alpn=("http/1.1",))
         async with dialled(target, answer, self._resolver, watch) as transport:

@@ -34,9 +34,13 @@ class TargetFileError(ValueError):
 class Discovery:
     """The targets of jobs. A file that cannot be used leaves those that it had before."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, jobs: Sequence[Job], before: "Discovery | None" = None) -> None:
+        """`before` is the one that this one follows: jobs of both have what it has read."""
         self._jobs = jobs
-        self._read: dict[tuple[Job, Path], tuple[tuple[int, int], list[Found]]] = {}
+        # By file: how it looked, and what was in it. Copied at once, since a thread may be adding to it.
+        self.files: dict[tuple[Job, Path], tuple[tuple[int, int], list[Found]]] = {}
+        if before is not None:
+            self.files = {key: read for key, read in dict(before.files).items() if key[0] in jobs}
         self.problems: dict[str, str] = {}
 
     def targets(self) -> list[Found]:
@@ -60,7 +64,7 @@ class Discovery:
             yield from sorted(path.parent.glob(path.name)) if any(mark in path.name for mark in "*?[") else [path]
 
     def _in_file(self, job: Job, path: Path, problems: dict[str, str]) -> list[Found]:
-        before = self._read.get((job, path))
+        before = self.files.get((job, path))
         try:
             status = path.stat()
             changed = status.st_mtime_ns, status.st_ino
@@ -70,7 +74,7 @@ class Discovery:
         except (OSError, TargetFileError) as cause:
             problems[str(path)] = str(cause)
             return [] if before is None else before[1]
-        self._read[job, path] = changed, targets
+        self.files[job, path] = changed, targets
         return targets
 
 

@@ -52,12 +52,13 @@ class Wanted:
         page = _whole(page, content_type)
         if not page.startswith(b"\n"):
             for name in self._names:
-                if page.startswith(name):
-                    yield from _sample(page, 0, len(name))
+                if page.startswith(name) and (sample := _sample(page, 0, len(name))):
+                    yield sample
         for needle, size in self._needles:
             at = page.find(needle)
             while at >= 0:
-                yield from _sample(page, at + 1, at + 1 + size)
+                if sample := _sample(page, at + 1, at + 1 + size):
+                    yield sample
                 at = page.find(needle, at + size)
 
 
@@ -71,15 +72,14 @@ def _whole(page: bytes, content_type: str) -> bytes:
     return _INDENT.sub(b"", page) if _INDENTED.search(page) else page
 
 
-def _sample(page: bytes, begin: int, after_name: int) -> Iterator[tuple[bytes, bytes]]:
-    """The sample of the line, unless its name only begins with the wanted one."""
+def _sample(page: bytes, begin: int, after_name: int) -> tuple[bytes, bytes] | None:
+    """The sample of the line; None when its name only begins with the wanted one."""
     if page[after_name : after_name + 1] not in b"{ \t\r\n":
-        return
+        return None
     found = _REST.match(page, after_name)
     if found is None:
         raise NotExpositionError(f"{_line(page, begin)!r}; expected a name, labels and a number")
-    value_at = found.start(1)
-    yield page[begin:value_at].rstrip(_BLANKS), found[1]
+    return page[begin : found.start(1)].rstrip(_BLANKS), found[1]
 
 
 def _line(page: bytes, begin: int) -> bytes:

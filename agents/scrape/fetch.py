@@ -13,7 +13,7 @@ from agents.probes.http_answer import HttpAnswer
 from agents.probes.resolver import Resolver
 from agents.probes.trust import read_secret
 from agents.probes.url import Url
-from agents.probes.watch import ProbeFailedError, Watch, watched
+from agents.probes.watch import ProbeFailedError, ProbeInvalidError, Watch, watched
 from agents.scrape.exposition import OPEN_METRICS, NotExpositionError
 from agents.scrape.jobs import Job
 
@@ -46,6 +46,12 @@ class PageAnswer(HttpAnswer):
         self.is_last = True
         super().fail(reason, detail)
 
+    def enough(self) -> None:
+        """As in Conversation; half a compressed page is none."""
+        if self._inflate is not None and (not self._inflate.eof or self._inflate.unused_data):
+            self.fail("bad-gzip", f"{len(self.body)} bytes in all; expected one whole stream")
+        super().enough()
+
     def on_message_begin(self) -> None:
         """Called by httptools, as are all of these."""
         self.is_last |= self.heard.done()  # more than was asked for
@@ -74,8 +80,6 @@ class PageAnswer(HttpAnswer):
 
     def on_message_complete(self) -> None:
         """The last byte is there."""
-        if self._has_head and self._inflate is not None and (not self._inflate.eof or self._inflate.unused_data):
-            self.fail("bad-gzip", f"{len(self.body)} bytes in all; expected one whole stream")
         self.is_last |= not self._parser.should_keep_alive()
         super().on_message_complete()
 
@@ -138,7 +142,7 @@ class Fetcher:
             try:
                 samples.append(self._samples(await self._page(watch)))
             except NotExpositionError as cause:
-                return watch.down(BAD_PAGE, str(cause))
+                return watch.invalid(BAD_PAGE, str(cause))
             return watch.up()
 
         outcome = await watched(steps, deadline_s)
@@ -153,14 +157,14 @@ class Fetcher:
     def _samples(self, answer: PageAnswer) -> Samples:
         """Raises ProbeFailedError, NotExpositionError."""
         if answer.status != HTTPStatus.OK:
-            raise ProbeFailedError("status", f"{answer.status}; expected 200")
+            raise ProbeInvalidError("status", f"{answer.status}; expected 200")
         content_type = answer.headers.get("content-type", "").lower()
         if content_type and not content_type.startswith(_TEXTS):
             raise NotExpositionError(f"content-type {content_type[:80]!r}; expected {' or '.join(_TEXTS)}")
         most = self._job.file.max_series
         samples = list(islice(self._job.wanted.samples(bytes(answer.body), content_type), most + 1))
         if len(samples) > most:
-            raise ProbeFailedError("too-many-series", f"more than max_series, {most}")
+            raise ProbeInvalidError("too-many-series", f"more than max_series, {most}")
         return samples
 
     async def _page(self, watch: Watch) -> PageAnswer:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from agents.probes.base import Failure
 from agents.run import DURATIONS_S
 from agents.schedule import Skip
 from agents.scrape.pipeline import Scraper
@@ -14,7 +15,7 @@ def families(scraper: Scraper) -> Iterable[Metric]:
     """All of it, in any thread."""
     figures, lineup = scraper.figures, scraper.lineup
     yield _by("fleetbeat_agent_scrapes", "Scrapes by outcome.", "outcome", scraper.outcomes.copy())
-    yield _by("fleetbeat_agent_scrape_failures", "Scrapes that are down, by reason.", "reason", scraper.failures.copy())
+    yield _failures(scraper)
     skipped = {reason: scraper.skipped[reason] for reason in Skip}
     yield _by("fleetbeat_agent_scrape_skipped", "Scrapes that were due and not made.", "reason", skipped)
     depth = GaugeMetricFamily(
@@ -45,6 +46,21 @@ def families(scraper: Scraper) -> Iterable[Metric]:
     ):
         yield CounterMetricFamily(f"fleetbeat_agent_{name}", text, value=value)
     yield _durations(scraper)
+
+
+def _failures(scraper: Scraper) -> Metric:
+    family = CounterMetricFamily(
+        "fleetbeat_agent_scrape_failures",
+        "Scrapes that were not up: no page came, or one that is not as expected.",
+        labels=["failure", "reason"],
+    )
+    for failure, counts in (
+        (Failure.TRANSPORT, scraper.failures.transport),
+        (Failure.VALIDATION, scraper.failures.validation),
+    ):
+        for (_, reason), count in counts.copy().items():
+            family.add_metric([failure, reason], count)
+    return family
 
 
 def _by(name: str, text: str, label: str, counts: dict[str, int] | dict[Skip, int]) -> Metric:

@@ -13,10 +13,12 @@ from functools import partial
 
 from agents.clock import Clock
 from agents.config import ProbeSpec
+from agents.failures import Failures, log_change
 from agents.node import Node, probe_result
-from agents.probes.base import Down, Outcome
-from agents.probes.resolver import SYSTEM_RESOLVER, Resolver
+from agents.probes.base import Down, Failure, Outcome, Up
+from agents.probes.resolver import SYSTEM_RESOLVER
 from agents.probes.threads import SideThread
+from agents.probes.trace import Trace, traced
 from agents.probes.url import parse_url
 from agents.publish import COUNTS, RESULTS, Outbox
 from agents.run import DURATIONS_S, outcome_name
@@ -28,6 +30,7 @@ from agents.scrape.jobs import job_of
 from agents.scrape.settings import ScrapeFile
 from agents.scrape.tally import Tally, request_count
 from agents.spread import Spread
+from agents.tracing import TraceFile, Tracer
 from schemas.records import Label
 
 LINE = 1_024
@@ -45,10 +48,11 @@ log = logging.getLogger(__name__)
 class Exporter:
     """One target: how it is asked, and what it has counted. It is a Probe as well, which only says how it went."""
 
-    def __init__(self, found: Found, resolver: Resolver) -> None:
+    def __init__(self, found: Found) -> None:
         job, url = found.job, parse_url(found.url)
         self.found = found
-        self.fetcher = Fetcher(url, job, resolver)
+        self.fetcher = Fetcher(url, job, SYSTEM_RESOLVER)
+        self.is_up = True
         self.counts = TargetCounts(job.meters, job.file.max_series)
         self.spec = ProbeSpec(
             name=job.file.name,
@@ -61,6 +65,10 @@ class Exporter:
             labels=(*job.labels, *found.labels, Label(_INSTANCE, url.authority)),
             probe=self,
         )
+
+    def timing(self, node_id: str) -> Timing:
+        """When it is due: each target at a time of its own."""
+        return Timing(self.spec.every_s, splay(node_id, f"{self.spec.name} {self.found.url}"))
 
     async def run(self, deadline_s: float) -> Outcome:
         """See agents.probes.base.Probe."""
@@ -77,6 +85,7 @@ class Scraped:
     samples: Samples | None
     due_s: float
     ended_ms: int
+    trace: Trace
 
 
 @dataclass(slots=True)
@@ -101,14 +110,14 @@ class Scraper:
         node: Node,
         outbox: Outbox,
         clock: Clock,
-        resolver: Resolver = SYSTEM_RESOLVER,
+        tracer: Tracer | None = None,
     ) -> None:
         self._jobs = {file.name: job_of(file) for file in files}
         self.discovery = Discovery(list(self._jobs.values()))
         self.lineup = Lineup(LINE)
         self.pages: asyncio.Queue[Scraped] = asyncio.Queue(LINE)
         self.outcomes: Counter[str] = Counter()
-        self.failures: Counter[str] = Counter()
+        self.failures = Failures()
         self.skipped: Counter[Skip] = Counter()
         self.durations = Spread(DURATIONS_S)
         self.figures = Figures()
@@ -117,10 +126,12 @@ class Scraper:
         self._node = node
         self._outbox = outbox
         self._clock = clock
-        self._resolver = resolver
+        self._tracer = tracer or Tracer(TraceFile())
         self._tally = Tally()
         self._exporters: dict[int, Exporter] = {}
+        self._leaving: dict[int, Exporter] = {}
         self._free_place = 0
+        self._schedule = Schedule((), 0, 0)
         self._queued = asyncio.Semaphore(0)
         self._fetchers = 0
         self._pacing: asyncio.Task[None] | None = None
@@ -147,7 +158,7 @@ class Scraper:
                 if self._reads_files:
                     await self._discover(group)
 
-    async def change(self, files: Sequence[ScrapeFile], node: Node) -> None:
+    def change(self, files: Sequence[ScrapeFile], node: Node) -> None:
         """Goes on with these scrapes, at once. Targets of one that is as it was keep what they have counted."""
         self._node = node
         before = self._jobs
@@ -155,9 +166,13 @@ class Scraper:
             file.name: before[file.name] if file.name in before and before[file.name].file == file else job_of(file)
             for file in files
         }
-        self.discovery = Discovery(list(self._jobs.values()))
-        if self._group is not None:
-            await self._discover(self._group)
+        self.discovery = Discovery(list(self._jobs.values()), self.discovery)
+        if self._group is None:
+            return
+        if self._reads_files:  # a disk that hangs shall not hold up the reload
+            self._group.create_task(self._discover(self._group), name="scrape discover")
+        else:
+            self._take_up(self._group, self._targets())
 
     async def run_once(self) -> None:
         """Scrapes every exporter once, now."""
@@ -174,7 +189,7 @@ class Scraper:
 
     def exporter(self, found: Found) -> Exporter:
         """A target, of which nothing was read yet."""
-        return Exporter(found, self._resolver)
+        return Exporter(found)
 
     async def scrape(self, exporter: Exporter) -> None:
         """One scrape, through all stages at once."""
@@ -185,9 +200,9 @@ class Scraper:
         """What was read and counted goes into the outbox; connections are closed."""
         while not self.pages.empty():
             scraped = self.pages.get_nowait()
-            await self._report(scraped, self._add(scraped))
+            self._tell(scraped, self._add(scraped))
         self.flush()
-        for exporter in self._exporters.values():
+        for exporter in (*self._exporters.values(), *self._leaving.values()):
             await exporter.fetcher.close()
 
     def flush(self) -> None:
@@ -219,6 +234,7 @@ class Scraper:
         known = {exporter.found: place for place, exporter in self._exporters.items()}
         if self._pacing is not None and known.keys() == set(targets):
             return
+        self._line_up()
         exporters: dict[int, Exporter] = {}
         for found in targets:
             place = known.pop(found, None)
@@ -228,10 +244,15 @@ class Scraper:
             else:
                 exporters[place] = self._exporters[place]
         for place in known.values():
-            group.create_task(self._exporters[place].fetcher.close(), name="scrape close")
+            if self.lineup.holds(place):  # whoever asks it, or would have, closes it
+                self._leaving[place] = self._exporters[place]
+            else:
+                group.create_task(self._exporters[place].fetcher.close(), name="scrape close")
         self._exporters = exporters
+        timings = {place: one.timing(self._node.id) for place, one in exporters.items()}
+        self._schedule.change(timings, {}, self._clock.monotonic_s(), self._clock.wall_ms() / 1_000)
         if self._pacing is not None:
-            self._pacing.cancel()
+            self._pacing.cancel()  # it sleeps: it never waits for anything but the next time
         self._pacing = group.create_task(self._keep_time(), name="scrape times")
         while self._fetchers < min(FETCHERS, len(exporters)):
             self._fetchers += 1
@@ -239,21 +260,18 @@ class Scraper:
 
     async def _keep_time(self) -> None:
         """The first stage: which exporters are due."""
-        places = list(self._exporters)
-        timings = [
-            Timing(one.spec.every_s, splay(self._node.id, f"{one.spec.name} {one.found.url}"))
-            for one in self._exporters.values()
-        ]
-        schedule = Schedule(timings, self._clock.monotonic_s(), self._clock.wall_ms() / 1_000)
-        while (next_s := schedule.next_s()) is not None:
+        while (next_s := self._schedule.next_s()) is not None:
             await self._clock.sleep(next_s - self._clock.monotonic_s())
-            for due in schedule.due(self._clock.monotonic_s()):
-                self.skipped[Skip.MISSED] += due.missed
-                skip = self.lineup.offer(Turn(places[due.place], due.due_s))
-                if skip is None:
-                    self._queued.release()
-                else:
-                    self.skipped[skip] += 1
+            self._line_up()
+
+    def _line_up(self) -> None:
+        for due in self._schedule.due(self._clock.monotonic_s()):
+            self.skipped[Skip.MISSED] += due.missed
+            skip = self.lineup.offer(Turn(due.place, due.due_s))
+            if skip is None:
+                self._queued.release()
+            else:
+                self.skipped[skip] += 1
 
     async def _fetch(self) -> None:
         """The second stage: what their pages say."""
@@ -264,14 +282,16 @@ class Scraper:
                 exporter = self._exporters.get(turn.place)
                 if exporter is not None:
                     await self.pages.put(await self._scraped(exporter, turn.due_s))
-                    if turn.place not in self._exporters:  # it was taken out meanwhile
-                        await exporter.fetcher.close()
+                if turn.place in self._leaving:
+                    await self._leaving.pop(turn.place).fetcher.close()
             finally:
                 self.lineup.finish(turn.place)
 
     async def _scraped(self, exporter: Exporter, due_s: float) -> Scraped:
-        outcome, samples = await exporter.fetcher.scrape(exporter.spec.timeout_s)
-        return Scraped(exporter, outcome, samples, due_s, self._clock.wall_ms())
+        trace = self._tracer.begin()
+        with traced(trace):
+            outcome, samples = await exporter.fetcher.scrape(exporter.spec.timeout_s)
+        return Scraped(exporter, outcome, samples, due_s, self._clock.wall_ms(), trace)
 
     async def _aggregate(self) -> None:
         """The third stage: what it adds up to."""
@@ -300,12 +320,21 @@ class Scraper:
         return _judged(scraped.outcome, reading)
 
     async def _report(self, scraped: Scraped, outcome: Outcome) -> None:
+        await self._outbox.room(RESULTS)
+        self._tell(scraped, outcome)
+
+    def _tell(self, scraped: Scraped, outcome: Outcome) -> None:
         self.outcomes[outcome_name(outcome)] += 1
-        if isinstance(outcome, Down):
-            self.failures[outcome.reason] += 1
+        self.failures.add(KIND, outcome)
+        exporter = scraped.exporter
         self.durations.add(outcome.latency_us / 1e6)
-        spec, ended_ms = scraped.exporter.spec, scraped.ended_ms
-        await self._outbox.put_in_time(RESULTS, lambda seq: probe_result(self._node, spec, outcome, ended_ms, seq))
+        with traced(scraped.trace):
+            trace_id = self._tracer.kept(outcome)
+            if isinstance(outcome, Up) != exporter.is_up:
+                exporter.is_up = isinstance(outcome, Up)
+                log_change(exporter.spec, outcome)
+        spec, ended_ms = exporter.spec, scraped.ended_ms
+        self._outbox.put(lambda seq: probe_result(self._node, spec, outcome, ended_ms, seq, trace_id))
 
 
 def _judged(outcome: Outcome, reading: Reading) -> Outcome:
@@ -316,4 +345,12 @@ def _judged(outcome: Outcome, reading: Reading) -> Outcome:
         reason, detail = MISSING, f"{', '.join(reading.missing)}; expected on the page"
     else:
         return outcome
-    return Down(reason, detail, outcome.latency_us, outcome.phases, outcome.status_code, notes=outcome.notes)
+    return Down(
+        reason,
+        detail,
+        outcome.latency_us,
+        outcome.phases,
+        outcome.status_code,
+        notes=outcome.notes,
+        failure=Failure.VALIDATION,
+    )

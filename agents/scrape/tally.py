@@ -61,14 +61,19 @@ class Tally:
     def add(self, reading: Reading) -> None:
         """All of a page."""
         for delta in reading.deltas:
-            good = delta.total if delta.is_good else 0
-            one = Sum(reading.since_ms, reading.until_ms, delta.total, good, delta.sum_us)
+            one = self._sums.get(delta.key)
+            if one is None:
+                one = self._sums[delta.key] = Sum(reading.since_ms, reading.until_ms)
+            one.since_ms = min(one.since_ms, reading.since_ms)
+            one.until_ms = max(one.until_ms, reading.until_ms)
+            one.total += delta.total
+            one.good += delta.total if delta.is_good else 0
+            one.sum_us += delta.sum_us
             for cell in delta.cells:
                 bucket = one.buckets.setdefault(bucket_of(cell.upper_us), Bucket())
                 bucket.upper_us = max(bucket.upper_us, cell.upper_us)
                 bucket.total += cell.total
                 bucket.good += cell.total if delta.is_good else 0
-            self.put_back(delta.key, one)
 
     def take(self) -> Iterator[tuple[Key, Sum]]:
         """Everything, in parts that fit into a record each; what was not taken yet stays."""

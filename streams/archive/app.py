@@ -50,7 +50,7 @@ class ArchiveOptions:
     sql_users: Path | None = None
     """Who may ask over SQL; without it everybody on this machine, and nobody else."""
     group: str = "fleetbeat-archive"
-    ready_lag: int = 100_000
+    ready_lag: int = 700_000  # a full lane: what a busy fleet has on its way is less
     """The archive is not ready while more records than this wait in Kafka."""
     keep: tuple[str, ...] = ()
     """TABLE=DAYSd of tables that are to be kept for another time than usual; likewise `cold_after`."""

@@ -5,8 +5,8 @@ fast as it can; then 400 of them, which take 10 ms, once a second each, where wh
 each target says that it took. Debian's prometheus-blackbox-exporter does the same in the same run, asked for each probe
 as Prometheus asks it; it only answers, where the agent also brings every result to Kafka. Then cold starts, from exec
 until the first heartbeat is in the spool's file, and a minute with ten probes every ten seconds. All of it with
-asyncio's own event loop and with uvloop, the beginnings also as a package. `fleetbeat bench agent --json` prints only
-the last line.
+asyncio's own event loop and with uvloop, the beginnings also as a package. Last, `bench scrape`. `fleetbeat bench agent
+--json` prints only the last line.
 """
 
 import json as json_format
@@ -25,6 +25,7 @@ from rich.console import Console
 from infra.kafka import LocalKafka
 from infra.state import pick_port
 from infra.topics import run_apply
+from tests.bench import scrape
 from tests.bench.probing.beginnings import ColdStart, Host, Program, python_alone_ms
 from tests.bench.probing.blackbox import Blackbox, find_blackbox
 from tests.bench.probing.cores import OTHER_CORES, pinned
@@ -42,6 +43,8 @@ FLOORS = {
     "cold_start_ms": 500,
     "idle_rss_mb": 60,
     "idle_cpu_percent": 0.5,
+    "scrapes_per_s": scrape.FLOOR_SCRAPES_PER_S,
+    "scrape_p99_ms": scrape.CEILING_P99_MS,
 }
 # Made by `make packages`.
 PACKED = ROOT / ".fleetbeat" / "packages" / "dist" / "fleetbeat-agent" / "fleetbeat"
@@ -126,6 +129,7 @@ def judge(probers: dict[str, Prober], figures: dict[str, Any]) -> dict[str, Any]
         own["down"] == 0
         and own["probes_per_core_s"] >= FLOORS["probes_per_core_s"]
         and ratios.get("to_blackbox", 0) >= FLOORS["to_blackbox"]
+        and scrape.result(figures["scrape"])["holds"]
         and all(own[name] <= FLOORS[name] for name in ("cold_start_ms", "idle_rss_mb", "idle_cpu_percent"))
     )
     return {"name": "agent", "figures": figures, "ratios": ratios, "floors": FLOORS, "holds": holds}
@@ -133,11 +137,12 @@ def judge(probers: dict[str, Prober], figures: dict[str, Any]) -> dict[str, Any]
 
 def show(figures: dict[str, Any]) -> None:
     """A table: a line a figure, a column for everybody."""
-    names = [name for name, found in figures.items() if isinstance(found, dict)]
+    names = [name for name, found in figures.items() if isinstance(found, dict) and name != "scrape"]
     print(f"{'':<24}" + "".join(f"{name:>12}" for name in names))
     for field in figures[LOOPS[0]]:
         if not field.endswith("_runs"):
             print(f"{field:<24}" + "".join(f"{figures[name].get(field, ''):>12}" for name in names))
+    print(f"{'scrapes/s':<24}{figures['scrape']['scrapes_per_s']:>12}, P99 {figures['scrape']['p99_ms']} ms")
 
 
 if __name__ == "__main__":

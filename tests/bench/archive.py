@@ -48,7 +48,7 @@ SIZED_NODES, SIZED_RESULTS_PER_S, SIZED_EVENTS = 10_000, 3_000, 3_000_000
 HISTORY_ROWS = 50_000_000
 # The same fleet with a heartbeat a bit more often: 100,000 records a second.
 DRILLED_INTERVAL_S = 25
-SETTLED_S = 10.0
+SETTLED_S = 30.0
 PATIENCE_S = 600.0
 # Kafka's log, the store, and what merges write beside it.
 BYTES_AN_EVENT, BYTES_A_ROW, BYTES_MORE = 200, 60, 3_000_000_000

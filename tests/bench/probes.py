@@ -1,17 +1,13 @@
-"""Whether one agent checks 500 URLs on time when 50 of them hang, and how many probes a second one core makes.
+"""Whether one agent checks 500 URLs on time when 50 of them hang.
 
-The first is a real `fleetbeat agent` with a real Kafka: every 10 s each URL, with a timeout of 5 s, for three rounds;
-what it says of itself on /metrics is compared with the records that arrived. The second is the probe alone on one core,
-the servers it asks on the others; beside it blackbox_exporter, when it is installed, does the same work.
+A real `fleetbeat agent` with a real Kafka: every 10 s each URL, with a timeout of 5 s, for three rounds; what it says
+of itself on /metrics is compared with the records that arrived. How many it can check: `fleetbeat bench agent`.
 """
 
 import asyncio
 import contextlib
 import json as json_format
-import os
 import re
-import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,8 +22,6 @@ from typing import cast
 
 from aiokafka import AIOKafkaConsumer
 
-from agents.probes.base import Up
-from agents.probes.http import HttpConfig, HttpProbe
 from infra.kafka import LocalKafka
 from infra.state import pick_port
 from infra.topics import run_apply
@@ -36,9 +30,6 @@ from schemas.records import ProbeResult
 
 TARGETS, HANGING, ROUNDS = 500, 50, 3
 EVERY_S, TIMEOUT_S, GRACE_S = 10, 5, 0.5
-RUNS, PROBES, AT_ONCE = 3, 4_000, 64
-FLOOR_PROBES_PER_S = 2_000
-PEERS = ("prometheus-blackbox-exporter", "blackbox_exporter")
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 
@@ -46,30 +37,17 @@ def main(*, json: bool = False) -> int:
     """The last line is the result as JSON; 0 also when a floor does not hold."""
     with tempfile.TemporaryDirectory() as folder, targets() as port:
         schedule = on_time(Path(folder), port)
-        runs = [asyncio.run(flat_out(port)) for _ in range(RUNS)]
-        peer = blackbox(Path(folder), port)
-    probes_per_s = round(statistics.median(per_s for per_s, _ in runs))
     late = round(sum(schedule[name] for name in ("skipped", "late_starts", "unexpected", "missing")))
-    holds = late == 0 and probes_per_s >= FLOOR_PROBES_PER_S
     result = {
         "name": "probes",
-        "figures": {
-            **schedule,
-            "late": late,
-            "probes_per_s": probes_per_s,
-            "probes_per_s_runs": [round(per_s) for per_s, _ in runs],
-            "cpu_us_per_probe": round(statistics.median(cpu_us for _, cpu_us in runs)),
-            "peer_blackbox_per_s": peer,
-        },
-        "ratios": {"to_blackbox": None if peer is None else round(probes_per_s / peer, 2)},
-        "floors": {"late": 0, "probes_per_s": FLOOR_PROBES_PER_S},
-        "holds": holds,
+        "figures": {**schedule, "late": late},
+        "ratios": {},
+        "floors": {"late": 0},
+        "holds": late == 0,
     }
     if not json:
         print(f"{TARGETS} URLs every {EVERY_S} s, {HANGING} hang   {late} late of {schedule['runs']} runs")
         print(f"start of a run, P99               {schedule['interval_error_p99_ms']:>8,.1f} ms off its time")
-        print(f"flat out, one core                {probes_per_s:>8,} probes/s")
-        print(f"blackbox_exporter, one core       {'absent' if peer is None else f'{peer:,}':>8} probes/s")
     print(json_format.dumps(result))
     return 0
 
@@ -176,97 +154,10 @@ async def read_results(bootstrap: str) -> list[ProbeResult]:
         await consumer.stop()
 
 
-async def flat_out(port: int) -> tuple[float, float]:
-    """(probes/s, µs of processor time a probe) on one core, with `AT_ONCE` under way."""
-    probe = HttpProbe(HttpConfig(url=f"http://127.0.0.1:{port}/good"))
-    turns = iter(range(PROBES))
-
-    async def work() -> None:
-        for _ in turns:
-            outcome = await probe.run(TIMEOUT_S)
-            if not isinstance(outcome, Up):
-                raise TypeError(f"{outcome}; expected Up")
-
-    with pinned(ONE_CORE):
-        began_s, used_s = time.perf_counter(), time.process_time()
-        await asyncio.gather(*(work() for _ in range(AT_ONCE)))
-        return PROBES / (time.perf_counter() - began_s), (time.process_time() - used_s) / PROBES * 1e6
-
-
-def blackbox(folder: Path, port: int) -> int | None:
-    """Probes/s of blackbox_exporter on one core, asked on the others as Prometheus would; None where there is none."""
-    program = next(filter(None, map(shutil.which, PEERS)), None)
-    if program is None:
-        return None
-    config = folder / "blackbox.yml"
-    config.write_text("modules: {http_2xx: {prober: http, http: {preferred_ip_protocol: ip4}}}", encoding="utf-8")
-    own = pick_port(None, None, "blackbox_exporter")
-    command = [program, f"--config.file={config}", f"--web.listen-address=127.0.0.1:{own}", "--log.level=error"]
-    with pinned(ONE_CORE):  # a child and its threads stay where their parent was
-        exporter = subprocess.Popen(command, env=os.environ | {"GOMAXPROCS": "1"}, stderr=subprocess.DEVNULL)
-    try:
-        with pinned(OTHER_CORES):
-            return round(statistics.median(asyncio.run(ask_blackbox(own, port)) for _ in range(RUNS)))
-    finally:
-        exporter.kill()
-        exporter.wait()
-
-
-async def ask_blackbox(own: int, port: int) -> float:
-    """Probes/s over `AT_ONCE` connections that are kept."""
-    request = f"GET /probe?module=http_2xx&target=http://127.0.0.1:{port}/good HTTP/1.1\r\nHost: b\r\n\r\n".encode()
-    turns = iter(range(PROBES))
-
-    async def work() -> None:
-        reader, writer = await connected(own)
-        for _ in turns:
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = re.search(rb"Content-Length: (\d+)", head)
-            body = await (reader.readexactly(int(length[1])) if length else chunks(reader))
-            if b"probe_success 1" not in body:
-                raise RuntimeError(f"{body!r}; expected probe_success 1")
-        writer.close()
-
-    began_s = time.perf_counter()
-    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
-    return PROBES / (time.perf_counter() - began_s)
-
-
-async def connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to what may only just have been started."""
-    while True:
-        try:
-            return await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionRefusedError:
-            await asyncio.sleep(0.1)
-
-
-async def chunks(reader: asyncio.StreamReader) -> bytes:
-    """A chunked body, put together."""
-    return re.sub(rb"\r\n[0-9a-f]+\r\n", b"", await reader.readuntil(b"\r\n0\r\n\r\n"))
-
-
-ONE_CORE = {max(os.sched_getaffinity(0))}
-OTHER_CORES = os.sched_getaffinity(0) - ONE_CORE or ONE_CORE
-
-
-@contextmanager
-def pinned(cores: set[int]) -> Iterator[None]:
-    """Holds this process to these cores meanwhile."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
 @contextmanager
 def targets() -> Iterator[int]:
-    """The port of a web server of its own process, on the other cores, that hangs below /hang/."""
-    with pinned(OTHER_CORES):
-        server = subprocess.Popen([sys.executable, __file__, "--targets"], stdout=subprocess.PIPE, text=True)
+    """The port of a web server of its own process that hangs below /hang/."""
+    server = subprocess.Popen([sys.executable, __file__, "--targets"], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         yield int(server.stdout.readline())

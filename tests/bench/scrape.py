@@ -166,7 +166,8 @@ async def in_stages(urls: list[str]) -> dict[str, float]:
     await asyncio.gather(running, watching, return_exceptions=True)
     await scraper.close()
     if scraper.outcomes["up"] != scraper.outcomes.total():
-        raise RuntimeError(f"{dict(scraper.outcomes)}, {dict(scraper.failures)}; expected that all are up")
+        failed = [*scraper.failures.transport, *scraper.failures.validation]
+        raise RuntimeError(f"{dict(scraper.outcomes)}, {failed}; expected that all are up")
     return {
         "per_s": len(took_s) / lasted_s,
         "p50_ms": took_s[len(took_s) // 2] * 1e3,

@@ -108,8 +108,12 @@ def test_schemas_and_subjects_are_found_by_id_and_name(registry: str) -> None:
 @pytest.mark.parametrize(
     ("path", "code", "message"),
     [
-        ("/schemas/ids/77", 40403, "schema id '77' not found; expected one of [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12]"),
-        ("/schemas/ids/two", 40403, "schema id 'two' not found; expected one of [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12]"),
+        ("/schemas/ids/77", 40403, "schema id '77' not found; expected one of [1, 2, 3, "),
+        (
+            "/schemas/ids/two",
+            40403,
+            "schema id 'two' not found; expected one of [1, 2, 3, ",
+        ),
         ("/subjects/nothing-value/versions", 40401, "subject 'nothing-value' not found; expected one of "),
         ("/subjects/nothing-value/versions/1", 40401, "subject 'nothing-value' not found; expected one of "),
         ("/config/nothing-value", 40401, "subject 'nothing-value' not found; expected one of "),

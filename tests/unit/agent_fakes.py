@@ -44,6 +44,14 @@ class ManualClock:
             await settle()
         self.now_s = end_s
 
+    async def leap(self, seconds: float) -> None:
+        """Lets that much time pass at once: whoever sleeps less wakes at its end, in order; for many sleepers."""
+        self.now_s += seconds
+        while self._sleepers and self._sleepers[0][0] <= self.now_s:
+            heapq.heappop(self._sleepers)[2].set()
+        for _ in range(4):
+            await asyncio.sleep(0)
+
 
 async def settle() -> None:
     """Lets every task run until it waits."""

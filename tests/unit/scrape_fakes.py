@@ -32,8 +32,11 @@ class Shop:
             while True:
                 self.requests.append(await reader.readuntil(b"\r\n\r\n"))
                 self.hits += 1
-                writer.write(self.answer(self))
+                answer = self.answer(self)
+                writer.write(answer)
                 await writer.drain()
+                if answer.startswith(b"HTTP/1.0"):
+                    break
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:

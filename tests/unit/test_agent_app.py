@@ -32,6 +32,7 @@ metrics: {listen: "127.0.0.1:0"}
 kafka: {brokers: "127.0.0.1:1"}
 probes:
   - {name: port, service: s, tcp: {host: 127.0.0.1, port: 1}}
+  - {name: ports, service: s, targets: {list: ["127.0.0.1:1"]}, tcp: {host: "{host}", port: "{port}"}}
 """
 
 

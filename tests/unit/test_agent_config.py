@@ -92,7 +92,7 @@ TWO = "probes:\n  - {name: a, service: s, tcp: {host: h, port: 1}}\n"
             "metrics: {listen: host}\n",
             ":1:11: metrics.listen: value 'host': expected HOST:PORT, such as 127.0.0.1:8080",
         ),
-        (TWO.replace("tcp", "tpc"), ":2:27: probes.0.tpc: unknown key; expected name, service, endpoint,"),
+        (TWO.replace("tcp", "tpc"), ":2:27: probes.0.tpc: unknown key (value"),
         (TWO.replace("tcp", "tpc"), "or a kind of probe: disk, dns, http, icmp, process, tcp, tls"),
         (TWO.replace("port: 1", "port: x"), ":2:42: probes.0.tcp.port: value 'x': expected"),
         (
@@ -140,7 +140,7 @@ def test_a_plugin_may_have_any_name_and_refuse_what_cannot_work(
         "odd-kind": ProbeKind("odd-kind", Refusing, build_refusing),
         "schema": ProbeKind("schema", Refusing, lambda _: Answering()),
     }
-    monkeypatch.setattr("agents.config.probe_kind", lambda name: kinds[name])
+    monkeypatch.setattr("agents.config.load.probe_kind", lambda name: kinds[name])
     config = load(tmp_path, "probes:\n  - {name: a, service: s, schema: {much: 3}}\n")
     assert config.probes[0].kind == "schema"
     with pytest.raises(DocumentError, match=r"agent.yaml:2:27: probes.0.odd-kind: much 3; expected less"):

@@ -13,9 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agents.config import ProbeSpec, load_agent
 from agents.health.window import Health, Part
+from agents.node import Node
 from agents.probe_series import ProbeSeries
-from agents.probes.base import Down, Outcome, Phases, Up
+from agents.probes.base import Down, Failure, Outcome, Phases, Up
+from agents.publish import Outbox
+from agents.reload import ReloadFigures
 from agents.run import DURATIONS_S, Prober
+from agents.scrape.pipeline import Scraper
+from agents.scrape.settings import ScrapeFile
 from agents.spread import Spread
 from agents.telemetry import Sources, Telemetry
 from schemas.documents import DocumentError
@@ -25,6 +30,8 @@ from tests.unit.agent_fakes import Answering, ListPublisher, ManualClock, spec
 
 PAPER = Path(__file__).parents[2] / "docs" / "how-to" / "agent-metrics.md"
 WELL = Up(1_500_000, Phases(resolve_us=1_000, first_byte_us=2_000), 200, cert_expires_ms=1_800_000_000_000)
+WRONG = Down("status", "x", 1_000, failure=Failure.VALIDATION)
+NODE = Node("n", "eu-1", "eu-1a", (), "boot", 0, 10_000, "0.1.0")
 SICK = Health(Part(100, "snmp"), Part(50, "psi"), None)
 
 
@@ -52,8 +59,21 @@ def http(name: str, outcome: Outcome, *labels: Label) -> ProbeSpec:
 
 
 def whole() -> str:
-    """A page with something in every family."""
-    return page([http("well", WELL)], health=lambda: SICK)
+    """A page with all that an agent may show: probes up and down, an exporter, a config that was read again."""
+
+    async def case() -> str:
+        publisher, clock = ListPublisher(), ManualClock()
+        exporter = ScrapeFile(name="one", service="shop", targets=["http://127.0.0.1:1/metrics"])
+        scraper = Scraper([exporter], NODE, Outbox(publisher), clock)
+        await scraper.run_once()
+        specs = [http("well", WELL), http("ill", Down("refused", "x", 1_000)), http("wrong", WRONG)]
+        prober = Prober(specs, 2, 10, unheard, clock)
+        await prober.run_once()
+        figures = ReloadFigures("abc", 1_800_000_000.0)
+        sources = Sources(prober, publisher, "0.1.0", lambda: SICK, scraper=scraper, config=figures)
+        return Telemetry(sources).page().decode()
+
+    return asyncio.run(case())
 
 
 def test_only_listed_labels_of_probes_are_shown() -> None:
@@ -187,7 +207,21 @@ def test_promtool_finds_nothing_to_say_about_a_whole_page() -> None:
 
 def test_no_label_of_ours_has_values_without_end() -> None:
     labels = Counter(key for family in families(whole()).values() for sample in family.samples for key in sample.labels)
-    bounded = {"kind", "outcome", "reason", "topic", "phase", "part", "source", "version", "le"}
+    bounded = {
+        "kind",
+        "outcome",
+        "reason",
+        "topic",
+        "phase",
+        "part",
+        "source",
+        "version",
+        "le",
+        "stage",
+        "result",
+        "validator",
+        "failure",
+    }
     assert set(labels) == bounded | {"probe", "service"}, "expected probe and service alone to come from the config"
 
 

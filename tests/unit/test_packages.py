@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -14,6 +15,7 @@ import fleetbeat
 from infra.packages import entry
 from infra.packages.archive import NAME, needed_glibc, write_archive
 from infra.packages.deb import Package, write_deb
+from schemas.extras import MissingPackageError
 
 PROGRAM = "#!/bin/sh\necho fleetbeat 9.9.9\n"
 CHANGED_S = 1_700_000_000
@@ -167,3 +169,19 @@ def test_a_library_that_is_really_missing_is_a_bug(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fleetbeat, "main", main)
     with pytest.raises(ModuleNotFoundError):
         entry.main()
+
+
+def test_a_file_is_checked_where_the_packages_of_other_files_are_missing(tmp_path: Path) -> None:
+    from agents.check import KINDS
+    from schemas.checking import check_file
+
+    def missing() -> NoReturn:
+        raise MissingPackageError("this command needs polars: install fleetbeat[streams]")
+
+    rooms = (missing, lambda: KINDS)
+    path = tmp_path / "file.yaml"
+    path.write_text("node: {id: web-1}\n", encoding="utf-8")
+    assert "agent" in check_file(path, rooms)
+    path.write_text("kind: SLO\n", encoding="utf-8")
+    with pytest.raises(MissingPackageError, match="polars"):
+        check_file(path, rooms)

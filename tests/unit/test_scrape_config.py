@@ -7,8 +7,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import agents.app
+import fleetbeat
 from agents.app import AgentOptions, run_agent
-from agents.config import AgentConfig, load_agent
+from agents.config import AgentConfig, load_agent, whole_model
 from agents.publish import Outbox
 from agents.run import Prober
 from agents.scrape.pipeline import Scraper
@@ -54,6 +55,14 @@ def test_a_file_means_what_it_says(tmp_path: Path) -> None:
         {"handler": "/pay"},
     )
     assert load(tmp_path, "probes: []\n").scrapes == ()
+
+
+def test_check_knows_the_file_and_its_schema_has_scrapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text(WHOLE, encoding="utf-8")
+    assert fleetbeat.main(["check", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: good, an agent with 0 probes and 1 scrapes\n"
+    assert "ScrapeFile" in whole_model().model_json_schema()["$defs"]
 
 
 ONE = "scrapes:\n  - {name: a, service: s, targets: ['h:1']}\n"
@@ -110,7 +119,10 @@ def test_the_agents_page_tells_of_scrapes(tmp_path: Path) -> None:
     assert [(one.labels, one.value) for one in families["fleetbeat_agent_scrapes"].samples] == [
         ({"outcome": "down"}, 1)
     ]
-    assert families["fleetbeat_agent_scrape_failures"].samples[0].labels == {"reason": "refused"}
+    assert families["fleetbeat_agent_scrape_failures"].samples[0].labels == {
+        "failure": "transport",
+        "reason": "refused",
+    }
     depths = families["fleetbeat_agent_scrape_queue_depth"].samples
     assert [(one.labels["stage"], one.value) for one in depths] == [("fetch", 0), ("aggregate", 0)]
     assert families["fleetbeat_agent_scrape_duration_seconds"].type == "histogram"

@@ -66,13 +66,14 @@ def test_another_config_takes_effect_at_once_and_what_is_unchanged_goes_on_count
         running = asyncio.create_task(one.run())
         await until(lambda: len(results(publisher)) > 4)
         again = scrape_file(shop.port, every_s=0.2, name="again")
-        await one.change([scrape_file(shop.port, every_s=0.2), again], replace(NODE, region="eu-2"))
+        one.change([scrape_file(shop.port, every_s=0.2), again], replace(NODE, region="eu-2"))
         await until(lambda: len({record.probe for record in results(publisher) if record.region == "eu-2"}) > 1)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await one.close()
         one.flush()
         assert {record.probe for record in results(publisher) if record.region == "eu-2"} == {"shop", "again"}
+        assert not any(record.probe == "other" for record in results(publisher) if record.region == "eu-2")
         # The one that was there before the change, and its connection, are there still.
         assert shop.connections == 3
         assert {record.endpoint for record in counts(publisher)} >= {"shop"}

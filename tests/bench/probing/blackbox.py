@@ -22,6 +22,7 @@ from tests.bench.probing.targets import Targets
 PROGRAMS = ("prometheus-blackbox-exporter", "blackbox_exporter")
 # The same check as ours: any 2xx within the timeout.
 MODULES = "modules: {http_2xx: {prober: http, timeout: 5s, http: {preferred_ip_protocol: ip4}}}"
+START_S = 60
 SUCCESS, DURATION = b"\nprobe_success 1\n", re.compile(rb"^probe_duration_seconds (\S+)$", re.MULTILINE)
 
 
@@ -68,15 +69,18 @@ class Blackbox:
 async def _flat_out(pid: int, port: int, targets: Targets, plan: Plan) -> Flat:
     numbers = count()
     done: Counter[bool] = Counter()
+    answered = asyncio.Event()
 
     async def work() -> None:
         asker = await Asker.connected(port)
         for number in numbers:
             up, _ = await asker.ask(targets.url(number % FLAT_TARGETS, 0))
             done[up] += 1
+            answered.set()
 
     async with asyncio.TaskGroup() as group:
         workers = [group.create_task(work()) for _ in range(plan.at_once)]
+        await asyncio.wait_for(answered.wait(), START_S)
         await asyncio.sleep(plan.warm_s)
         began_s, began, before = time.monotonic(), Spent.by(pid), done.copy()
         await asyncio.sleep(plan.flat_s)

@@ -41,21 +41,29 @@ class Flat:
 
 @dataclass(frozen=True, slots=True)
 class Paced:
-    """What the prober adds to what it measures (µs, ascending), at a pace, and its share of a core meanwhile."""
+    """What the prober adds to what it measures (µs, ascending), at a pace, and its share of a core meanwhile.
+
+    `unpaired`: measured of targets that answered another number of requests, as when a machine with too much to do
+    makes probes give up.
+    """
 
     overheads_us: Sequence[int]
     cores: float
+    unpaired: int
 
     @classmethod
     def of(cls, latencies_us: Mapping[int, Sequence[int]], took_us: Mapping[int, Sequence[int]], cores: float) -> Self:
         """Of measured latencies and the targets' own times, both by target, in order. Raises ValueError."""
-        overheads = []
+        overheads, unpaired = [], 0
         for number, measured in latencies_us.items():
-            own = took_us[number]
-            if not measured or not len(measured) <= len(own) <= len(measured) + 1:  # one may be cut off by the end
-                raise ValueError(f"target {number} was asked {len(own)} times; expected {len(measured)}")
-            overheads += [latency - took for latency, took in zip(measured, own, strict=False)]
-        return cls(sorted(overheads), cores)
+            own = took_us.get(number, ())
+            if len(measured) <= len(own) <= len(measured) + 1:  # one may be cut off by the end
+                overheads += [latency - took for latency, took in zip(measured, own, strict=False)]
+            else:
+                unpaired += len(measured)
+        if not overheads:
+            raise ValueError(f"{unpaired} probes of {len(latencies_us)} targets, none of them as the targets have it")
+        return cls(sorted(overheads), cores, unpaired)
 
     def at(self, share: float) -> int:
         """The overhead that so large a share of probes does not exceed."""
@@ -81,6 +89,7 @@ class Prober:
             "overhead_p50_us": round(statistics.median(run.at(0.5) for run in self.paced)),
             "overhead_p99_us": round(self.overhead_p99_us),
             "overhead_p99_us_runs": [run.at(0.99) for run in self.paced],
+            "unpaired": sum(run.unpaired for run in self.paced),
             "paced_cores": round(statistics.median(run.cores for run in self.paced), 3),
         }
 

@@ -25,7 +25,7 @@ from tests.bench.probing.targets import ROOT, Targets
 
 # More than a core can do, so that it is never idle; each target still has its own probe and its own line of results.
 FLAT_TARGETS, FLAT_EVERY_S = 600, 0.1
-STOP_S = 30
+START_S, STOP_S = 60, 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +106,12 @@ class Ours:
     @contextmanager
     def _agent(self, probes: list[dict[str, object]], more: dict[str, object]) -> Iterator["subprocess.Popen[bytes]"]:
         """It has sent everything when the context ends. Raises RuntimeError when not."""
-        config = self.folder / f"{self.loop}.json"  # JSON is YAML
+        config, said = self.folder / f"{self.loop}.json", self.folder / f"{self.loop}.log"  # JSON is YAML
         config.write_text(json.dumps(document(self._node, self.kafka.brokers, self.folder / "spool", probes) | more))
-        with pinned(ONE_CORE), (self.folder / f"{self.loop}.log").open("wb") as log:
+        with pinned(ONE_CORE), said.open("wb") as log:
             process = start(config, self.loop, log.fileno())
         try:
+            _await_start(process, said)
             yield process
             process.terminate()
             status = process.wait(STOP_S)
@@ -118,7 +119,16 @@ class Ours:
             process.kill()
             process.wait()
         if status:
-            raise RuntimeError(f"fleetbeat agent ended with {status}: {Path(log.name).read_text()[-2_000:]}")
+            raise RuntimeError(f"fleetbeat agent ended with {status}: {said.read_text()[-2_000:]}")
+
+
+def _await_start(process: "subprocess.Popen[bytes]", said: Path) -> None:
+    """Until its log says that it has started. Raises RuntimeError."""
+    deadline_s = time.monotonic() + START_S
+    while b'"started"' not in said.read_bytes():
+        if process.poll() is not None or time.monotonic() > deadline_s:
+            raise RuntimeError(f"fleetbeat agent has not started within {START_S} s: {said.read_text()[-2_000:]}")
+        time.sleep(0.05)
 
 
 def document(node: str, brokers: str, spool: Path, probes: list[dict[str, object]]) -> dict[str, object]:

@@ -17,8 +17,6 @@ CUT: frozenset[Way] = frozenset({"up", "down"})
 SILENT: frozenset[Way] = frozenset({"down"})
 DELAY_S = 0.2
 LOSSY, DEAF = "5 % lost", "deaf to the broker"
-# Of more than twice as many that wait: none of them is settled or on its way.
-BEHIND = 20
 HOUR_MS = 3_600_000
 # The year 2286, and what no calendar has: 200 years before the epoch would be refused by the schema's rules.
 FAR_MS = 8_200_000_000_000
@@ -171,7 +169,7 @@ def _damage(stand: CollectorStand, agent: LedgeredAgent, kind: str) -> None:
         if isinstance(what, Record) and isinstance(decode(what.payload), ProbeResult):
             spots.append((end - len(what.payload), end))
         begin = end
-    behind = spots[-BEHIND:]
+    behind = spots[-20:]  # at least 60 wait; before those are some that Kafka has
     at_begin, at_end = behind[-1] if kind != "middle" else stand.rng.choice(behind[:-1] or behind)
     stand.say(f"  {agent.name}: {kind} of {len(spots)} records, {segment.name}")
     if kind == "cut":

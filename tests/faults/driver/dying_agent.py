@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaProducer
 
 from agents.clock import SystemClock
 from agents.kafka import KafkaPublisher
+from agents.late import LatePublisher
 from agents.publish import Drop
 from agents.spool import layout
 from agents.spool.files import Files
@@ -71,7 +72,7 @@ class Blind(int):
 def keep_ledger(ledger: Path, prefix: str, point: Point) -> None:
     """Of every record that is offered; and topics of another name, for whoever is not to be mixed with others."""
     out = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    start, offer, room = KafkaPublisher.__init__, KafkaPublisher.offer, KafkaPublisher.room
+    start, send, room, offer = KafkaPublisher.__init__, KafkaPublisher.offer, KafkaPublisher.room, LatePublisher.offer
 
     def said(line: str) -> None:
         os.write(out, f"{line}\n".encode())
@@ -80,10 +81,13 @@ def keep_ledger(ledger: Path, prefix: str, point: Point) -> None:
         options, node, lanes, *rest = given
         start(self, options, node, {f"{prefix}{topic}": lane for topic, lane in lanes.items()}, *rest, **named)
 
-    def told_offer(self: KafkaPublisher, topic: str, value: bytes) -> Drop | None:
+    def named_offer(self: KafkaPublisher, topic: str, value: bytes) -> Drop | None:
+        return send(self, f"{prefix}{topic}", value)
+
+    def told_offer(self: LatePublisher, topic: str, value: bytes) -> Drop | None:
         said(f"offer {topic} {base64.b64encode(value).decode()}")
         point.passed("offered")
-        reason = offer(self, f"{prefix}{topic}", value)
+        reason = offer(self, topic, value)
         point.passed("taken")
         said("took" if reason is None else f"refused {reason}")
         point.passed("accepted")
@@ -93,7 +97,8 @@ def keep_ledger(ledger: Path, prefix: str, point: Point) -> None:
         await room(self, f"{prefix}{topic}")
 
     KafkaPublisher.__init__ = named_init  # type: ignore[method-assign]
-    KafkaPublisher.offer = told_offer  # type: ignore[method-assign]
+    KafkaPublisher.offer = named_offer  # type: ignore[method-assign]
+    LatePublisher.offer = told_offer  # type: ignore[method-assign]
     KafkaPublisher.room = named_room  # type: ignore[method-assign]
 
 

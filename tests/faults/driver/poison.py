@@ -84,7 +84,7 @@ def _frames(topic: str, record: ProbeResult | Heartbeat, foreign: bytes) -> Iter
 
 def _endless(topic: str, body: bytes) -> bytes:
     """With a count of 2**62 labels, and none."""
-    tail = 1 if topic == "probe-results" else 2  # in heartbeats their number follows: null
+    tail = 1 if topic == "probe-results" else 5  # in heartbeats four nulls follow: number, spool, config, source
     return body[:-tail] + _long(MANY)
 
 

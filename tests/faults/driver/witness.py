@@ -64,7 +64,7 @@ class Witness:
 
     def lies(self, sql: Sql) -> list[str]:
         """Answers that lacked what they said to be complete with, or that had more than was there, as sentences."""
-        looks = list(self.looks)  # more may come meanwhile
+        looks = list(self.looks)  # a look that was under way comes late
         if not looks:
             return ["no worker ever answered"]
         sure, every = (_appended(sql, where) for where in (_SURELY_INSIDE, "true"))

@@ -1,0 +1,35 @@
+"""The agent's YAML file: what may stand in it, what it means, and the sentence for each mistake."""
+
+from agents.config.file import (
+    DEFAULT_TIMEOUT_S,
+    AgentConfig,
+    AgentFile,
+    HeartbeatFile,
+    KafkaFile,
+    MetricsFile,
+    NodeFile,
+    ProbeFile,
+    ProbeSpec,
+    SpoolFile,
+)
+from agents.config.load import NODE_ID, build_agent, config_version, load_agent, whole_model
+from schemas.kafka.settings import check_addresses as check_brokers
+
+__all__ = [
+    "DEFAULT_TIMEOUT_S",
+    "NODE_ID",
+    "AgentConfig",
+    "AgentFile",
+    "HeartbeatFile",
+    "KafkaFile",
+    "MetricsFile",
+    "NodeFile",
+    "ProbeFile",
+    "ProbeSpec",
+    "SpoolFile",
+    "build_agent",
+    "check_brokers",
+    "config_version",
+    "load_agent",
+    "whole_model",
+]
