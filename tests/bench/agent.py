@@ -60,9 +60,12 @@ def main(*, json: bool = False) -> int:
                 run_apply(kafka.bootstrap, 1, local=True)
             probers = race(folder, kafka.bootstrap)
             beginnings = small(folder, kafka.bootstrap)
+        _say("scrapes")
+        scrapes = scrape.measure()
     figures: dict[str, Any] = {name: prober.figures() for name, prober in probers.items()}
     for name, more in beginnings.items():
         figures[name] = figures.get(name, {}) | more
+    figures["scrape"] = scrapes
     result = judge(
         probers, figures | {"python_alone_ms": round(statistics.median(python_alone_ms() for _ in range(9)))}
     )
