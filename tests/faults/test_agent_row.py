@@ -13,7 +13,7 @@ from tests.faults.driver.agents import NAMED, Death, LedgeredAgent
 from tests.faults.driver.target import Target
 from tests.faults.driver.told import told
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.long]
 
 
 @pytest.fixture

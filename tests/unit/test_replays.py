@@ -113,7 +113,7 @@ def missed(log: Sequence[Said], rng: Random, *, holds_back: bool) -> set[int]:
 
 
 def test_a_restart_finds_the_same_from_the_cells_commit_on_because_the_commit_is_held_back() -> None:
-    for seed in range(150):
+    for seed in range(60):
         rng = Random(seed)
         assert missed(draw_log(rng, 50), rng, holds_back=True) == set(), seed
 
@@ -121,7 +121,7 @@ def test_a_restart_finds_the_same_from_the_cells_commit_on_because_the_commit_is
 def test_without_that_a_restart_takes_what_comes_again() -> None:
     """The control: the same logs and restarts, with the commit where the cells begin."""
     wrong = 0
-    for seed in range(150):
+    for seed in range(60):
         rng = Random(seed)
         wrong += bool(missed(draw_log(rng, 50), rng, holds_back=False))
     assert wrong > 50

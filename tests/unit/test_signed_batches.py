@@ -42,7 +42,7 @@ def kept(rows: list[Row], headers: list[Headers]) -> list[Any]:
     return found
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(MIXES.filter(len), st.data())
 def test_batches_and_records_are_read_alike(rows: list[Row], data: st.DataObject) -> None:
     kinds = data.draw(st.sampled_from([SIGNED, SIGNED, SIGNED | ODD]))
