@@ -82,7 +82,7 @@ sets_of_probes = st.dictionaries(st.sampled_from(NAMES), st.tuples(st.sampled_fr
 
 
 @given(steps=st.lists(st.tuples(sets_of_probes, st.integers(0, 9)), min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_however_often_the_config_changes_each_probe_runs_exactly_when_its_period_says(
     steps: list[tuple[dict[str, tuple[float, int]], int]],
 ) -> None:

@@ -58,7 +58,7 @@ def run(kind: type[World], limits: Limits, seed: int) -> None:
 
 
 @pytest.mark.parametrize("limits", [PLENTY, TIGHT], ids=["plenty", "tight"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=18, deadline=None)
 @given(seed=st.integers(0, 1 << 40))
 def test_a_log_adds_up_to_what_counting_record_by_record_finds(limits: Limits, seed: int) -> None:
     rng = Random(seed)
@@ -68,7 +68,7 @@ def test_a_log_adds_up_to_what_counting_record_by_record_finds(limits: Limits, s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limits", [PLENTY, TIGHT], ids=["plenty", "tight"])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 1 << 40))
 def test_crashes_zombies_and_other_batches_change_nothing(limits: Limits, seed: int) -> None:
     run(World, limits, seed)

@@ -22,7 +22,7 @@ from tests.unit.spool_machine import SpoolMachine
 
 ROOT = Path(__file__).parents[2]
 ERA = Era(b"e" * 16, 1_000, 0)
-SOME = settings(max_examples=120, stateful_step_count=25)
+SOME = settings(max_examples=60, stateful_step_count=25)
 UNTIL_FOUND = settings(
     max_examples=1_000, stateful_step_count=25, phases=[Phase.generate], report_multiple_bugs=False, database=None
 )
