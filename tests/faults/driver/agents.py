@@ -2,8 +2,6 @@
 
 import http.client
 import json
-import re
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -14,11 +12,10 @@ from typing import Self
 
 from infra.local.children import Child
 from infra.local.figures import total
-from tests.integration.worker_process import eventually
+from tests.faults.driver.mortal import Mortal
 from tests.ports import free_port
 
 READY_S = 300.0
-DEATH_S = 300.0
 ANSWER_S = 5.0
 MODULE = "tests.faults.driver.dying_agent"
 RUNS = "fleetbeat_agent_probe_runs_total"
@@ -77,8 +74,10 @@ def deaths(rng: Random, count: int) -> list[Death | None]:
     return drawn[:count]
 
 
-class LedgeredAgent:
+class LedgeredAgent(Mortal):
     """One agent; `start` may be called again after its end. `inside` is put before its command, as `ip netns exec`."""
+
+    death_s = 300.0
 
     def __init__(
         self,
@@ -96,7 +95,7 @@ class LedgeredAgent:
         probes: int = 10,
         memory_records: int = 2_000,
     ) -> None:
-        self.name = name
+        super().__init__(name)
         self.port = free_port()
         self.log = folder / f"{name}.log"
         self.spool = spool or folder / f"{name}-spool"
@@ -111,9 +110,6 @@ class LedgeredAgent:
         self._config = folder / f"{name}.yaml"
         self._config.write_text(json.dumps(self._file(target), indent=1), encoding="utf-8")
         self._brokers = brokers
-        self._child: Child | None = None
-        self.wanted = False
-        self.peak_mb = 0
         self.ends = 0
         """How often it has ended, or was ended."""
 
@@ -140,15 +136,6 @@ class LedgeredAgent:
     def ledger(self) -> Path:
         return Path(self._plan.ledger)
 
-    @property
-    def child(self) -> Child:
-        assert self._child is not None, "not started"
-        return self._child
-
-    @property
-    def runs(self) -> bool:
-        return self._child is not None and self._child.poll() is None
-
     def start(self, death: Death | None = None) -> Self:
         plan = asdict(self._plan) | ({} if death is None else {"point": death.point, "nth": death.nth})
         command = [sys.executable, "-P", "-m", MODULE, json.dumps(plan)]
@@ -159,18 +146,13 @@ class LedgeredAgent:
 
     def await_death(self) -> None:
         """Raises ChildFailedError when it ended in another way."""
-        eventually(lambda: self.child.poll() is not None, f"death of {self.name}", DEATH_S)
-        if self.child.poll() != -signal.SIGKILL:
-            raise self.child.ended()
+        super().await_death()
         self.ends += 1
 
     def kill(self) -> None:
         """Kill -9, and wait for the end."""
-        self.wanted = False
         self.ends += 1
-        self.look()
-        self.child.kill()
-        eventually(lambda: self.child.poll() is not None, f"death of {self.name}", DEATH_S)
+        super().kill()
 
     def end(self) -> None:
         if self.runs:
@@ -180,7 +162,7 @@ class LedgeredAgent:
         """A stop in good order; the exit status."""
         self.wanted = False
         self.ends += 1
-        self.look()
+        self.note_peak()
         return self.child.stop()
 
     def await_idle(self) -> None:
@@ -229,15 +211,6 @@ class LedgeredAgent:
         finally:
             connection.close()
         return text if answer.status == http.client.OK else None
-
-    def look(self) -> None:
-        """Remembers the most memory that any of its processes has held."""
-        try:
-            status = Path(f"/proc/{self.child.pid}/status").read_text(encoding="utf-8")
-        except OSError:
-            return
-        found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-        self.peak_mb = max(self.peak_mb, int(found[1]) // 1_024 if found else 0)
 
     def _await(self, what: Callable[[], bool], name: str) -> None:
         deadline = time.monotonic() + READY_S

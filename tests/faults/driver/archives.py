@@ -14,11 +14,11 @@ from infra.local.figures import total
 from infra.oracle.sources import Sql, UnavailableError
 from infra.state import LOOPBACK
 from tests.clickhouse_server.shim import Shim
+from tests.faults.driver.mortal import Mortal
 from tests.integration.worker_process import eventually
 from tests.ports import free_port
 
 READY_S = 400.0
-DEATH_S = 400.0
 MODULE = "tests.faults.driver.dying_archive"
 
 
@@ -69,28 +69,15 @@ def deaths(rng: Random, *, long: bool, rollups: list[str]) -> list[Death]:
     return drawn
 
 
-class ArchiveProcess:
+class ArchiveProcess(Mortal):
     """One archive; `start` may be called again after `kill`. `options` say which store and group."""
 
     def __init__(self, name: str, folder: Path, options: list[str | Path], shim: Shim | None = None) -> None:
-        self.name = name
+        super().__init__(name)
         self.url = f"http://{LOOPBACK}:{free_port()}"
         self._folder = folder
         self._options = options
         self.shim = shim
-        self._child: Child | None = None
-        self._peak_mb = 0
-        self.wanted = False
-        """It runs, as far as anybody knows who has started it."""
-
-    @property
-    def child(self) -> Child:
-        assert self._child is not None, "not started"
-        return self._child
-
-    @property
-    def runs(self) -> bool:
-        return self._child is not None and self._child.poll() is None
 
     def start(self, death: Death | None = None) -> Self:
         if self.shim is not None:
@@ -109,22 +96,9 @@ class ArchiveProcess:
     def is_ready(self) -> bool:
         return unready(f"{self.url}/-/ready") is None
 
-    def await_death(self) -> None:
-        """Raises ChildFailedError when it ended in another way."""
-        eventually(lambda: self.child.poll() is not None, f"death of {self.name}", DEATH_S)
-        if self.child.poll() != -signal.SIGKILL:
-            raise self.child.ended()
-
-    def kill(self) -> None:
-        """Kill -9, and wait for the end."""
-        self.wanted = False
-        self._note_peak()
-        self.child.kill()
-        eventually(lambda: self.child.poll() is not None, f"end of {self.name}", DEATH_S)
-
     def stop(self) -> None:
         self.wanted = False
-        self._note_peak()
+        self.note_peak()
         if self.child.stop() != 0:
             raise self.child.ended()
 
@@ -139,7 +113,7 @@ class ArchiveProcess:
         if self.runs:
             self.resume()
             self.child.kill()
-            eventually(lambda: self.child.poll() is not None, f"end of {self.name}", DEATH_S)
+            eventually(lambda: self.child.poll() is not None, f"end of {self.name}", self.death_s)
 
     def metric(self, name: str) -> int | None:
         """The sum of a metric over its labels; None while it does not answer."""
@@ -148,20 +122,6 @@ class ArchiveProcess:
                 return total(str(answer.read(), "utf-8"), name)
         except OSError:
             return None
-
-    def peak_mb(self) -> int:
-        """The most memory that any run of it has held, MB."""
-        if self.runs:
-            self._note_peak()
-        return self._peak_mb
-
-    def _note_peak(self) -> None:
-        try:
-            status = Path(f"/proc/{self.child.pid}/status").read_text(encoding="utf-8")
-        except OSError:
-            return
-        found = [int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("VmHWM:")]
-        self._peak_mb = max([self._peak_mb, *found])
 
 
 @dataclass(frozen=True, slots=True)

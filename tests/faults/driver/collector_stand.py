@@ -177,9 +177,9 @@ class CollectorStand(Stand):
     def _look_at_processes(self) -> None:
         super()._look_at_processes()
         for agent in self.agents:
-            self.say(f"  {agent.name} held {agent.peak_mb} MB at most")
-            if agent.peak_mb > AGENT_MB:
-                self.faults.append(f"{agent.name} held {agent.peak_mb} MB; expected at most {AGENT_MB}")
+            self.say(f"  {agent.name} held {agent.peak_mb()} MB at most")
+            if agent.peak_mb() > AGENT_MB:
+                self.faults.append(f"{agent.name} held {agent.peak_mb()} MB; expected at most {AGENT_MB}")
 
     def _evidence(self) -> Evidence:
         found = super()._evidence()
