@@ -18,3 +18,11 @@ class Spread:
         """Counts one; a bound counts what is as long as itself."""
         self.counts[bisect_left(self.bounds_s, seconds)] += 1
         self.sum_s += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """As Prometheus has them: by upper bound, each counts all below it too."""
+        below, buckets = 0, []
+        for bound, count in zip((*map(str, self.bounds_s), "+Inf"), self.counts, strict=True):
+            below += count
+            buckets.append((bound, float(below)))
+        return buckets

@@ -17,7 +17,6 @@ from agents.reload import ReloadFigures
 from agents.reload_metrics import reload_families
 from agents.run import Prober
 from agents.schedule import Skip
-from agents.spread import Spread
 from agents.targets.discovery import DiscoveryFigures
 from agents.targets.metrics import target_families
 
@@ -110,7 +109,7 @@ class Telemetry(Collector):
         return HistogramMetricFamily(
             "fleetbeat_agent_probe_start_delay_seconds",
             "From when a probe was due until a worker began with it.",
-            buckets=_buckets(self._prober.delays),
+            buckets=self._prober.delays.buckets(),
             sum_value=self._prober.delays.sum_s,
         )
 
@@ -119,7 +118,7 @@ class Telemetry(Collector):
             "fleetbeat_agent_probe_run_seconds", "How long runs took, by kind.", labels=["kind"]
         )
         for kind, durations in self._prober.durations.copy().items():
-            family.add_metric([kind], _buckets(durations), durations.sum_s)
+            family.add_metric([kind], durations.buckets(), durations.sum_s)
         return family
 
     def _health(self) -> Iterable[Metric]:
@@ -163,12 +162,3 @@ class Telemetry(Collector):
             memory.add_metric([topic], lane.in_memory)
             again.add_metric([topic], lane.sent_again)
         yield from (acknowledged, waiting, dropped, disk, age, memory, again)
-
-
-def _buckets(spread: Spread) -> list[tuple[str, float]]:
-    """As Prometheus has them: each counts all below it too."""
-    below, buckets = 0, []
-    for bound, count in zip((*map(str, spread.bounds_s), "+Inf"), spread.counts, strict=True):
-        below += count
-        buckets.append((bound, float(below)))
-    return buckets

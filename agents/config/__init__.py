@@ -13,7 +13,6 @@ from agents.config.file import (
     SpoolFile,
 )
 from agents.config.load import NODE_ID, build_agent, config_version, load_agent, whole_model
-from schemas.kafka.settings import check_addresses as check_brokers
 
 __all__ = [
     "DEFAULT_TIMEOUT_S",
@@ -28,7 +27,6 @@ __all__ = [
     "ProbeSpec",
     "SpoolFile",
     "build_agent",
-    "check_brokers",
     "config_version",
     "load_agent",
     "whole_model",

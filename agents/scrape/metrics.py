@@ -6,7 +6,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from agents.probes.base import Failure
-from agents.run import DURATIONS_S
 from agents.schedule import Skip
 from agents.scrape.pipeline import Scraper
 
@@ -45,7 +44,12 @@ def families(scraper: Scraper) -> Iterable[Metric]:
         ),
     ):
         yield CounterMetricFamily(f"fleetbeat_agent_{name}", text, value=value)
-    yield _durations(scraper)
+    yield HistogramMetricFamily(
+        "fleetbeat_agent_scrape_duration_seconds",
+        "How long scrapes took.",
+        buckets=scraper.durations.buckets(),
+        sum_value=scraper.durations.sum_s,
+    )
 
 
 def _failures(scraper: Scraper) -> Metric:
@@ -68,16 +72,3 @@ def _by(name: str, text: str, label: str, counts: dict[str, int] | dict[Skip, in
     for value, count in counts.items():
         family.add_metric([value], count)
     return family
-
-
-def _durations(scraper: Scraper) -> Metric:
-    below, buckets = 0, []
-    for bound, count in zip((*map(str, DURATIONS_S), "+Inf"), scraper.durations.counts, strict=True):
-        below += count
-        buckets.append((bound, float(below)))
-    return HistogramMetricFamily(
-        "fleetbeat_agent_scrape_duration_seconds",
-        "How long scrapes took.",
-        buckets=buckets,
-        sum_value=scraper.durations.sum_s,
-    )

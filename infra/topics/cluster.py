@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,11 +16,11 @@ from infra import InfraError
 from infra.topics.plan import SCHEMAS_TOPIC, Action, Alter, AppliedSchema, ClusterState, Create, FoundTopic, Record
 from schemas.kafka import Brokers, client_settings
 from schemas.kafka.reasons import why_not
+from schemas.kafka.settings import check_addresses
 
 _TIMEOUT_MS = 15_000
 _SET_ON_TOPIC = 1  # config source DYNAMIC_TOPIC_CONFIG of DescribeConfigs
 _POLL_S = 0.05
-_ADDRESS = re.compile(r".+:\d{1,5}")
 
 
 class Unreachable(InfraError):  # noqa: N818 - it is a finding, not a failure
@@ -143,8 +142,10 @@ async def _end(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int:
 @asynccontextmanager
 async def connected(bootstrap: Brokers) -> AsyncIterator[Cluster]:
     """A cluster for as long as the context lasts. Raises Unreachable, and InfraError for what a broker refuses."""
-    if not all(_ADDRESS.fullmatch(part.strip()) for part in str(bootstrap).split(",")):
-        raise InfraError(f"brokers {bootstrap!r}: expected HOST:PORT, or several with commas between")
+    try:
+        check_addresses(str(bootstrap))
+    except ValueError:
+        raise InfraError(f"brokers {bootstrap!r}: expected HOST:PORT, or several with commas between") from None
     admin = AIOKafkaAdminClient(**client_settings(bootstrap), request_timeout_ms=_TIMEOUT_MS)
     try:
         await admin.start()

@@ -166,7 +166,11 @@ class Gate:
             # Of an insert its rows come behind it: say that it may not write.
             _check_class(handle, sql.partition("\0")[0])
             raise RefusedError(ErrorCode.SYNTAX_ERROR, "Syntax error: the query contains a zero byte")
-        if asking.in_session and handle.classify(sql) == ("CONTROL", 1) and (change := _change(_tokens(handle, sql))):
+        if (
+            asking.in_session
+            and handle.classify(sql) == ("CONTROL", 1)
+            and (change := _change(self._cutter.cut(handle, sql)))
+        ):
             return change
         _check_class(handle, sql)
         tokens = self._cutter.cut(handle, sql)

@@ -10,7 +10,6 @@ exporter is due again as soon as it was read. One by one: the same code asks the
 
 import asyncio
 import json as json_format
-import os
 import shutil
 import statistics
 import subprocess
@@ -30,13 +29,12 @@ from agents.schedule import Turn
 from agents.scrape.pipeline import Scraper
 from agents.scrape.settings import ScrapeFile
 from infra.state import pick_port
+from tests.bench.probing.cores import ONE_CORE, OTHER_CORES, pinned
 
 SMALL, ANSWER_AFTER_S = 50, 0.010
 RUNS, WARM_S, RUN_S, SERIAL = 3, 1.0, 5.0, 200
 FLOOR_SCRAPES_PER_S, CEILING_P99_MS = 1_260, 187
 NODE_EXPORTER = "prometheus-node-exporter"
-ONE_CORE = {max(os.sched_getaffinity(0))}
-OTHER_CORES = os.sched_getaffinity(0) - ONE_CORE or ONE_CORE
 NODE = Node("bench", "bench", "bench", (), "boot", 0, 10_000, "bench")
 
 
@@ -242,17 +240,6 @@ def host_page(folder: Path) -> Iterator[tuple[str, str]]:
     finally:
         exporter.kill()
         exporter.wait()
-
-
-@contextmanager
-def pinned(cores: set[int]) -> Iterator[None]:
-    """Holds this process to these cores meanwhile."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 @contextmanager
