@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 _RETRY_S = 2.0
 _ANSWER_S = 60
-# Threads that shape rows let others have the interpreter this soon; Python's 5 ms would come often in each answer.
-_SWITCH_S = 0.001
 _log = structlog.get_logger(__name__)
 
 
@@ -84,7 +81,6 @@ def run_archive(options: ArchiveOptions) -> int:
     """
     retention.ages(options.keep, options.cold_after)  # before anything is made
     configure_logs()
-    sys.setswitchinterval(_SWITCH_S)
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
     if options.clickhouse is not None:
         if options.store is not None:

@@ -40,8 +40,6 @@ def archive(  # noqa: PLR0913 - one argument an option
 
     Example: `fleetbeat archive --brokers kafka1:9092 --clickhouse http://user:password@ch1:8123/telemetry`
     """
-    # Shaping, inserting and answering go on at the same time: no one of them has all processors. Read at the import.
-    os.environ.setdefault("POLARS_MAX_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
     with extra("archive"):
         from streams.archive.app import ArchiveOptions, run_archive
     if clickhouse is None and store is None:

@@ -195,10 +195,7 @@ class EmbeddedStore:
         """A new clickhouse-connect client for one thread, with all rights; the store closes it at the latest."""
         import clickhouse_connect  # noqa: PLC0415 - needs an open engine
 
-        threads = max(1, (os.cpu_count() or 2) // 2)  # those who ask want processors too
-        client = clickhouse_connect.get_client(
-            interface="chdb", path=str(self.data), database=DATABASE, settings={"max_threads": threads}
-        )
+        client = clickhouse_connect.get_client(interface="chdb", path=str(self.data), database=DATABASE)
         self._clients.add(client)
         return client
 
