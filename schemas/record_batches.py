@@ -160,7 +160,7 @@ class LogContainer:
 
     def _value_ends(self, frame: pl.DataFrame) -> Longs:
         """Where each value ends and the count of headers stands, of rows whose sizes agree with the batches."""
-        lengths = frame["_length"].to_numpy()
+        lengths: Longs = frame["_length"].to_numpy()
         ends: Longs = np.cumsum(lengths + long_sizes(lengths)) - 1 - self._header_sizes(frame)
         return ends
 

@@ -41,9 +41,10 @@ def trace_headers(topic: str, value: bytes) -> list[tuple[str, bytes]]:
     if _LOOKS_TRACED.search(value) is None or (schema := _schemas(topic).get(value[:FRAME_BYTES])) is None:
         return []
     try:
-        found = schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), schema, None)[_FIELD]
+        fields: dict[str, Any] = schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), schema, None)  # type: ignore[assignment]
     except Exception:  # noqa: BLE001 - fastavro has no error of its own; nobody takes such a record anyway
         return []
+    found = fields[_FIELD]
     if found is None or _GOOD.fullmatch(found) is None:
         return []
     return [(HEADER, traceparent(found, sampled=True).encode())]

@@ -78,7 +78,8 @@ def test_heartbeats_and_results_arrive_framed_keyed_and_numbered_and_a_stop_says
             tuple(trace_headers(topic, logged.value or b"")) for logged in log
         ]
     traced = {result.trace_id for result in results if result.error is not None}
-    assert {value[3:35].decode() for logged in log for name, value in logged.headers if name == TRACE} >= traced
+    found = {(value or b"")[3:35].decode() for logged in log for name, value in logged.headers if name == TRACE}
+    assert found >= traced
 
     need("promtool")
     said = run_with_input(page, "promtool", "check", "metrics")

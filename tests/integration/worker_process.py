@@ -200,7 +200,7 @@ class Logged:
     append_ms: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 def read_log(brokers: str, topic: str = SOURCE) -> list[Logged]:
@@ -217,7 +217,7 @@ def read_log(brokers: str, topic: str = SOURCE) -> list[Logged]:
         for message in consumer.consume(10_000, 0.2):
             assert message.error() is None, message.error()
             partition, offset = message.partition() or 0, message.offset() or 0
-            headers = tuple(message.headers() or ())
+            headers: Any = tuple(message.headers() or ())
             found.append(Logged(partition, offset, message.timestamp()[1], message.key(), message.value(), headers))
             if offset + 1 >= ends[partition]:
                 waiting.discard(partition)
