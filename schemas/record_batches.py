@@ -161,8 +161,8 @@ class LogContainer:
     def _value_ends(self, frame: pl.DataFrame) -> Longs:
         """Where each value ends and the count of headers stands, of rows whose sizes agree with the batches."""
         lengths: Longs = frame["_length"].to_numpy()
-        ends: Longs = np.cumsum(lengths + long_sizes(lengths)) - 1 - self._header_sizes(frame)
-        return ends
+        ends: Longs = np.cumsum(lengths + long_sizes(lengths), dtype=np.int64)
+        return ends - 1 - self._header_sizes(frame)
 
     def _values(self, frame: pl.DataFrame, batches: Sequence[RecordBatch]) -> list[bytes]:
         """The bytes of each value, of rows whose sizes agree with the batches."""
