@@ -30,7 +30,7 @@ from aiokafka.errors import (
 )
 from aiokafka.partitioner import DefaultPartitioner
 
-from agents.clock import Clock
+from agents.clock import Clock, tick
 from agents.connection import CLOSE_S, Connection, end, stop
 from agents.lane import Lane, MemoryLane
 from agents.probes.threads import SideThread
@@ -42,7 +42,7 @@ from schemas.kafka import Brokers, client_settings
 BATCH_BYTES = 256 * 1024
 # The same records fit again, however their times are written down.
 AGAIN_BYTES = 2 * BATCH_BYTES
-# Results come in one by one: wait a moment for others to share a request with. Heartbeats do not wait.
+# Results come in one by one: those that come this soon after a request share the next one. Heartbeats do not wait.
 LINGER_S = {HEARTBEATS: 0.0}
 USUAL_LINGER_S = 0.05
 RETRY_S = (0.25, 0.5, 1.0, 2.0, 5.0)
@@ -159,7 +159,7 @@ class KafkaPublisher:
 
     async def _tend(self) -> None:
         while True:
-            await self._clock.sleep(TEND_S)
+            await tick(self._clock, TEND_S)
             await self._explain()
             for topic, lane in self._lanes.items():
                 lane.expire(self._clock.monotonic_s())
@@ -184,7 +184,7 @@ class KafkaPublisher:
     async def _sync(self) -> None:
         """In a thread: a slow disk holds up nothing else."""
         while True:
-            await self._clock.sleep(TEND_S)
+            await tick(self._clock, TEND_S)
             for lane in self._lanes.values():
                 paths = lane.unsynced(self._clock.monotonic_s())
                 if paths:
@@ -192,11 +192,13 @@ class KafkaPublisher:
 
     async def _drain(self, topic: str) -> None:
         lane, filled = self._lanes[topic], self._filled[topic]
+        linger_s, sent_s = LINGER_S.get(topic, USUAL_LINGER_S), float("-inf")
         while True:
             await filled.wait()
             connection = await self._connected()
-            await self._clock.sleep(LINGER_S.get(topic, USUAL_LINGER_S))
-            lane.expire(self._clock.monotonic_s())
+            await self._clock.sleep(sent_s + linger_s - self._clock.monotonic_s())
+            sent_s = self._clock.monotonic_s()
+            lane.expire(sent_s)
             if lane.waiting:
                 await self._send(topic, lane, connection)
             if not lane.waiting:
