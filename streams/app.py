@@ -118,7 +118,7 @@ class Worker:
         self._liveness = LivenessProcessor(self.app, self._ahead.read, limits, signatures)
         self._nodes = NodeQueries(self._liveness, partitions, _now_ms)
         self._lags = Lags(self.app, self._rollups, self._objectives, self._liveness, partitions)
-        url = options.history_url
+        url = options.history
         self._pasts = Pasts(RawPast.at(url, partitions) if url else None, _now_ms)
         self._queries = TableQueries(
             lambda: versions.timeline, self._objectives, partitions, _now_ms, self._lags.completeness, self._pasts.of
@@ -336,7 +336,7 @@ def run_worker(options: WorkerOptions) -> int:
     listen = parse_listen(options.listen)
     advertised = check_options(options, [objective.id for objective in file.objectives])
     signatures_of(options.signatures, options.signing_keys)  # what is wrong there is told before anything is done
-    configure_logs()
+    configure_logs(options.log_level.upper())
     sys.setswitchinterval(SWITCH_S)
     try:
         options.state.mkdir(parents=True, exist_ok=True)

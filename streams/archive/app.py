@@ -53,6 +53,9 @@ class ArchiveOptions:
     """TABLE=DAYSd of tables that are to be kept for another time than usual; likewise `cold_after`."""
     cold_after: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    sql: SqlLimits = field(default_factory=SqlLimits)
+    """What queries of the embedded store may take."""
+    log_level: str = "info"
     cluster: str | None = None
     """With `clickhouse`: make tables on all servers of this cluster, replicated."""
 
@@ -80,7 +83,7 @@ def run_archive(options: ArchiveOptions) -> int:
     version makes it, or StoreInUseError when another process has it.
     """
     retention.ages(options.keep, options.cold_after)  # before anything is made
-    configure_logs()
+    configure_logs(options.log_level.upper())
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
     if options.clickhouse is not None:
         if options.store is not None:
@@ -108,7 +111,7 @@ def _check_listen(options: ArchiveOptions) -> None:
     if options.sql_users is None:
         parse_listen(options.listen, "--listen without --sql-users")
     else:
-        load_users(options.sql_users, SqlLimits())
+        load_users(options.sql_users, options.sql)
         parse_listen(options.listen, open_to_all=True)
 
 
@@ -181,9 +184,9 @@ async def _serve_sql(
 ) -> str:
     from streams.archive.gateway import Gateway  # noqa: PLC0415 - only with an embedded store
 
-    users = Users(options.sql_users, SqlLimits()) if options.sql_users is not None else None
+    users = Users(options.sql_users, options.sql) if options.sql_users is not None else None
     try:
-        gateway = Gateway(store, listen=options.listen, users=users, registry=metrics.registry)
+        gateway = Gateway(store, listen=options.listen, limits=options.sql, users=users, registry=metrics.registry)
         stack.push_async_callback(gateway.close)
         return await gateway.start()
     except OSError as error:
