@@ -68,7 +68,8 @@ def worker(  # noqa: PLR0913 - one argument an option
     """
     with extra("streams"):
         from streams.app import run_worker
-        from streams.settings.load import load_config
+        from streams.settings.load import build_config
+        from streams.settings.reload import load
         from streams.settings.worker import WORKER_FILE, WorkerFile, worker_options
     options = {
         "brokers": brokers,
@@ -87,5 +88,7 @@ def worker(  # noqa: PLR0913 - one argument an option
         "signing_keys": signing_keys,
     }
     asked = {name: value for name, value in options.items() if value is not None}
-    file = WorkerFile() if config is None else load_config(config, WORKER_FILE).file
-    return run_worker(worker_options(asked, file))
+    if config is None:
+        return run_worker(worker_options(asked, WorkerFile()))
+    loaded = load(config, lambda content: worker_options(asked, build_config(content, config, WORKER_FILE).file))
+    return run_worker(loaded.options, loaded)

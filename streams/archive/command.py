@@ -45,7 +45,8 @@ def archive(  # noqa: PLR0913 - one argument an option
     with extra("archive"):
         from streams.archive.app import run_archive
         from streams.settings.archive import ARCHIVE_FILE, ArchiveFile, archive_options
-        from streams.settings.load import load_config
+        from streams.settings.load import build_config
+        from streams.settings.reload import load
     options = {
         "brokers": brokers,
         "kafka_config": kafka_config,
@@ -59,5 +60,7 @@ def archive(  # noqa: PLR0913 - one argument an option
         "sql_users": sql_users,
     }
     asked = {name: value for name, value in options.items() if value is not None}
-    file = ArchiveFile() if config is None else load_config(config, ARCHIVE_FILE).file
-    return run_archive(archive_options(asked, file))
+    if config is None:
+        return run_archive(archive_options(asked, ArchiveFile()))
+    loaded = load(config, lambda content: archive_options(asked, build_config(content, config, ARCHIVE_FILE).file))
+    return run_archive(loaded.options, loaded)

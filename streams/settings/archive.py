@@ -11,9 +11,9 @@ from pydantic import AfterValidator, BaseModel, Field, create_model, model_valid
 
 from schemas.kafka.settings import FilePath
 from schemas.listen import ListenError, listen_address
-from streams.archive.app import ArchiveOptions, OptionsError
 from streams.archive.cluster_ddl import check_name
 from streams.archive.ddl import DATABASE
+from streams.archive.options import ArchiveOptions, OptionsError
 from streams.archive.retention import expiries
 from streams.settings.fields import (
     KafkaFile,
@@ -152,7 +152,9 @@ class ArchiveFile(Strict):
         Annotated[str, AfterValidator(_check_any_listen)],
         says("HOST:PORT where the embedded store answers read-only SQL; beyond loopback only with `sql_users`."),
     ] = _USUAL.listen
-    metrics: Annotated[Listen | None, says("HOST:PORT of the archive's own health and metrics, on loopback.")] = None
+    metrics: Annotated[
+        Listen | None, says("HOST:PORT of the archive's own health, metrics and POST /-/reload, on loopback.")
+    ] = None
     keep: KeepFile = KeepFile()  # type: ignore[valid-type] # made of the tables that there are
     cold_after: ColdFile = ColdFile()  # type: ignore[valid-type] # as above
     sql_users: Annotated[FilePath | None, says("Who may ask in SQL; without it everybody on this machine.")] = None

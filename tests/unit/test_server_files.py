@@ -14,10 +14,11 @@ from schemas.kafka import SecuredBrokers
 from schemas.secret_files import SecretFileError
 from schemas.yaml_files import DocumentError
 from streams import check
-from streams.archive.app import ArchiveOptions, OptionsError
+from streams.archive.options import ArchiveOptions, OptionsError
 from streams.options import WorkerOptions
 from streams.settings.archive import ARCHIVE_FILE, ARCHIVE_KEYS, ArchiveFile, archive_options
 from streams.settings.load import load_config
+from streams.settings.reload import Loaded
 from streams.settings.worker import WORKER_FILE, WORKER_KEYS, WorkerFile, worker_options
 
 ROOT = Path(__file__).parents[2]
@@ -227,7 +228,8 @@ def test_kafka_is_reached_as_the_file_says_or_the_file_that_it_names_or_the_comm
 def test_the_command_line_wins_over_the_file_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def noted(options: object) -> int:
+    def noted(options: object, config: Loaded[Any]) -> int:
+        assert config.options is options
         asked.append(options)
         return 0
 
