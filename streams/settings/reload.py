@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -93,15 +93,21 @@ def stamp(path: Path) -> Stamp | None:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+# Alerts ask for them by name.
+_SUCCESSFUL = {
+    "worker": "fleetbeat_worker_config_last_reload_successful",
+    "archive": "fleetbeat_archive_config_last_reload_successful",
+}
+
+
 class ReloadMetrics:
     """By the names that the agent's have."""
 
-    def __init__(self, process: str, registry: CollectorRegistry) -> None:
-        """`process`: worker or archive."""
+    def __init__(self, process: Literal["worker", "archive"], registry: CollectorRegistry) -> None:
         prefix = f"fleetbeat_{process}_config"
         self._info = Gauge(f"{prefix}_info", "Always 1; which config is in effect.", ["version"], registry=registry)
         self._successful = Gauge(
-            f"{prefix}_last_reload_successful",
+            _SUCCESSFUL[process],
             "0 when the file is not in effect, and the config of before is.",
             registry=registry,
         )
