@@ -56,7 +56,7 @@ class Gateway:
         self._address = parse_listen(listen, open_to_all=users is not None)
         self._limits = limits or Limits()
         self._users = users
-        self._anyone = User("default", self._limits, frozenset({"telemetry", "system"}))
+        self._anyone = _anyone(self._limits)
         self._slow = SlowQueries()
         self._sessions = Sessions()
         self._metrics = SqlMetrics(registry, lambda: self._running, lambda: len(self._sessions))
@@ -96,6 +96,10 @@ class Gateway:
         await web.TCPSite(self._runner, self._address.host, self._address.port).start()
         self._address = ListenAddress(self._address.host, self._runner.addresses[0][1])
         return str(self._address)
+
+    def follow(self, limits: Limits, users: Users | None) -> None:
+        """Queries that come from now on go by these; how many may run, and whether people log in, stays as it is."""
+        self._limits, self._users, self._anyone = limits, users, _anyone(limits)
 
     async def close(self) -> None:
         """Stops listening and ends running queries; call it before the store is closed."""
@@ -323,6 +327,11 @@ class Gateway:
         outcome = "busy" if busy else "refused" if isinstance(problem, RefusedError) else "failed"
         self._metrics.queries.labels(outcome).inc()
         _log.info("sql_query_" + outcome, code=int(problem.code), reason=problem.text[:300])
+
+
+def _anyone(limits: Limits) -> User:
+    """Who asks where nobody logs in."""
+    return User("default", limits, frozenset({"telemetry", "system"}))
 
 
 def _drop(request: web.Request) -> None:

@@ -100,6 +100,12 @@ class LivenessProcessor:
         seconds = round(time.monotonic() - started, 3)
         log.info("nodes recovered", partitions=sorted(built), kept=sorted(kept), nodes=nodes, seconds=seconds)
 
+    def bound(self, limits: Limits) -> None:
+        """From now on new nodes are taken by these; nodes that are known stay."""
+        self._recovery.limits = limits
+        for part in self.parts.values():
+            part.bound(limits)
+
     async def process(self, stream: AsyncIterable[Poll | RawPoll]) -> None:
         """Faust's entry: each event is what one poll brought for one partition."""
         async for poll in stream:

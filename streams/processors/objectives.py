@@ -141,6 +141,10 @@ class ObjectivesProcessor:
         seconds = round(time.monotonic() - started, 3)
         log.info("tables recovered", partitions=sorted(built), kept=sorted(kept), seconds=seconds)
 
+    async def bound(self, series_most: int) -> None:
+        """From now on a partition keeps so many plain series apart."""
+        await self.in_thread(self._folder.bound, series_most)
+
     async def process(self, stream: AsyncIterable[Poll]) -> None:
         """Faust's entry: each event is what one poll brought for one partition."""
         async for poll in stream:

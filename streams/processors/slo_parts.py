@@ -84,6 +84,13 @@ class PartFolder:
         self._tables.update(tables.values())
         return tables
 
+    def bound(self, series_most: int) -> None:
+        """From now on a partition keeps so many plain series apart; series that have a name keep it."""
+        self._series_most = series_most
+        for table in self._tables:
+            if table.naming is not None:
+                table.naming.most = series_most
+
     def forget_series(self, parts: Collection[Part]) -> None:
         """Only series that are in some table stay in the index; `parts`, which everybody may read, are shown anew.
 
