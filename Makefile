@@ -62,8 +62,10 @@ lint: setup ## Formatting, ruff, mypy and the import contracts
 
 .PHONY: reference
 reference: setup ## Write docs/reference anew from the definitions in the code
-	$(BIN)/fleetbeat check --reference agent > docs/reference/agent.md
-	$(BIN)/fleetbeat check --schema agent > docs/reference/agent.schema.json
+	@for kind in agent worker archive; do \
+	    $(BIN)/fleetbeat check --reference $$kind > docs/reference/$$kind.md && \
+	    $(BIN)/fleetbeat check --schema $$kind > docs/reference/$$kind.schema.json || exit 1; \
+	done
 
 # The tests contain the examples and the built wheel. They come last: their summary is what CI reads.
 .PHONY: check

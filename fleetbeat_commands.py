@@ -48,6 +48,12 @@ app.command(
 app.command("infra.dlq.command:app", name="dlq", help="Look at dead letters, and send them back.")
 app.command("streams.state.command:app", name="state", help="Look at what workers keep in Kafka, and begin it anew.")
 app.command(
+    "streams.worker_command:app",
+    name="worker",
+    help="Keep the SLO tables and the node table from the stream and answer them over HTTP.\n\n"
+    "Example: `fleetbeat worker --brokers kafka1:9092 --objectives slos.yaml --state /var/lib/fleetbeat`",
+)
+app.command(
     "streams.archive.command:app",
     name="archive",
     help="Write every raw event to ClickHouse, each exactly once.\n\n"
@@ -129,68 +135,6 @@ def up(  # noqa: PLR0913 - one argument an option
             kafka_port=kafka_port,
             worker_port=worker_port,
             sql_port=sql_port,
-        )
-    )
-
-
-@app.command
-def worker(  # noqa: PLR0913 - one argument an option
-    *,
-    brokers: Brokers = None,
-    kafka_config: KafkaConfig = None,
-    objectives: Annotated[Path, _says("The SLOs: an OpenSLO file.")],
-    state: Annotated[Path, _says("Folder for what the worker keeps on disk.")] = Path(".fleetbeat/worker"),
-    listen: Annotated[
-        str, _says("HOST:PORT of views, health and metrics; port 0 takes a free one.")
-    ] = "127.0.0.1:8080",
-    advertise: Annotated[
-        str | None, _says("HOST:PORT at which the other workers reach this one; without it where it listens.")
-    ] = None,
-    nodes_max: Annotated[int, _says("Nodes known at once; heartbeats of more are refused.")] = 2_500_000,
-    nodes_new_per_minute: Annotated[
-        int, _says("New nodes taken in a minute; the others come with a later heartbeat.")
-    ] = 500_000,
-    series_max: Annotated[
-        int,
-        _says("Combinations of service, endpoint, region and kind kept apart; the events of more are summed as one."),
-    ] = 250_000,
-    stall_after: Annotated[
-        float, _says("Seconds behind without any progress, after which the worker ends to be started again.")
-    ] = 60.0,
-    live: Annotated[
-        tuple[str, ...], _says("An objective whose last minute is counted by the millisecond; may be repeated.")
-    ] = (),
-    history: Annotated[
-        str | None,
-        _says("ClickHouse, for the past of new SLOs: http://USER:PASSWORD@HOST:PORT; else FLEETBEAT_HISTORY."),
-    ] = None,
-    signatures: Annotated[
-        str, _says("off; check: count records that are not signed by their node; require: refuse them.")
-    ] = "off",
-    signing_keys: Annotated[Path | None, _says("With check and require: a YAML file of master keys.")] = None,
-) -> int:
-    """Keep the SLO tables and the node table from the stream and answer them over HTTP.
-
-    Example: `fleetbeat worker --brokers kafka1:9092 --objectives slos.yaml --state /var/lib/fleetbeat`
-    """
-    with _extra("streams"):
-        from streams.app import run_worker
-        from streams.options import WorkerOptions
-    return run_worker(
-        WorkerOptions(
-            brokers=_reach(brokers, kafka_config),
-            objectives=objectives,
-            listen=listen,
-            state=state,
-            nodes_max=nodes_max,
-            nodes_new_per_minute=nodes_new_per_minute,
-            series_max=series_max,
-            advertise=advertise,
-            stall_after_s=stall_after,
-            live=live,
-            history=history,
-            signatures=signatures,
-            signing_keys=signing_keys,
         )
     )
 
@@ -284,11 +228,12 @@ def check(
     /,
     *,
     schema: Annotated[
-        str | None, _says("Print the JSON Schema of a kind of file, for editors: agent, simulate, kafka.")
+        str | None,
+        _says("Print the JSON Schema of a kind of file, for editors: agent, worker, archive, simulate, kafka."),
     ] = None,
     reference: Annotated[str | None, _says("Print the page that lists every key of such a kind.")] = None,
 ) -> int:
-    """Validate objectives, agents' files, those of --kafka-config and simulate scripts; print every problem's place.
+    """Validate objectives, files of --config and --kafka-config, and simulate scripts; print every problem's place.
 
     Example: `fleetbeat check slos.yaml storm.yaml`
     """

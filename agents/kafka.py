@@ -39,6 +39,7 @@ from agents.publish import HEARTBEATS, Drop, LaneFigures
 from agents.signing import SignedBatches, Signer
 from agents.spool.journal import Flight, Stamp
 from schemas.kafka import Brokers, client_settings
+from schemas.traces import trace_headers
 
 BATCH_BYTES = 256 * 1024
 # The same records fit again, however their times are written down.
@@ -282,7 +283,7 @@ class KafkaPublisher:
         self._signing.begin(topic)
 
         def takes(value: bytes) -> bool:
-            headers = self._signing.headers(topic, value)
+            headers = trace_headers(topic, value) + self._signing.headers(topic, value)
             return batch.append(timestamp=None, key=self._key, value=value, headers=headers) is not None
 
         lane.hand_over(takes)

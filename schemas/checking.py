@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ class UnknownKindError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
-    """A kind of YAML file: known by its top keys, one of which is enough.
+    """A kind of YAML file: known by its top keys, one of which is enough; `shared` are those that other kinds have too.
 
     `contents` says in a few words what a good file holds, and raises DocumentError for another. `model` is the one
     definition of what may stand in it; None when that is not ours to define.
@@ -30,6 +31,11 @@ class FileKind:
     keys: frozenset[str]
     contents: Callable[[Path], str]
     model: Callable[[], type[BaseModel]] | None = None
+    shared: frozenset[str] = frozenset()
+
+    def fits(self, keys: AbstractSet[object]) -> int:
+        """How many of these keys are of this kind; none when all of them are of others too."""
+        return len(keys & (self.keys | self.shared)) if keys & self.keys else 0
 
 
 # Those of one room, which is imported only when a file may be one of them.
@@ -64,26 +70,25 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _kind_of(file: Path, rooms: Sequence[Room]) -> FileKind:
-    """The kind with which the file has most keys in common, of the first room that has one. Raises DocumentError.
+    """The kind with which the file has most keys in common, the first of several. Raises DocumentError.
 
     A room that cannot be loaded here may have it only when no other one has.
     """
     found = documents(read_bytes(file), file, doubled=[])
     keys = {key for document in found if isinstance(document, dict) for key in document}
-    names: list[str] = []
+    kinds: list[FileKind] = []
     missing: Exception | None = None
     for room in rooms:
         try:
-            kinds = room()
+            kinds += room()
         except (MissingPackageError, ModuleNotFoundError) as cause:  # a host has no packages of the stream's side
             missing = missing or cause
-            continue
-        best = max(kinds, key=lambda kind: len(keys & kind.keys))
-        if keys & best.keys:
-            return best
-        names += [kind.title for kind in kinds]
+    best = max(kinds, key=lambda kind: kind.fits(keys), default=None)
+    if best is not None and best.fits(keys):
+        return best
     if missing is not None:
         raise missing
+    names = [kind.title for kind in kinds]
     expected = f"{', '.join(names[:-1])} or {names[-1]}"
     raise DocumentError([f"{file}: nothing to check; expected {expected}"])
 

@@ -17,7 +17,6 @@ from aiokafka.errors import KafkaError
 from schemas.listen import ListenAddress, parse_listen
 from streams import metrics
 from streams.config import load_objectives
-from streams.core.liveness.admission import Limits
 from streams.core.series import CELL_SERIES, Judge, SeriesIndex
 from streams.core.sources import SOURCES
 from streams.engine.ahead import ReadAhead
@@ -28,11 +27,10 @@ from streams.engine.applied_schemas import require_our_schemas
 from streams.engine.brokers import find_partitions
 from streams.engine.changelog import read_changelog
 from streams.engine.members import Group, advertise
-from streams.engine.partitioning import partition_share
 from streams.engine.rounds import let_end, pause
 from streams.engine.transport import Consumer, topic_partitions
 from streams.history.past import RawPast
-from streams.logs import configure_logs
+from streams.logs import configure_logs, set_level
 from streams.options import CannotStartError, WorkerOptions, check_options
 from streams.processors.lags import Lags
 from streams.processors.live_queries import LiveQueries
@@ -52,6 +50,8 @@ from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from streams.processors.status import StatusPublisher
 from streams.processors.versions import Versions
 from streams.processors.watchdog import LOOK_EVERY_S, Watchdog
+from streams.reloading import WorkerReloads, node_limits
+from streams.settings.reload import Loaded
 from streams.signing_keys import follow_keyring, signatures_of
 from streams.views.peers import Peers
 from streams.views.reload import reload_routes
@@ -81,12 +81,20 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("fleetbeat.worker")
 class Worker:
     """Everything of one worker process."""
 
-    def __init__(self, options: WorkerOptions, file: LoadedFile, versions: Versions, partitions: int) -> None:
+    def __init__(
+        self,
+        options: WorkerOptions,
+        file: LoadedFile,
+        versions: Versions,
+        partitions: int,
+        config: Loaded[WorkerOptions] | None = None,
+    ) -> None:
         """Raises DocumentError for signing keys that cannot be used."""
         signatures = signatures_of(options.signatures, options.signing_keys)
         index = SeriesIndex()
         self._versions = versions
-        self._file = ObjectivesFile(file, versions, load_objectives)
+        self._signing_keys = options.signing_keys
+        self._reloads = WorkerReloads(ObjectivesFile(file, versions, load_objectives), signatures, self._adjust, config)
         self.app: App = create_app(
             EngineSettings(options.brokers, options.state, partitions),
             batch_topics=frozenset({*SOURCES, PARTIALS, HEARTBEATS}),
@@ -111,14 +119,10 @@ class Worker:
         self._ahead = ReadAhead(partial(read_changelog, options.brokers))
         series_most = series_share(options.series_max, partitions)
         self._objectives = ObjectivesProcessor(self.app, self._ahead.read, index, series_most)
-        limits = Limits(
-            max_nodes=partition_share(options.nodes_max, partitions),
-            new_per_minute=partition_share(options.nodes_new_per_minute, partitions),
-        )
-        self._liveness = LivenessProcessor(self.app, self._ahead.read, limits, signatures)
+        self._liveness = LivenessProcessor(self.app, self._ahead.read, node_limits(options, partitions), signatures)
         self._nodes = NodeQueries(self._liveness, partitions, _now_ms)
         self._lags = Lags(self.app, self._rollups, self._objectives, self._liveness, partitions)
-        url = options.history_url
+        url = options.history
         self._pasts = Pasts(RawPast.at(url, partitions) if url else None, _now_ms)
         self._queries = TableQueries(
             lambda: versions.timeline, self._objectives, partitions, _now_ms, self._lags.completeness, self._pasts.of
@@ -126,16 +130,15 @@ class Worker:
         self._status = StatusPublisher(self.app, self._queries)
         self._watchdog = Watchdog(self.app, self._lags, options.stall_after_s, self._works)
         self._peers = Peers(Group(self.app).members)
-        self._keys = partial(follow_keyring, options.signing_keys, signatures)
+        self._keys = partial(follow_keyring, lambda: self._signing_keys, signatures)
         self._recovering: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
         self._stop = asyncio.Event()
-        self._reload = asyncio.Event()
         self._wire()
         rings = LiveQueries(self.app, self._rollups)
         tables = Tables(self._queries, self._nodes, rings, self._lags.own_tips, partitions)
         self.views = create_views(tables, self._peers, self.health)
-        self.views.add_routes(reload_routes(self._file))
+        self.views.add_routes(reload_routes(self._reloads.objectives, self._reloads.config))
 
     def health(self) -> Health:
         """Ready when the tables are recovered and the lag is small."""
@@ -160,7 +163,7 @@ class Worker:
         """Work until stopped; the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloads.tell)
         for pages in (NODE_PAGES, PAGES_TOPIC):
             self._ahead.begin(pages, range(self._partitions))
         self.app.finalize()
@@ -182,8 +185,7 @@ class Worker:
         ]
         heard = [  # may be cut off anywhere
             asyncio.create_task(self._guarded(self._versions.follow)),
-            asyncio.create_task(self._guarded(self._file.watch)),
-            asyncio.create_task(self._guarded(self._reload_when_told)),
+            asyncio.create_task(self._guarded(self._reloads.run)),
             asyncio.create_task(self._guarded(self._keys)),
             asyncio.create_task(self._watch()),
             asyncio.create_task(self._pasts.follow(self._queries.beginnings)),
@@ -233,10 +235,13 @@ class Worker:
         await self._objectives.save()
         await pause(self._stop, min(SAVE_PAUSE_S, 4 * (time.monotonic() - started)))
 
-    async def _reload_when_told(self) -> None:
-        while await self._reload.wait():
-            self._reload.clear()
-            await self._file.reload()
+    async def _adjust(self, options: WorkerOptions) -> None:
+        """Goes by these from now on, as far as a running worker can."""
+        await self._objectives.bound(series_share(options.series_max, self._partitions))
+        self._liveness.bound(node_limits(options, self._partitions))
+        self._watchdog.limit_s = options.stall_after_s
+        self._signing_keys = options.signing_keys
+        set_level(options.log_level)
 
     async def _publish(self) -> None:
         if self._objectives.recovered:
@@ -327,25 +332,31 @@ def _to_spare(started_s: float) -> float:
     return min(NODES_PAUSE_S, 4 * (time.monotonic() - started_s))
 
 
-def run_worker(options: WorkerOptions) -> int:
-    """`fleetbeat worker`: the exit status. Raises DocumentError for a file that cannot be used.
+def run_worker(options: WorkerOptions, config: Loaded[WorkerOptions] | None = None) -> int:
+    """`fleetbeat worker`: the exit status; `config`: the file of the options.
 
-    Also OptionError, ListenError and CannotStartError.
+    Raises DocumentError for a file that cannot be used, OptionError, ListenError and CannotStartError.
     """
     file = load_file(options.objectives, load_objectives)
     listen = parse_listen(options.listen)
     advertised = check_options(options, [objective.id for objective in file.objectives])
     signatures_of(options.signatures, options.signing_keys)  # what is wrong there is told before anything is done
-    configure_logs()
+    configure_logs(options.log_level)
     sys.setswitchinterval(SWITCH_S)
     try:
         options.state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotStartError(f"--state {options.state}: {error.strerror or error}") from error
-    return asyncio.run(_run(options, file, listen, advertised))
+    return asyncio.run(_run(options, file, listen, advertised, config))
 
 
-async def _run(options: WorkerOptions, file: LoadedFile, listen: ListenAddress, advertised: str | None) -> int:
+async def _run(
+    options: WorkerOptions,
+    file: LoadedFile,
+    listen: ListenAddress,
+    advertised: str | None,
+    config: Loaded[WorkerOptions] | None,
+) -> int:
     changelogs = (PAGES_TOPIC, NODE_PAGES)
     topics = (*SOURCES, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", OBJECTIVES, *changelogs)
     partitions = await find_partitions(options.brokers, topics)
@@ -357,7 +368,7 @@ async def _run(options: WorkerOptions, file: LoadedFile, listen: ListenAddress, 
         except (KafkaError, TimeoutError) as error:
             why = str(error) or type(error).__name__
             raise CannotStartError(f"brokers {options.brokers}: topic {OBJECTIVES}: {why}") from error
-        worker = Worker(options, file, versions, partitions)
+        worker = Worker(options, file, versions, partitions, config)
         return await _serve(worker, partitions, listen, advertised)
 
 

@@ -27,7 +27,7 @@ def configure_logs(level: str = "INFO") -> None:
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(level)
+    set_level(level)
     for library in ("faust", "mode", "aiokafka", "streams.engine"):  # our engine has Faust's services by inheritance
         logging.getLogger(library).setLevel(logging.WARNING)  # a screen of "Starting..." hides what matters
     structlog.configure(
@@ -36,3 +36,8 @@ def configure_logs(level: str = "INFO") -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def set_level(level: str) -> None:
+    """From now on."""
+    logging.getLogger().setLevel(level.upper())

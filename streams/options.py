@@ -1,9 +1,9 @@
 """What a worker is asked for, and what of it cannot be meant."""
 
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from schemas.kafka import Brokers
 from streams.core.routing import AddressError, parse_address
@@ -12,7 +12,8 @@ from streams.sql.client import Endpoint
 
 # Of plain series with a name of their own: half of the numbers that rows of tables have room for.
 MOST_SERIES = 500_000
-SIGNATURE_MODES = ("off", "check", "require")
+SignatureMode = Literal["off", "check", "require"]
+SIGNATURE_MODES = get_args(SignatureMode)
 HISTORY_VARIABLE = "FLEETBEAT_HISTORY"  # so that no password stands on a command line
 
 
@@ -33,11 +34,7 @@ class WorkerOptions:
     history: str | None = None
     signatures: str = "off"
     signing_keys: Path | None = None
-
-    @property
-    def history_url(self) -> str | None:
-        """Where the past of new objectives is asked for, if anywhere."""
-        return self.history or os.environ.get(HISTORY_VARIABLE) or None
+    log_level: str = "info"
 
 
 class OptionError(ValueError):
@@ -72,8 +69,8 @@ def check_options(options: WorkerOptions, objectives: Collection[str]) -> str | 
     if not 0 < options.series_max <= MOST_SERIES:
         raise OptionError(f"--series-max: value {options.series_max}; expected 1 to {MOST_SERIES}")
     try:
-        if options.history_url is not None:
-            Endpoint.parse(options.history_url)
+        if options.history is not None:
+            Endpoint.parse(options.history)
     except UrlError as cause:
         raise OptionError(f"--history: {cause}") from None
     return advertised

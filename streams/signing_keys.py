@@ -1,6 +1,7 @@
 """The worker's file of signing keys: masters by id, and nodes whose records are refused; secrets stand in own files."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -91,15 +92,15 @@ def signatures_of(mode: str, path: Path | None) -> Signatures | None:
     return None if path is None else Signatures(load_keyring(path), refuses=mode == "require")
 
 
-async def follow_keyring(path: Path | None, signatures: Signatures | None) -> None:
+async def follow_keyring(path: Callable[[], Path | None], signatures: Signatures | None) -> None:
     """Takes the file over whenever it has changed, until cancelled; what cannot be used changes nothing."""
-    while path is not None and signatures is not None:
+    while (file := path()) is not None and signatures is not None:
         await asyncio.sleep(LOOK_EVERY_S)
         try:
-            keyring = await asyncio.to_thread(load_keyring, path)
+            keyring = await asyncio.to_thread(load_keyring, file)
         except DocumentError as cause:
             log.error("the signing keys stay what they were", why=str(cause))  # noqa: TRY400 - the sentence says it all
             continue
-        if keyring != signatures.keyring:
+        if keyring != signatures.keyring and file == path():
             signatures.keyring = keyring
             log.info("signing keys", ids=sorted(keyring.masters), revoked=len(keyring.revoked))

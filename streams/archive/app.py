@@ -5,8 +5,7 @@ import logging
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -14,47 +13,26 @@ import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from schemas.kafka import Brokers
 from schemas.listen import parse_listen
 from streams.archive import cluster_ddl, ddl, retention
 from streams.archive.consumer import UnsuitableTopicError
 from streams.archive.ingest import StoreClient
-from streams.archive.lane import Limits
 from streams.archive.metrics import ArchiveMetrics
+from streams.archive.options import ArchiveOptions, OptionsError
+from streams.archive.reloading import ArchiveReloads
 from streams.archive.service import Archive
-from streams.archive.sql_limits import Limits as SqlLimits
 from streams.archive.sql_users import Users, load_users
 from streams.archive.storing import STORE_ERRORS
 from streams.logs import configure_logs
+from streams.settings.reload import Loaded
 
 if TYPE_CHECKING:
     from streams.archive.embedded import EmbeddedStore
+    from streams.archive.gateway import Gateway
 
 _RETRY_S = 2.0
 _ANSWER_S = 60
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveOptions:
-    """`clickhouse` is a server's URL; without it `store` is the folder of an embedded store, with SQL on `listen`."""
-
-    brokers: Brokers
-    clickhouse: str | None = None
-    store: Path | None = None
-    listen: str = "127.0.0.1:8123"
-    metrics: str | None = None
-    sql_users: Path | None = None
-    """Who may ask over SQL; without it everybody on this machine, and nobody else."""
-    group: str = "fleetbeat-archive"
-    ready_lag: int = 700_000  # a full lane: what a busy fleet has on its way is less
-    """The archive is not ready while more records than this wait in Kafka."""
-    keep: tuple[str, ...] = ()
-    """TABLE=DAYSd of tables that are to be kept for another time than usual; likewise `cold_after`."""
-    cold_after: tuple[str, ...] = ()
-    limits: Limits = field(default_factory=Limits)
-    cluster: str | None = None
-    """With `clickhouse`: make tables on all servers of this cluster, replicated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,29 +43,25 @@ class Store:
     embedded: "EmbeddedStore | None" = None
 
 
-class OptionsError(ValueError):
-    """An option cannot be; the message names it and says what was expected."""
-
-
 class CannotStartError(RuntimeError):
     """The machine refuses something that the archive needs, such as a folder or a port."""
 
 
-def run_archive(options: ArchiveOptions) -> int:
-    """Archives until SIGTERM or SIGINT; returns the exit status.
+def run_archive(options: ArchiveOptions, config: Loaded[ArchiveOptions] | None = None) -> int:
+    """Archives until SIGTERM or SIGINT; returns the exit status. `config`: the file of the options.
 
     Raises OptionsError, RetentionError, ListenError, CannotStartError, SchemaError when the store is not as this
     version makes it, or StoreInUseError when another process has it.
     """
     retention.ages(options.keep, options.cold_after)  # before anything is made
-    configure_logs()
+    configure_logs(options.log_level)
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
     if options.clickhouse is not None:
         if options.store is not None:
             raise OptionsError(f"--store {options.store} beside --clickhouse: expected one of them")
         if options.sql_users is not None:
             raise OptionsError("--sql-users beside --clickhouse: that server has users of its own")
-        return run_with(options, Store(server(options.clickhouse, options.cluster)))
+        return run_with(options, Store(server(options.clickhouse, options.cluster)), config)
     if options.cluster is not None:
         raise OptionsError(f"--cluster {options.cluster} without --clickhouse: expected the URL of one of its servers")
     _check_listen(options)  # before a store is made
@@ -100,7 +74,7 @@ def run_archive(options: ArchiveOptions) -> int:
     except OSError as error:
         raise CannotStartError(str(error)) from error
     with embedded:
-        return run_with(options, Store(embedded.client, embedded))
+        return run_with(options, Store(embedded.client, embedded), config)
 
 
 def _check_listen(options: ArchiveOptions) -> None:
@@ -108,15 +82,15 @@ def _check_listen(options: ArchiveOptions) -> None:
     if options.sql_users is None:
         parse_listen(options.listen, "--listen without --sql-users")
     else:
-        load_users(options.sql_users, SqlLimits())
+        load_users(options.sql_users, options.sql)
         parse_listen(options.listen, open_to_all=True)
 
 
-def run_with(options: ArchiveOptions, store: Store) -> int:
+def run_with(options: ArchiveOptions, store: Store, config: Loaded[ArchiveOptions] | None = None) -> int:
     """Archives into a store that is open already; returns the exit status."""
     status = 0
     try:
-        asyncio.run(_serve(options, store))
+        asyncio.run(_serve(options, store, config))
     except* UnsuitableTopicError as group:
         status = 1
         for error in group.exceptions:
@@ -154,7 +128,7 @@ def server(url: str, cluster: str | None = None) -> Callable[[], StoreClient]:
     return connect
 
 
-async def _serve(options: ArchiveOptions, store: Store) -> None:
+async def _serve(options: ArchiveOptions, store: Store, config: Loaded[ArchiveOptions] | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -164,30 +138,42 @@ async def _serve(options: ArchiveOptions, store: Store) -> None:
     archive = Archive(
         *(options.brokers, options.group, store.connect, metrics), shared=shared, limits=options.limits, claims=shared
     )
+    reloads = None if config is None else ArchiveReloads(config, store.connect, archive)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(archive.close)
-        address = await _listen(stack, _status(archive, metrics, options.ready_lag), options.metrics or "127.0.0.1:0")
-        _log.info("status-served", address=address)
+        status = _status(archive, metrics, lambda: (reloads.options if reloads else options).ready_lag)
+        if reloads is not None:
+            status.add_routes([reloads.route()])
+            loop.add_signal_handler(signal.SIGHUP, reloads.tell)
+        _log.info("status-served", address=await _listen(stack, status, options.metrics or "127.0.0.1:0"))
         if not await _migrate(store, options, stop):
             return
         if store.embedded is not None:
-            _log.info("sql-served", address=await _serve_sql(stack, store.embedded, options, metrics))
-        await archive.run(stop)
+            gateway = await _serve_sql(stack, store.embedded, options, metrics)
+            if reloads is not None:
+                reloads.gateway = gateway
+        following = asyncio.create_task(reloads.run(metrics.registry)) if reloads else None
+        try:
+            await archive.run(stop)
+        finally:
+            if following is not None:
+                following.cancel()
     _log.info("stopped")
 
 
 async def _serve_sql(
     stack: AsyncExitStack, store: "EmbeddedStore", options: ArchiveOptions, metrics: ArchiveMetrics
-) -> str:
+) -> "Gateway":
     from streams.archive.gateway import Gateway  # noqa: PLC0415 - only with an embedded store
 
-    users = Users(options.sql_users, SqlLimits()) if options.sql_users is not None else None
+    users = Users(options.sql_users, options.sql) if options.sql_users is not None else None
     try:
-        gateway = Gateway(store, listen=options.listen, users=users, registry=metrics.registry)
+        gateway = Gateway(store, listen=options.listen, limits=options.sql, users=users, registry=metrics.registry)
         stack.push_async_callback(gateway.close)
-        return await gateway.start()
+        _log.info("sql-served", address=await gateway.start())
     except OSError as error:
         raise CannotStartError(f"--listen {options.listen}: {error.strerror or error}") from error
+    return gateway
 
 
 async def _migrate(store: Store, options: ArchiveOptions, stop: asyncio.Event) -> bool:
@@ -219,16 +205,16 @@ async def _migrate(store: Store, options: ArchiveOptions, stop: asyncio.Event) -
     return False
 
 
-def _status(archive: Archive, metrics: ArchiveMetrics, ready_lag: int) -> web.Application:
+def _status(archive: Archive, metrics: ArchiveMetrics, ready_lag: Callable[[], int]) -> web.Application:
     async def healthy(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def ready(_: web.Request) -> web.Response:
-        why = archive.why_not_ready(ready_lag)
+        why = archive.why_not_ready(ready_lag())
         return web.Response(text=f"{why or 'ok'}\n", status=503 if why else 200)
 
     async def figures(_: web.Request) -> web.Response:
-        metrics.ready.set(archive.why_not_ready(ready_lag) is None)
+        metrics.ready.set(archive.why_not_ready(ready_lag()) is None)
         return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()

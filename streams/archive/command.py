@@ -1,13 +1,12 @@
 """`fleetbeat archive`: what the command line takes. Light to import: every --help comes by here."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from schemas.extras import extra
-from schemas.kafka.option import BrokersOption, KafkaConfigOption, reach
+from schemas.kafka.option import BrokersOption, KafkaConfigOption
 
 app = App(name="archive")
 
@@ -19,6 +18,7 @@ def _says(text: str) -> Parameter:
 @app.default
 def archive(  # noqa: PLR0913 - one argument an option
     *,
+    config: Annotated[Path | None, _says("A YAML file of all these; what the command line gives counts more.")] = None,
     brokers: BrokersOption = None,
     kafka_config: KafkaConfigOption = None,
     clickhouse: Annotated[
@@ -28,7 +28,9 @@ def archive(  # noqa: PLR0913 - one argument an option
         str | None, _says("With --clickhouse: make the tables on all servers of this cluster, replicated.")
     ] = None,
     store: Annotated[Path | None, _says("Folder of the embedded store; without it .fleetbeat/store.")] = None,
-    listen: Annotated[str, _says("HOST:PORT where the embedded store answers read-only SQL.")] = "127.0.0.1:8123",
+    listen: Annotated[
+        str | None, _says("HOST:PORT where the embedded store answers read-only SQL; without it 127.0.0.1:8123.")
+    ] = None,
     metrics: Annotated[str | None, _says("HOST:PORT of the archive's own health and metrics.")] = None,
     keep: Annotated[
         tuple[str, ...], _says("TABLE=DAYSd; may be repeated. Without it heartbeats=3d, others longer.")
@@ -41,15 +43,24 @@ def archive(  # noqa: PLR0913 - one argument an option
     Example: `fleetbeat archive --brokers kafka1:9092 --clickhouse http://user:password@ch1:8123/telemetry`
     """
     with extra("archive"):
-        from streams.archive.app import ArchiveOptions, run_archive
-    if clickhouse is None and store is None:
-        clickhouse = os.environ.get("FLEETBEAT_CLICKHOUSE")  # so that no password stands on a command line
-        store = None if clickhouse else Path(".fleetbeat/store")
-    options = ArchiveOptions(
-        *(reach(brokers, kafka_config), clickhouse, store, listen, metrics),
-        keep=keep,
-        cold_after=cold_after,
-        sql_users=sql_users,
-        cluster=cluster,
-    )
-    return run_archive(options)
+        from streams.archive.app import run_archive
+        from streams.settings.archive import ARCHIVE_FILE, ArchiveFile, archive_options
+        from streams.settings.load import build_config
+        from streams.settings.reload import load
+    options = {
+        "brokers": brokers,
+        "kafka_config": kafka_config,
+        "clickhouse": clickhouse,
+        "cluster": cluster,
+        "store": store,
+        "listen": listen,
+        "metrics": metrics,
+        "keep": keep or None,
+        "cold_after": cold_after or None,
+        "sql_users": sql_users,
+    }
+    asked = {name: value for name, value in options.items() if value is not None}
+    if config is None:
+        return run_archive(archive_options(asked, ArchiveFile()))
+    loaded = load(config, lambda content: archive_options(asked, build_config(content, config, ARCHIVE_FILE).file))
+    return run_archive(loaded.options, loaded)

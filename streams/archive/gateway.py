@@ -20,6 +20,7 @@ from streams.archive import wire
 from streams.archive.ddl import DATABASE
 from streams.archive.embedded import EmbeddedStore, SqlError
 from streams.archive.gate import Asking, ErrorCode, Gate, RefusedError
+from streams.archive.sql_handles import Handles
 from streams.archive.sql_http import Query, answer_headers, read_login, read_query, says_who
 from streams.archive.sql_limits import Limits
 from streams.archive.sql_metrics import SqlMetrics
@@ -56,14 +57,15 @@ class Gateway:
         self._address = parse_listen(listen, open_to_all=users is not None)
         self._limits = limits or Limits()
         self._users = users
-        self._anyone = User("default", self._limits, frozenset({"telemetry", "system"}))
+        self._anyone = _anyone(self._limits)
         self._slow = SlowQueries()
         self._sessions = Sessions()
         self._metrics = SqlMetrics(registry, lambda: self._running, lambda: len(self._sessions))
         with store.handle() as handle:
             gate = Gate(handle)
             found = handle.query("SELECT version(), timezone()").data.decode().strip()
-        self._engine = Engine(store, gate, *found.split("\t"))
+        self._handles = Handles(store)
+        self._engine = Engine(store, gate, self._handles, *found.split("\t"))
         self._threads = ThreadPoolExecutor(self._limits.running, thread_name_prefix="sql")
         self._logins = ThreadPoolExecutor(1, thread_name_prefix="sql-login")
         self._logins_waiting = 0
@@ -97,6 +99,10 @@ class Gateway:
         self._address = ListenAddress(self._address.host, self._runner.addresses[0][1])
         return str(self._address)
 
+    def follow(self, limits: Limits, users: Users | None) -> None:
+        """Queries that come from now on go by these; how many may run, and whether people log in, stays as it is."""
+        self._limits, self._users, self._anyone = limits, users, _anyone(limits)
+
     async def close(self) -> None:
         """Stops listening and ends running queries; call it before the store is closed."""
         self._closing = True
@@ -109,6 +115,7 @@ class Gateway:
         if self._runner is not None:
             await self._runner.cleanup()
         self._threads.shutdown()
+        self._handles.close()
         self._logins.shutdown()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -279,8 +286,9 @@ class Gateway:
             raise
 
     async def _kill(self, run: Run, future: "asyncio.Future[_T]") -> None:
-        while not future.done():  # it may not have reached the engine yet
-            await asyncio.to_thread(self._store.stop_queries, run.comment)
+        while not future.done():
+            if run.comment:
+                await asyncio.to_thread(self._store.stop_queries, run.comment)
             await asyncio.wait([future], timeout=_KILL_AGAIN_S)
         future.exception()  # nobody waits for it
 
@@ -295,6 +303,8 @@ class Gateway:
             metrics.seconds.observe(seconds)
         if run.is_open:
             await asyncio.get_running_loop().run_in_executor(self._threads, run.close)
+        if not self._closing:
+            asyncio.get_running_loop().run_in_executor(self._threads, run.prepare_next)
         if seconds >= self._limits.slow_s:
             metrics.slow.labels(user.name).inc()
             text = await asyncio.to_thread(normalized, self._store, run.query.sql)
@@ -323,6 +333,11 @@ class Gateway:
         outcome = "busy" if busy else "refused" if isinstance(problem, RefusedError) else "failed"
         self._metrics.queries.labels(outcome).inc()
         _log.info("sql_query_" + outcome, code=int(problem.code), reason=problem.text[:300])
+
+
+def _anyone(limits: Limits) -> User:
+    """Who asks where nobody logs in."""
+    return User("default", limits, frozenset({"telemetry", "system"}))
 
 
 def _drop(request: web.Request) -> None:

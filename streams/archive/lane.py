@@ -86,6 +86,11 @@ class Lane:
         """Whether every partition given to the lane is verified and the store takes what it is given."""
         return self._wanted == self.next.keys() and not self._storing.failing
 
+    def follow(self, limits: Limits) -> None:
+        """From now on batches are made by these."""
+        self._limits = limits
+        self._changed.set()
+
     def assign(self, partitions: set[int]) -> None:
         """Takes partitions on; they flow once their last plans are verified."""
         self._wanted = set(partitions)

@@ -61,6 +61,11 @@ class Archive:
         behind = sum(self.lag.values())
         return f"lag is {behind} records, the bound {lag_bound}" if behind > lag_bound else None
 
+    def follow(self, limits: Limits) -> None:
+        """From now on batches are made by these."""
+        for lane in self._lanes.values():
+            lane.follow(limits)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Archives until `stop`, then stores what waits. Raises UnsuitableTopicError or an error in the program."""
         async with asyncio.TaskGroup() as tasks:

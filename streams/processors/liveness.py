@@ -18,7 +18,8 @@ from streams.engine.bulk import Bulk
 from streams.engine.fetched import last_heard
 from streams.engine.intake import Intake
 from streams.engine.transport import Consumer, Poll, RawPoll
-from streams.processors.node_folding import Letters, NodeFolder
+from streams.processors.dead_letters import Letters
+from streams.processors.node_folding import NodeFolder
 from streams.processors.node_judging import NodeJudge, Verdict
 from streams.processors.node_recovery import SOURCE, NodeRecovery, ReadLog
 from streams.processors.node_saving import NodeSaver, Page, Saved, snapshot
@@ -98,6 +99,12 @@ class LivenessProcessor:
         nodes = sum(part.table.nodes for part in self.parts.values())
         seconds = round(time.monotonic() - started, 3)
         log.info("nodes recovered", partitions=sorted(built), kept=sorted(kept), nodes=nodes, seconds=seconds)
+
+    def bound(self, limits: Limits) -> None:
+        """From now on new nodes are taken by these; nodes that are known stay."""
+        self._recovery.limits = limits
+        for part in self.parts.values():
+            part.bound(limits)
 
     async def process(self, stream: AsyncIterable[Poll | RawPoll]) -> None:
         """Faust's entry: each event is what one poll brought for one partition."""

@@ -32,6 +32,11 @@ class Part:
     goal: int | None = None
     caught_up_s: float | None = None
 
+    def bound(self, limits: Limits) -> None:
+        """From now on new nodes are taken by these."""
+        self.limits = limits
+        self.table.bound(limits)
+
     def wait(self) -> None:
         """Silence means nothing until the partition is caught up again."""
         self.goal = self.caught_up_s = None

@@ -86,14 +86,26 @@ class ObjectivesFile:
                 self._seen = signature
             return outcome
 
+    async def take(self, loaded: LoadedFile) -> Outcome:
+        """Announce what another file holds, and look at that one from now on; unless it cannot be announced."""
+        async with self._loading:
+            outcome = await self._announce(loaded.path, loaded.objectives)
+            if isinstance(outcome, Announced):
+                self._path, self._seen = loaded.path, loaded.seen
+            return outcome
+
     async def _reload(self) -> Outcome:
         try:
             objectives = await asyncio.to_thread(self._load, self._path)  # a long one takes a while
-            announced = await self._versions.announce(objectives)
         except DocumentError as error:
             return _refused(error.problems)
+        return await self._announce(self._path, objectives)
+
+    async def _announce(self, path: Path, objectives: tuple[Objective, ...]) -> Outcome:
+        try:
+            announced = await self._versions.announce(objectives)
         except SetTooLargeError as error:
-            return _refused((f"{self._path}: {error}",))
+            return _refused((f"{path}: {error}",))
         except (KafkaError, TimeoutError) as error:
             reason = f"Kafka did not take the announcement: {error or type(error).__name__}"
             metrics.OBJECTIVES_RELOADS.labels("failed").inc()

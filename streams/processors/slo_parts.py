@@ -21,10 +21,9 @@ from streams.engine.page_heads import Origin
 from streams.engine.partials import heading, read_partial
 from streams.engine.partitioning import partition_share
 from streams.engine.transport import require_append_time
-from streams.processors.dead_letters import dead_letters
+from streams.processors.dead_letters import Letters, dead_letters
 
 Records = Sequence[ConsumerRecord[bytes, bytes]]
-Letters = list[tuple[bytes | None, bytes]]
 
 OBJECTIVES, PLAIN = "objectives", "series"
 # Plain series of a partition: a twelfth of 250,000, and what chance may put there more.
@@ -84,6 +83,13 @@ class PartFolder:
         }
         self._tables.update(tables.values())
         return tables
+
+    def bound(self, series_most: int) -> None:
+        """From now on a partition keeps so many plain series apart; series that have a name keep it."""
+        self._series_most = series_most
+        for table in self._tables:
+            if table.naming is not None:
+                table.naming.most = series_most
 
     def forget_series(self, parts: Collection[Part]) -> None:
         """Only series that are in some table stay in the index; `parts`, which everybody may read, are shown anew.

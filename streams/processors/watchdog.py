@@ -37,7 +37,7 @@ class Watchdog:
         """`works`: whether tables are there, no rebalance is on, and the group hears of the worker."""
         self._app = app
         self._lags = lags
-        self._limit_s = limit_s
+        self.limit_s = limit_s
         self._works = works
         self._watch: StallWatch[TP] = StallWatch(LONGEST_LOOK_S)
 
@@ -52,7 +52,7 @@ class Watchdog:
         for topic in TOPICS:
             stalled = [seconds for tp, seconds in self._watch.stalled_s.items() if tp.topic == topic]
             metrics.STALLED.labels(topic).set(max(stalled, default=0.0))
-        if readings is not None and worst is not None and worst[1] >= self._limit_s:
+        if readings is not None and worst is not None and worst[1] >= self.limit_s:
             self._give_up(worst[0], worst[1], readings[worst[0]])
 
     async def _readings(self) -> dict[TP, Reading] | None:
@@ -77,7 +77,7 @@ class Watchdog:
     def _give_up(self, tp: TP, seconds: float, reading: Reading) -> None:
         message = (
             f"{tp.topic} partition {tp.partition}: no progress for {seconds:.0f} s at offset {reading.read_to}, "
-            f"{reading.end - reading.read_to} records behind; expected some within {self._limit_s:g} s"
+            f"{reading.end - reading.read_to} records behind; expected some within {self.limit_s:g} s"
         )
         log.error(
             "the consumer stands still: ending, so that a restart reads on", topic=tp.topic, partition=tp.partition

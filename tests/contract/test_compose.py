@@ -11,7 +11,7 @@ import pytest
 import fleetbeat
 from agents.config import load_agent
 from schemas.listen import parse_listen
-from streams.archive.app import ArchiveOptions
+from streams.archive.options import ArchiveOptions
 from streams.config import load_objectives
 from tests.contract.surroundings import COMPOSE, INFRA, load, own_commands, services, understood
 from tests.programs import need, run

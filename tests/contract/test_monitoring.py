@@ -51,6 +51,8 @@ def test_alerts_fire_when_they_should_and_are_silent_else() -> None:
 WORKER = """
 import streams.metrics as found
 from prometheus_client import REGISTRY as registry
+from streams.settings.reload import ReloadMetrics
+ReloadMetrics("worker", registry)
 """
 ARCHIVE = """
 from streams.archive.metrics import ArchiveMetrics
@@ -58,6 +60,8 @@ from streams.archive.sql_metrics import SqlMetrics
 found = ArchiveMetrics()
 registry = found.registry
 SqlMetrics(registry, float, float)
+from streams.settings.reload import ReloadMetrics
+ReloadMetrics("archive", registry)
 """
 SHOW = """
 from prometheus_client import generate_latest

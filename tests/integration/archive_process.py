@@ -9,9 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from streams.archive.app import ArchiveOptions, Store, run_with
+from streams.archive.app import Store, run_with
 from streams.archive.embedded import EmbeddedStore
 from streams.archive.ingest import Ingest
+from streams.archive.options import ArchiveOptions
 from streams.logs import configure_logs
 from tests.faults.driver.dying_archive import Dying
 

@@ -22,7 +22,7 @@ from infra.acls.plan import (
 )
 from infra.dlq.wire import TRANSACTIONAL_ID
 from schemas.catalog import load_catalog
-from streams.archive.app import ArchiveOptions
+from streams.archive.options import ArchiveOptions
 from streams.engine.app import APP_ID
 
 TOPICS = list(load_catalog().topics.values())

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -166,5 +167,23 @@ def test_a_batch_waits_until_there_are_enough(count: int) -> None:
         assert (("stored", 0) in store.said) == (count >= LIMITS.enough_records)
         await end(made, running)
         assert made.next == {0: count}  # asked to end, it stores what waits
+
+    asyncio.run(scene())
+
+
+def test_batches_are_made_by_other_limits_from_the_moment_they_are_given() -> None:
+    async def scene() -> None:
+        store = Store()
+        made = lane(store)
+        offer(made, 0, 5)
+        running = asyncio.create_task(made.run())
+        await settle()
+        assert store.said == [], "five are not enough, and nobody has waited for an hour"
+        made.follow(replace(LIMITS, enough_records=5, records=5))
+        assert made.places() == [], "and no more may wait"
+        await settle()
+        assert store.said[0] == ("shape", 0)
+        store.go_on.set()
+        await end(made, running)
 
     asyncio.run(scene())

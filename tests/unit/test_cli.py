@@ -15,7 +15,6 @@ from schemas.documents import DocumentError
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
     "up",
-    "worker",
     "agent",
     "probe",
     "simulate",
@@ -75,7 +74,9 @@ def test_no_help_loads_a_room_or_anything_heavy() -> None:
     assert loaded & (HEAVY | fleetbeat.ROOMS) == set()
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "archive", "sql", "topics apply", "topics check", "topics acl"])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "worker", "archive", "sql", "topics apply", "topics check", "topics acl"]
+)
 def test_every_command_shows_an_example_of_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert fleetbeat.main([*command.split(), "--help"]) == 0
     assert f"Example: fleetbeat {command}" in capsys.readouterr().out
@@ -91,6 +92,9 @@ def test_every_command_shows_an_example_of_itself(command: str, capsys: pytest.C
         ("bench nope", "no benchmark 'nope'; expected one of:"),
         ("agent --confg agent.yaml", "the following arguments are required: --config; `fleetbeat agent --help` shows"),
         ("agent --config nowhere.yaml", "nowhere.yaml: no such file; expected a YAML file"),
+        ("worker --config nowhere.yaml", "nowhere.yaml: no such file; expected a YAML file"),
+        ("worker", "--objectives: missing; expected an OpenSLO file there, or as `objectives` in --config"),
+        ("archive --config nowhere.yaml", "nowhere.yaml: no such file; expected a YAML file"),
         ("probe home --config nowhere.yaml", "nowhere.yaml: no such file; expected a YAML file"),
         ("simulate --script nowhere.yaml", "nowhere.yaml: no such file; expected a YAML file"),
     ],
@@ -156,7 +160,7 @@ def test_check_says_what_good_files_hold(capsys: pytest.CaptureFixture[str]) -> 
         ("a: [\n", ":2:1: not YAML:"),
         (
             "greeting: hello\n",
-            ": nothing to check; expected objectives (kind: SLO), TLS and the user for Kafka, an agent or",
+            ": nothing to check; expected objectives (kind: SLO), a worker, an archive, TLS and the user for Kafka, ",
         ),
         ("", ": nothing to check; expected objectives"),
     ],

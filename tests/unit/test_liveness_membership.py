@@ -78,3 +78,15 @@ def test_a_slot_that_is_used_again_tells_nothing_of_the_node_before() -> None:
     fresh = NodeTable(PLENTY, seed=1)
     fold(fresh, [Beat("new", LONG_AFTER)], 2)
     assert rows_of(table) == rows_of(fresh)
+
+
+def test_other_bounds_hold_for_new_nodes_from_then_on_and_no_known_one_goes() -> None:
+    table = NodeTable(Limits(2, 9), seed=1)
+    later = START_MS + HOUR_MS
+    assert fold(table, [Beat("a"), Beat("b"), Beat("c")]).refused == 1
+    table.bound(Limits(1, 9))
+    assert fold(table, [Beat("a", later, seq=1, heartbeat_seq=1), Beat("c", later)], 3).refused == 1
+    assert "".join(sorted(rows_of(table))) == "ab"
+    table.bound(Limits(3, 9))
+    assert fold(table, [Beat("c", later), Beat("d", later)], 5).refused == 1
+    assert "".join(sorted(rows_of(table))) == "abc"

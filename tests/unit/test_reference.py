@@ -12,12 +12,15 @@ from schemas.reference import reference
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 
 
-@pytest.mark.parametrize(("option", "file"), [("--schema", "agent.schema.json"), ("--reference", "agent.md")])
+@pytest.mark.parametrize("kind", ["agent", "worker", "archive"])
+@pytest.mark.parametrize(("option", "ending"), [("--schema", "schema.json"), ("--reference", "md")])
 def test_what_is_written_for_editors_and_readers_is_what_the_code_says(
-    option: str, file: str, capsys: pytest.CaptureFixture[str]
+    option: str, kind: str, ending: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fleetbeat.main(["check", option, "agent"]) == 0
-    assert capsys.readouterr().out == (FOLDER / file).read_text(encoding="utf-8"), "`make reference` writes it anew"
+    assert fleetbeat.main(["check", option, kind]) == 0
+    assert capsys.readouterr().out == (FOLDER / f"{kind}.{ending}").read_text(encoding="utf-8"), (
+        "`make reference` writes it anew"
+    )
 
 
 class Inner(BaseModel):
@@ -46,4 +49,4 @@ def test_a_page_has_a_table_for_every_mapping_and_a_row_for_every_key() -> None:
 
 def test_a_kind_of_file_without_a_schema_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert fleetbeat.main(["check", "--schema", "objectives"]) == 2
-    assert "no schema 'objectives'; expected one of: kafka, agent, simulate" in capsys.readouterr().err
+    assert "no schema 'objectives'; expected one of: worker, archive, kafka, agent, simulate" in capsys.readouterr().err

@@ -98,7 +98,7 @@ def test_an_unusable_file_says_where_and_shows_no_password(file: Path, text: str
 def test_an_address_for_others_needs_users(
     tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("streams.archive.app.configure_logs", lambda: None)  # of this process, for all tests after it
+    monkeypatch.setattr("streams.archive.app.configure_logs", lambda _: None)  # of this process, for all tests after it
     store = ["archive", "--listen", "0.0.0.0:8123", "--store", str(tmp_path / "store")]
     assert fleetbeat.main(store) == 2
     assert "--listen without --sql-users: value '0.0.0.0:8123': not a loopback address" in capsys.readouterr().err

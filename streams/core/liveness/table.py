@@ -67,6 +67,10 @@ class NodeTable:
         self._left: list[pl.Series] = []
         self._reader = Reader(self._columns)
 
+    def bound(self, limits: Limits) -> None:
+        """From the next fold on new nodes are taken by these; nodes that are known stay."""
+        self._admission.limits = limits
+
     @property
     def decided_offset(self) -> int:
         """Until `applied` is there, a replay goes over what an earlier owner has counted."""

@@ -17,9 +17,10 @@ from typing import Any
 import pyarrow as pa
 
 from streams.archive import app
-from streams.archive.app import ArchiveOptions, Store, run_with
+from streams.archive.app import Store, run_with
 from streams.archive.embedded import EmbeddedStore
 from streams.archive.lane import Limits
+from streams.archive.options import ArchiveOptions
 from streams.archive.plans import PlanStore
 from streams.logs import configure_logs
 from tests.clickhouse_server.shim import die_at_rename, take_over
