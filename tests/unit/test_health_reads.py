@@ -297,7 +297,7 @@ def test_a_window_over_a_pause_of_the_machine_says_nothing(tmp_path: Path) -> No
 
 
 def test_the_goodbye_says_how_it_was_at_the_end(tmp_path: Path) -> None:
-    monitors = []
+    monitors: list[HealthMonitor] = []
 
     async def case(monitor: HealthMonitor, clock: ManualClock) -> None:
         monitors.append(monitor)
