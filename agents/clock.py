@@ -21,6 +21,16 @@ class Clock(Protocol):
         ...
 
 
+async def tick(clock: Clock, every_s: float) -> None:
+    """Returns at a whole multiple of `every_s`, half of one to one and a half from now.
+
+    Loops that wait so wake up together: on a host that does little else a wake-up costs ten times what is done in it,
+    since nothing of the agent is in the processor's caches any more.
+    """
+    rest_s = every_s - clock.monotonic_s() % every_s
+    await clock.sleep(rest_s if rest_s >= every_s / 2 else rest_s + every_s)
+
+
 class SystemClock:
     """The machine's own."""
 

@@ -1,4 +1,4 @@
-"""Notices that a file is another than it was, by looking at it: no library, and the same on every file system."""
+"""Notices that a file is another than it was, by looking at it: when the kernel says so, or else again and again."""
 
 import asyncio
 import threading
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOOK_EVERY_S = 0.2
+# While the kernel would tell: it does not for all that may happen, such as a mount over a folder.
+LOOK_ANYWAY_S = 10.0
 # A file that is being written is let alone until it has looked the same twice, or has been another for so many looks.
 SAME_LOOKS, MOST_LOOKS = 2, 4
 # An editor may take the file away for a moment.
@@ -43,6 +45,11 @@ class Watched:
         self._same_looks = 0
         self._looks = 0
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether the file is as it was when that was told."""
+        return not self._looks
+
     def look(self, seen: Signature | None) -> bool:
         """Whether it is time to read the file: it is another than last time, and at rest, or never at rest."""
         if seen == self._told:
@@ -68,10 +75,20 @@ def watch(path: Path, seen: Signature | None, changed: Callable[[], None]) -> No
 
 
 def _look(path: Path, watched: Watched, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
-    while not loop.is_closed():
-        time.sleep(LOOK_EVERY_S)
-        if watched.look(signature(path)):
-            try:
+    from agents.file_events import FileEvents  # noqa: PLC0415 - ctypes: not before the first heartbeat
+
+    events = FileEvents(path)
+    try:
+        while not loop.is_closed():
+            hears = events.listen()
+            if watched.look(signature(path)):
                 loop.call_soon_threadsafe(changed)
-            except RuntimeError:  # it was closed this very moment
-                return
+            if not watched.at_rest:
+                events.close()  # the way there may be another by now
+            elif hears:
+                events.wait(LOOK_ANYWAY_S)
+            time.sleep(LOOK_EVERY_S)
+    except RuntimeError:  # the loop was closed this very moment
+        return
+    finally:
+        events.close()

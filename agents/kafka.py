@@ -30,7 +30,7 @@ from aiokafka.errors import (
 )
 from aiokafka.partitioner import DefaultPartitioner
 
-from agents.clock import Clock
+from agents.clock import Clock, tick
 from agents.connection import CLOSE_S, Connection, end, stop
 from agents.lane import Lane, MemoryLane
 from agents.probes.threads import SideThread
@@ -38,13 +38,16 @@ from agents.publish import HEARTBEATS, Drop, LaneFigures
 from agents.signing import SignedBatches, Signer
 from agents.spool.journal import Flight, Stamp
 from schemas.kafka import Brokers, client_settings
+from schemas.traces import trace_headers
 
 BATCH_BYTES = 256 * 1024
 # The same records fit again, however their times are written down.
 AGAIN_BYTES = 2 * BATCH_BYTES
-# Results come in one by one: wait a moment for others to share a request with. Heartbeats do not wait.
-LINGER_S = {HEARTBEATS: 0.0}
-USUAL_LINGER_S = 0.05
+# Between requests of a topic, so that what comes meanwhile shares one. Heartbeats do not wait.
+APART_S = {HEARTBEATS: 0.0}
+USUAL_APART_S = 0.05
+# A request costs as much as two probes. So what can wait does, until the lanes are tended, or until this much waits.
+FULL_RECORDS = 100
 RETRY_S = (0.25, 0.5, 1.0, 2.0, 5.0)
 # Between aiokafka's own tries, for ever: a fleet whose password was changed must not keep brokers busy with handshakes.
 BACKOFF_MS = 500
@@ -99,17 +102,19 @@ class KafkaPublisher:
         self._filled = {topic: asyncio.Event() for topic in lanes}
         self._problems: dict[str, str] = {}
         self._acknowledged = False
+        self._closing = False
         self._settled = asyncio.Event()
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self._asked_s = float("-inf")
 
-    def offer(self, topic: str, value: bytes) -> Drop | None:
+    def offer(self, topic: str, value: bytes, *, can_wait: bool = False) -> Drop | None:
         """Why the record was not taken; None when it was."""
         lane, now_s = self._lanes[topic], self._clock.monotonic_s()
         reason = lane.offer(value, now_s)
-        self._filled[topic].set()
+        if not can_wait or self._closing or lane.waiting >= FULL_RECORDS:
+            self._filled[topic].set()
         oldest_s = lane.oldest_s()
         if oldest_s is not None and now_s - oldest_s > SLOW_S and topic not in self._problems:
             self._went_wrong(topic, _SLOW)
@@ -146,6 +151,9 @@ class KafkaPublisher:
 
     async def close(self, deadline_s: float) -> int:
         """Waits for acknowledgements while `run` goes on; how many records there were none for."""
+        self._closing = True
+        for filled in self._filled.values():
+            filled.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline_s):
                 while any(self._lanes.values()):
@@ -159,7 +167,7 @@ class KafkaPublisher:
 
     async def _tend(self) -> None:
         while True:
-            await self._clock.sleep(TEND_S)
+            await tick(self._clock, TEND_S)
             await self._explain()
             for topic, lane in self._lanes.items():
                 lane.expire(self._clock.monotonic_s())
@@ -184,7 +192,7 @@ class KafkaPublisher:
     async def _sync(self) -> None:
         """In a thread: a slow disk holds up nothing else."""
         while True:
-            await self._clock.sleep(TEND_S)
+            await tick(self._clock, TEND_S)
             for lane in self._lanes.values():
                 paths = lane.unsynced(self._clock.monotonic_s())
                 if paths:
@@ -192,11 +200,13 @@ class KafkaPublisher:
 
     async def _drain(self, topic: str) -> None:
         lane, filled = self._lanes[topic], self._filled[topic]
+        apart_s, sent_s = APART_S.get(topic, USUAL_APART_S), float("-inf")
         while True:
             await filled.wait()
             connection = await self._connected()
-            await self._clock.sleep(LINGER_S.get(topic, USUAL_LINGER_S))
-            lane.expire(self._clock.monotonic_s())
+            await self._clock.sleep(sent_s + apart_s - self._clock.monotonic_s())
+            sent_s = self._clock.monotonic_s()
+            lane.expire(sent_s)
             if lane.waiting:
                 await self._send(topic, lane, connection)
             if not lane.waiting:
@@ -278,7 +288,7 @@ class KafkaPublisher:
         self._signing.begin(topic)
 
         def takes(value: bytes) -> bool:
-            headers = self._signing.headers(topic, value)
+            headers = trace_headers(topic, value) + self._signing.headers(topic, value)
             return batch.append(timestamp=None, key=self._key, value=value, headers=headers) is not None
 
         lane.hand_over(takes)

@@ -28,11 +28,11 @@ class LatePublisher:
         self._needed = asyncio.Event()
         self._made = asyncio.Event()
 
-    def offer(self, topic: str, value: bytes) -> Drop | None:
+    def offer(self, topic: str, value: bytes, *, can_wait: bool = False) -> Drop | None:
         """See Publisher."""
         self._needed.set()
         if self._publisher is not None:
-            return self._publisher.offer(topic, value)
+            return self._publisher.offer(topic, value, can_wait=can_wait)
         return self._lanes[topic].offer(value, self._clock.monotonic_s())
 
     async def room(self, topic: str) -> None:

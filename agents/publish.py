@@ -61,8 +61,11 @@ class Publisher(Protocol):
     to stop probing. `close` comes after the last `offer`, while `run` still runs.
     """
 
-    def offer(self, topic: str, value: bytes) -> Drop | None:
-        """Why the record was not taken; None when it was. Never waits."""
+    def offer(self, topic: str, value: bytes, *, can_wait: bool = False) -> Drop | None:
+        """Why the record was not taken; None when it was. Never waits.
+
+        `can_wait`: a second for others that share a request to Kafka with it.
+        """
         ...
 
     async def room(self, topic: str) -> None:
@@ -96,7 +99,8 @@ class Outbox:
     def put(self, make: Callable[[int], Sent]) -> Drop | None:
         """Makes a record with the next number and offers it; why it was not taken, or None."""
         record = make(self._seq)
-        reason = self._publisher.offer(_topic_of(record), encode(record))
+        can_wait = isinstance(record, ProbeResult) and record.success  # bad news do not wait
+        reason = self._publisher.offer(_topic_of(record), encode(record), can_wait=can_wait)
         if reason is None:
             self._seq += 1
         return reason

@@ -43,9 +43,9 @@ class Tracer:
 
     def begin(self) -> Trace:
         """The trace of a run that begins. It is sampled when its record will have the id whatever it finds."""
-        number = self._rng.getrandbits(128) or 1
+        number = self._rng.getrandbits(64) << 64 | (self._rng.getrandbits(64) or 1)
         sampled = number & ((1 << _RANDOM_BITS) - 1) < self._below
-        return Trace(f"{number:032x}", f"{self._rng.getrandbits(64) or 1:016x}", sampled, self._propagate)
+        return Trace(f"{number:032x}", sampled, self._propagate)
 
     def kept(self, outcome: Outcome) -> str | None:
         """The id for the record of the run that goes on; None when it is not to be stored."""

@@ -14,7 +14,7 @@ import polars as pl
 from schemas.catalog import load_catalog
 from schemas.codec import FRAME_BYTES, MAX_VALUE_BYTES, DecodeError, read_body, split_frame, writer_of
 from schemas.containers import INDEX, Container, recast
-from schemas.record_batches import KEY, SIGNATURE, VALUE, LogContainer, RecordBatch, is_signed, value_prefix
+from schemas.record_batches import KEY, SIGNATURE, VALUE, LogContainer, RecordBatch, is_signed, is_traced, value_prefix
 from schemas.rules import KEYED_BY_NODE, RULES
 
 # A doubtful block is split into stretches of this many records, so that one bad record costs its neighbours little.
@@ -26,6 +26,9 @@ SMALL_GROUP = 2_048
 # Faults that fastavro finds and polars cannot overlook, see `_sound`.
 _CERTAIN = frozenset({"truncated", "trailing-bytes", "key-mismatch"})
 _REFUSED = DecodeError("undecodable", "polars cannot read it: a number out of range or not written as Avro says")
+
+# Schema id, and whether there are signatures and may be traces.
+_Kind = tuple[int, bool, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,14 @@ class BlockReader:
         names = [field["name"] for field in latest.parsed["fields"]]
         wanted = set(names if columns is None else columns) | {rule.column for rule in RULES[topic]}
         self._keyed = topic in KEYED_BY_NODE
+        self._traces = "trace_id" in names
         self._columns = [name for name in names if name in wanted or (self._keyed and name == "node_id")]
         self._containers = {version.id: Container(version) for version in self._topic.versions}
         self._logs = {
-            (version.id, signed): LogContainer(version, signed=signed, values=signatures)
+            (version.id, signed, traced): LogContainer(version, signed=signed, traced=traced, values=signatures)
             for version in self._topic.versions
             for signed in (False, True)
+            for traced in ((False, True) if self._traces else (False,))
         }
         self._empty = _millis(self._containers[latest.id].read([]).select(self._columns))
         self._no_rows = self._empty.with_columns(pl.lit(0, pl.UInt32).alias("_row")).clear()
@@ -116,18 +121,20 @@ class BlockReader:
         # The batches of one group are in order.
         return frames[-1] if len(frames) <= 2 else pl.concat(frames).sort("_row"), doubtful  # noqa: PLR2004 - none and one
 
-    def _by_kind(self, batches: Sequence[RecordBatch]) -> Mapping[tuple[int, bool], Sequence[int]]:
+    def _by_kind(self, batches: Sequence[RecordBatch]) -> Mapping[_Kind, Sequence[int]]:
         """By the schema of their first value, and by whether they are signed; what is in doubt there is for any."""
         signed = [is_signed(batch) for batch in batches]
+        # Who expects traces reads batches without them, too, and one group of all is read sooner than two.
+        traced = self._traces and any(map(is_traced, batches))
         if len(self._containers) == 1 and not any(signed):
-            return {(self._topic.latest.id, False): range(len(batches))}
-        groups: dict[tuple[int, bool], list[int]] = {}
+            return {(self._topic.latest.id, False, traced): range(len(batches))}
+        groups: dict[_Kind, list[int]] = {}
         for number, batch in enumerate(batches):
             writer = self._prefixes.get(value_prefix(batch), self._topic.latest.id)
-            groups.setdefault((writer, signed[number]), []).append(number)
+            groups.setdefault((writer, signed[number], traced), []).append(number)
         return groups
 
-    def _whole(self, kind: tuple[int, bool], batches: Sequence[RecordBatch]) -> pl.DataFrame | None:
+    def _whole(self, kind: _Kind, batches: Sequence[RecordBatch]) -> pl.DataFrame | None:
         """The rows of whole batches, or None on any doubt."""
         frame = self._logs[kind].try_read(batches)
         if frame is None or (self._keyed and not (frame[KEY] == frame["node_id"]).all()):

@@ -130,13 +130,13 @@ def _by_id() -> dict[int, tuple[Topic, SchemaVersion]]:
 
 @cache
 def _plain(schema_id: int) -> dict[str, Any]:
+    return plain(_by_id()[schema_id][1].parsed)  # type: ignore[no-any-return]
+
+
+def plain(schema: Any) -> Any:  # noqa: ANN401 - an Avro schema is any JSON
     """The schema without logical types, so that times stay the integers they are on the wire."""
-    return _strip(_by_id()[schema_id][1].parsed)  # type: ignore[no-any-return]
-
-
-def _strip(schema: Any) -> Any:  # noqa: ANN401 - an Avro schema is any JSON
     if isinstance(schema, dict):
-        return {key: _strip(value) for key, value in schema.items() if key != "logicalType"}
+        return {key: plain(value) for key, value in schema.items() if key != "logicalType"}
     if isinstance(schema, list):
-        return [_strip(item) for item in schema]
+        return [plain(item) for item in schema]
     return schema

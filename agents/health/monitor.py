@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import deque
 
-from agents.clock import Clock
+from agents.clock import Clock, tick
 from agents.health.procfs import ProcFiles
 from agents.health.window import Health, Snapshot, compare
 
@@ -31,7 +31,7 @@ class HealthMonitor:
         try:
             while True:
                 self._taken.append(self._files.snapshot())
-                await self._clock.sleep(STEP_S)
+                await tick(self._clock, STEP_S)
         finally:
             if loading is not None:
                 loading.cancel()

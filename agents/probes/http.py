@@ -57,7 +57,7 @@ class HttpConfig(Settings):
 
     def secrets(self) -> dict[str, str]:
         """The headers whose values stand in files, as of now. Raises ProbeFailedError, without a secret in it."""
-        headers = {name: read_secret(path) for name, path in self.header_files.items()}
+        headers = {name: read_secret(path, f"header_files.{name}") for name, path in self.header_files.items()}
         return headers if self.auth is None else headers | {"Authorization": self.auth.header()}
 
 

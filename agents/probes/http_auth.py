@@ -18,7 +18,7 @@ class BasicAuth(Settings):
 
 
 class HttpAuth(Settings):
-    """One of the two. Files are read for each run, and refused when everyone can read them."""
+    """One of the two. Files are read for each run, and refused when others can get at them."""
 
     basic: BasicAuth | None = None
     bearer_file: Path | None = None
@@ -32,7 +32,7 @@ class HttpAuth(Settings):
     def header(self) -> str:
         """The value of Authorization. Raises ProbeFailedError, without the secret."""
         if self.bearer_file is not None:
-            return f"Bearer {read_secret(self.bearer_file)}"
+            return f"Bearer {read_secret(self.bearer_file, 'bearer_file')}"
         assert self.basic is not None  # noqa: S101 - _is_one
-        pair = f"{self.basic.username}:{read_secret(self.basic.password_file)}"
+        pair = f"{self.basic.username}:{read_secret(self.basic.password_file, 'password_file')}"
         return f"Basic {b64encode(pair.encode()).decode()}"

@@ -5,23 +5,24 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from schemas.traces import traceparent
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """`trace_id` has 32 hex digits, `span_id` 16, neither is zero; `sampled` tells others whether to record it.
+    """`trace_id` has 32 hex digits, the second half of them not all zero; `sampled` tells others whether to record it.
 
     `propagates`: a probe that speaks a protocol with a place for it sends it along.
     """
 
     trace_id: str
-    span_id: str
     sampled: bool
     propagates: bool = True
 
     @property
     def traceparent(self) -> str:
         """The header's value."""
-        return f"00-{self.trace_id}-{self.span_id}-{int(self.sampled):02x}"
+        return traceparent(self.trace_id, sampled=self.sampled)
 
 
 _CURRENT: ContextVar[Trace | None] = ContextVar("trace", default=None)

@@ -1,14 +1,14 @@
 """How servers prove who they are, and how secrets are read from files."""
 
-import os
 import ssl
-import stat
 from functools import lru_cache
 from pathlib import Path
 
 from agents.probes.base import Settings
 from agents.probes.settings import Host
 from agents.probes.watch import ProbeFailedError
+from schemas.secret_files import SecretFileError
+from schemas.secret_files import read_secret as private_line
 
 MAX_SECRET_BYTES = 16 << 10
 
@@ -44,25 +44,16 @@ def _context(ca_file: Path | None, verify: bool, alpn: tuple[str, ...], _changed
     return context
 
 
-def read_secret(path: Path) -> str:
-    """The one line of a file that not everyone may read. Raises ProbeFailedError, whose detail has no secret in it.
+def read_secret(path: Path, setting: str = "a secret") -> str:
+    """The one line of a file that others cannot read. Raises ProbeFailedError, whose detail has no secret in it.
 
-    It is read for each run, so that a rotated secret is used at once.
+    `setting` names it in the detail. It is read for each run, so that a rotated secret is used at once.
     """
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & stat.S_IROTH:
-                raise ProbeFailedError("credentials", f"{path}: mode {mode:04o}, everyone can read it; expected 0600")
-            content = file.read(MAX_SECRET_BYTES + 1)
-    except OSError as cause:
-        raise ProbeFailedError("credentials", f"{path}: {cause.strerror}") from cause
-    try:
-        secret = content.strip().decode("ascii")
-    except UnicodeDecodeError:
-        secret = ""
-    if not secret.isprintable() or not secret or len(content) > MAX_SECRET_BYTES:
-        raise ProbeFailedError(
-            "credentials", f"{path}: expected one line of at most {MAX_SECRET_BYTES} ASCII characters"
-        )
+        secret = private_line(path, setting).strip()
+    except SecretFileError as cause:
+        raise ProbeFailedError("credentials", str(cause)) from None
+    if not secret or not secret.isascii() or not secret.isprintable() or len(secret) > MAX_SECRET_BYTES:
+        detail = f"{setting} {path}: expected one line of at most {MAX_SECRET_BYTES} printable ASCII characters"
+        raise ProbeFailedError("credentials", detail)
     return secret

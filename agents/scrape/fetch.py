@@ -200,4 +200,5 @@ class Fetcher:
 
     def _secrets(self) -> bytes:
         files = self._job.file.header_files
-        return "".join(f"{name}: {read_secret(path)}\r\n" for name, path in files.items()).encode("ascii") + b"\r\n"
+        lines = (f"{name}: {read_secret(path, f'header_files.{name}')}\r\n" for name, path in files.items())
+        return "".join(lines).encode("ascii") + b"\r\n"

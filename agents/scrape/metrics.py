@@ -31,6 +31,12 @@ def families(scraper: Scraper) -> Iterable[Metric]:
         value=len(scraper.discovery.problems),
     )
     for name, text, value in (
+        ("scrape_target_refreshes", "How often a URL was asked for targets.", scraper.urls.asked),
+        (
+            "scrape_target_failures",
+            "URLs that gave no targets that can be used: those before stayed.",
+            scraper.urls.failures,
+        ),
         ("scrape_series", "Series read, on all pages.", figures.series),
         ("scrape_bad_samples", "Series left out of a page because of what it says.", figures.bad_samples),
         ("scrape_postponed", "Histograms read while they changed; a later page tells.", figures.postponed),

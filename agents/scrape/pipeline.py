@@ -24,11 +24,13 @@ from agents.publish import COUNTS, RESULTS, Outbox
 from agents.run import DURATIONS_S, outcome_name
 from agents.schedule import Lineup, Schedule, Skip, Timing, Turn, splay
 from agents.scrape.counts import Reading, TargetCounts
-from agents.scrape.discover import Discovery, Found
+from agents.scrape.discover import Discovery
 from agents.scrape.fetch import Fetcher, Samples
 from agents.scrape.jobs import job_of
 from agents.scrape.settings import ScrapeFile
 from agents.scrape.tally import Tally, request_count
+from agents.scrape.targets import Found
+from agents.scrape.urls import Urls
 from agents.spread import Spread
 from agents.tracing import TraceFile, Tracer
 from schemas.records import Label
@@ -113,7 +115,8 @@ class Scraper:
         tracer: Tracer | None = None,
     ) -> None:
         self._jobs = {file.name: job_of(file) for file in files}
-        self.discovery = Discovery(list(self._jobs.values()))
+        self.urls = Urls(list(self._jobs.values()), clock)
+        self.discovery = Discovery(list(self._jobs.values()), self.urls)
         self.lineup = Lineup(LINE)
         self.pages: asyncio.Queue[Scraped] = asyncio.Queue(LINE)
         self.outcomes: Counter[str] = Counter()
@@ -152,6 +155,7 @@ class Scraper:
             self._group = group
             group.create_task(self._aggregate(), name="scrape aggregate")
             group.create_task(self._flush_again_and_again(), name="scrape flush")
+            self.urls.start(group, self._look_again)
             await self._discover(group)
             while True:
                 await self._clock.sleep(LOOK_EVERY_S)
@@ -166,13 +170,16 @@ class Scraper:
             file.name: before[file.name] if file.name in before and before[file.name].file == file else job_of(file)
             for file in files
         }
-        self.discovery = Discovery(list(self._jobs.values()), self.discovery)
+        jobs = list(self._jobs.values())
+        self.urls.change(jobs)
+        self.discovery = Discovery(jobs, self.urls, self.discovery)
         if self._group is None:
             return
         if self._reads_files:  # a disk that hangs shall not hold up the reload
             self._group.create_task(self._discover(self._group), name="scrape discover")
         else:
             self._take_up(self._group, self._targets())
+        self.urls.start(self._group, self._look_again)
 
     async def run_once(self) -> None:
         """Scrapes every exporter once, now."""
@@ -184,6 +191,7 @@ class Scraper:
                 await self.scrape(exporter)
                 await exporter.fetcher.close()
 
+        await self.urls.ask_once()
         await asyncio.gather(*map(one, await self._look.call()))
         self.flush()
 
@@ -221,6 +229,11 @@ class Scraper:
 
     def _targets(self) -> list[Found]:
         return self.discovery.targets()
+
+    async def _look_again(self) -> None:
+        """A URL has named other targets."""
+        if self._group is not None:
+            await self._discover(self._group)
 
     async def _discover(self, group: asyncio.TaskGroup) -> None:
         """Looks for targets, and goes on with those that there are."""

@@ -11,6 +11,7 @@ from agents.probes.http_settings import Headers, SecretFiles
 from agents.probes.resolver import Family
 from agents.probes.trust import TlsSettings
 from agents.probes.url import parse_url
+from agents.targets.settings import HttpSdFile
 
 # A record of request counts has a window of at most so long.
 MAX_WINDOW_S = 10
@@ -96,6 +97,12 @@ class RequestsFile(_Strict):
         return self.counter or self.histogram or ""
 
 
+class RefreshedSdFile(HttpSdFile):
+    """A URL that answers as Prometheus' `http_sd_configs` expects it, asked every `refresh_s`."""
+
+    refresh_s: Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)] = 60
+
+
 class ScrapeFile(_Strict):
     """Exporters that are asked alike. `requests` says what is counted; without it only whether they answer."""
 
@@ -108,6 +115,7 @@ class ScrapeFile(_Strict):
     labels: Labels = {}
     targets: Annotated[list[TargetUrl], Field(max_length=100_000)] = []
     target_files: Annotated[list[FilePattern], Field(max_length=32)] = []
+    http_sd: RefreshedSdFile | None = None
     headers: Headers = {}
     header_files: SecretFiles = {}
     family: Family = "any"
@@ -119,8 +127,8 @@ class ScrapeFile(_Strict):
 
     @model_validator(mode="after")
     def _can_be_done(self) -> Self:
-        if not self.targets and not self.target_files:
-            raise ValueError("has nothing to scrape; expected targets or target_files")
+        if not (self.targets or self.target_files or self.http_sd):
+            raise ValueError("has nothing to scrape; expected targets, target_files or http_sd")
         if self.timeout_s is not None and self.timeout_s > self.every_s:
             raise ValueError(f"timeout_s {self.timeout_s:g}; expected at most every_s, {self.every_s:g}")
         if self.requests and self.every_s > MAX_WINDOW_S:

@@ -137,8 +137,11 @@ class Segments:
         wall_ms = era.wall_ms - era.monotonic_ms + record.taken_ms
         return min(0, wall_ms - self._era.wall_ms + self._era.monotonic_ms)
 
-    def append(self, record: Record) -> None:
-        """Writes it behind all others, to a new segment when the last one is full. Raises OSError: it is not there."""
+    def append(self, record: Record, *, is_next: bool = False) -> None:
+        """Writes it behind all others, to a new segment when the last one is full. Raises OSError: it is not there.
+
+        `is_next`: it is what will be looked at next, so its bytes are kept for that look.
+        """
         data = record_bytes(record.number, record.taken_ms, record.payload)
         if self._active < 0 or self._all[-1].size + len(data) > self._segment_bytes:
             self._begin(record.number)
@@ -151,6 +154,8 @@ class Segments:
             except OSError:
                 self.close()  # a piece of a record stays at its end, which readers take for damage that lost nothing
             raise
+        if is_next:
+            self._window = _Window(segment.first, segment.size, data)
         segment.size += len(data)
         self.bytes += len(data)
         self.dirty.add(segment.path)

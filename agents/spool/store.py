@@ -117,7 +117,7 @@ class Store:
 
     def append(self, taken_ms: int, payload: bytes) -> None:
         """Takes a record: it outlives this process."""
-        self._segments.append(Record(self._next, taken_ms, payload))
+        self._segments.append(Record(self._next, taken_ms, payload), is_next=not self.waiting)
         self._next += 1
 
     def peek(self) -> tuple[int, bytes] | None:

@@ -3,9 +3,9 @@
 import asyncio
 import glob
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from agents.probes.resolver import SYSTEM_RESOLVER, SystemResolver
 from agents.probes.threads import SideThread
@@ -16,6 +16,8 @@ from agents.targets.settings import DnsSdFile, HttpSdFile, TargetsFile
 MAX_BYTES = 64 << 20
 MAX_FILES = 1_000
 _HTTP_OK = 200
+
+ReadT = TypeVar("ReadT")
 
 
 class DiscoveryError(Exception):
@@ -74,7 +76,7 @@ class FileSource:
 class HttpSource:
     """A URL, asked over the probes' own way out: no metadata services, and no secret to another host."""
 
-    def __init__(self, settings: HttpSdFile) -> None:
+    def __init__(self, settings: HttpSdFile, max_bytes: int = MAX_BYTES) -> None:
         from agents.probes.http import HttpConfig, HttpProbe  # noqa: PLC0415 - httptools, for those who have a URL
         from agents.probes.http_auth import HttpAuth  # noqa: PLC0415 - as above
         from agents.probes.trust import TlsSettings  # noqa: PLC0415 - as above
@@ -83,11 +85,15 @@ class HttpSource:
         self._timeout_s = settings.timeout_s
         auth = None if settings.bearer_file is None else HttpAuth(bearer_file=settings.bearer_file)
         tls = TlsSettings(ca_file=settings.ca_file)
-        config = HttpConfig(url=settings.url, auth=auth, tls=tls, max_body_bytes=MAX_BYTES)
+        config = HttpConfig(url=settings.url, auth=auth, tls=tls, max_body_bytes=max_bytes)
         self._probe = HttpProbe(config, keeps_body=True)
 
     async def find(self) -> Found:
         """See Source."""
+        return await self.read(targets_of)
+
+    async def read(self, parse: Callable[[object], ReadT]) -> ReadT:
+        """What `parse` makes of the answer, in a thread; it raises ValueError. Raises DiscoveryError as `find` does."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._probe.answer(Watch())
@@ -98,7 +104,7 @@ class HttpSource:
         if answer.status != _HTTP_OK:
             raise DiscoveryError(f"status {answer.status}; expected {_HTTP_OK}")
         try:
-            return await SideThread(lambda: targets_of(json.loads(answer.body))).call()
+            return await SideThread(lambda: parse(json.loads(answer.body))).call()
         except (ValueError, RecursionError) as cause:
             raise DiscoveryError(f"the answer: {cause}") from cause
 

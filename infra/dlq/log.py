@@ -13,6 +13,7 @@ from schemas.codec import DecodeError, decode
 from schemas.dead_letters import TOPIC as LETTERS
 from schemas.kafka import Brokers, client_settings
 from schemas.records import DeadLetter, DeadLetterReplay
+from schemas.traces import kept_headers
 
 REPLAYS = "dead-letter-replays"
 POLL_MS = 500
@@ -25,12 +26,13 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class LetterAt:
-    """A letter and where it stands in `dead-letters`; `told_ms` is its own append time."""
+    """A letter and where it stands in `dead-letters`; `told_ms` is its own append time, `headers` are the record's."""
 
     letter: DeadLetter
     partition: int
     offset: int
     told_ms: int
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(slots=True)
@@ -64,7 +66,8 @@ async def read_letters(brokers: Brokers, since_ms: int | None, progress: Progres
         ):
             letter = _decoded(record)
             if isinstance(letter, DeadLetter):
-                yield LetterAt(letter, record.partition, record.offset, record.timestamp)
+                headers = tuple(kept_headers(record.headers))
+                yield LetterAt(letter, record.partition, record.offset, record.timestamp, headers)
 
 
 async def read_notes(brokers: Brokers, progress: Progress) -> Notes:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from infra.dlq.corrections import Corrections, Left, Ready, Verdict, judge
 from infra.dlq.letters import Origin
-from infra.dlq.log import REPLAYS, Notes
-from infra.dlq.wire import REPLAY_OF, Outgoing, Place, Wire
+from infra.dlq.log import REPLAYS, LetterAt, Notes
+from infra.dlq.wire import REPLAY_OF, Headers, Outgoing, Place, Wire
 from schemas.codec import encode
-from schemas.records import DeadLetter, DeadLetterReplay
+from schemas.records import DeadLetterReplay
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +57,19 @@ class Replayer:
         await self._finish(found)
         return len(found)
 
-    async def replay(self, letters: Sequence[DeadLetter]) -> list[Outcome]:
+    async def replay(self, found: Sequence[LetterAt]) -> list[Outcome]:
         """What became of each letter, in their order; those that can be read now were sent."""
         verdicts: list[Outcome] = [
             self._unknowable.get(verdict.origin, verdict) if isinstance(verdict, Ready) else verdict
-            for verdict in judge(letters, self._corrections, self._notes.done)
+            for verdict in judge([each.letter for each in found], self._corrections, self._notes.done)
         ]
         ready = [verdict for verdict in verdicts if isinstance(verdict, Ready)]
         if not ready:
             return verdicts
-        sent = await self._send(ready)
+        sent = await self._send(ready, {Origin.of(each.letter): each.headers for each in found})
         return [sent.get(verdict.origin, verdict) for verdict in verdicts]
 
-    async def _send(self, ready: Sequence[Ready]) -> dict[Origin, Sent]:
+    async def _send(self, ready: Sequence[Ready], headers: Mapping[Origin, Headers]) -> dict[Origin, Sent]:
         targets = [await self._wire.partition_of(each.origin.topic, each.key) for each in ready]
         ends = await self._wire.ends({(each.origin.topic, target) for each, target in zip(ready, targets, strict=True)})
         intents = [
@@ -78,7 +78,9 @@ class Replayer:
         async with self._wire.transaction():
             await self._write(intents)
         async with self._wire.transaction():
-            offsets = await self._wire.put([_outgoing(*pair) for pair in zip(ready, targets, strict=True)])
+            offsets = await self._wire.put(
+                [_outgoing(each, target, headers[each.origin]) for each, target in zip(ready, targets, strict=True)]
+            )
             notes = [
                 replace(intent, state="DONE", target_offset=offset)
                 for intent, offset in zip(intents, offsets, strict=True)
@@ -132,6 +134,6 @@ def _intent(ready: Ready, partition: int, end: int) -> DeadLetterReplay:
     )
 
 
-def _outgoing(ready: Ready, partition: int) -> Outgoing:
+def _outgoing(ready: Ready, partition: int, kept: Headers) -> Outgoing:
     header = (REPLAY_OF, ready.origin.place.encode())
-    return Outgoing(ready.origin.topic, partition, ready.key, ready.value, (header,))
+    return Outgoing(ready.origin.topic, partition, ready.key, ready.value, (header, *kept))

@@ -23,7 +23,6 @@ from infra.progress import Board
 from infra.topics.cluster import connected
 from infra.topics.command import quiet_client
 from schemas.kafka import Brokers
-from schemas.records import DeadLetter
 
 BATCH_RECORDS = 1_000
 BATCH_BYTES = 4 << 20
@@ -118,7 +117,7 @@ async def _replay(  # noqa: PLR0913 - as above
 async def _send(
     brokers: Brokers,
     corrections: Corrections,
-    batches: AsyncIterator[list[DeadLetter]],
+    batches: AsyncIterator[list[LetterAt]],
     tally: Tally,
     stop: asyncio.Event,
 ) -> None:
@@ -135,7 +134,7 @@ async def _send(
 async def _pretend(
     brokers: Brokers,
     corrections: Corrections,
-    batches: AsyncIterator[list[DeadLetter]],
+    batches: AsyncIterator[list[LetterAt]],
     tally: Tally,
     stop: asyncio.Event,
 ) -> None:
@@ -143,7 +142,7 @@ async def _pretend(
     async for letters in batches:
         if stop.is_set():
             return
-        tally.add(judge(letters, corrections, done))
+        tally.add(judge([each.letter for each in letters], corrections, done))
 
 
 async def _take_inventory(brokers: Brokers, asked: Wanted, progress: Progress) -> Inventory:
@@ -155,18 +154,18 @@ async def _take_inventory(brokers: Brokers, asked: Wanted, progress: Progress) -
 
 async def _batches(
     brokers: Brokers, chosen: Sequence[Entry], tally: Tally, progress: Progress
-) -> AsyncGenerator[list[DeadLetter]]:
+) -> AsyncGenerator[list[LetterAt]]:
     """The chosen letters with their bytes, read once more, since all at once may not fit into memory."""
     if not chosen:
         return
     missing = {(entry.partition, entry.offset): entry for entry in chosen}
-    batch: list[DeadLetter] = []
+    batch: list[LetterAt] = []
     size = 0
     oldest_ms = min(entry.origin.append_ms for entry in chosen)
     async with aclosing(read_letters(brokers, oldest_ms, progress)) as letters:
         async for at in letters:
             if missing.pop((at.partition, at.offset), None) is not None:
-                batch.append(at.letter)
+                batch.append(at)
                 size += len(at.letter.value or b"")
             if len(batch) >= BATCH_RECORDS or size >= BATCH_BYTES:
                 yield batch

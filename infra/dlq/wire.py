@@ -16,6 +16,7 @@ from schemas.kafka import Brokers, client_settings
 TRANSACTIONAL_ID = "fleetbeat-dlq-replay"
 REPLAY_OF = "fleetbeat-replay-of"
 Place = tuple[str, int]  # topic and partition
+Headers = tuple[tuple[str, bytes], ...]
 # What another reader with read_committed waits at most for a replayer that died.
 _TRANSACTION_TIMEOUT_MS = 30_000
 
@@ -32,7 +33,7 @@ class Outgoing:
     partition: int
     key: bytes | None
     value: bytes
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: Headers = ()
 
 
 class Wire:

@@ -18,7 +18,8 @@ from streams.engine.bulk import Bulk
 from streams.engine.fetched import last_heard
 from streams.engine.intake import Intake
 from streams.engine.transport import Consumer, Poll, RawPoll
-from streams.processors.node_folding import Letters, NodeFolder
+from streams.processors.dead_letters import Letters
+from streams.processors.node_folding import NodeFolder
 from streams.processors.node_judging import NodeJudge, Verdict
 from streams.processors.node_recovery import SOURCE, NodeRecovery, ReadLog
 from streams.processors.node_saving import NodeSaver, Page, Saved, snapshot

@@ -10,12 +10,11 @@ from streams import metrics
 from streams.core.liveness.beats import BEAT_COLUMNS
 from streams.core.liveness.table import Folded
 from streams.engine.transport import Poll, RawPoll
+from streams.processors.dead_letters import Letters
 from streams.processors.node_parts import Part
 from streams.processors.node_recovery import SOURCE
 from streams.processors.signature_gate import SignatureGate, Signatures
 from streams.processors.source_reading import Reading, SourceReader, fresh_letters
-
-Letters = list[tuple[bytes | None, bytes]]
 
 
 class NodeFolder:

@@ -15,8 +15,7 @@ from streams.engine.app import App
 from streams.engine.bulk import Bulk
 from streams.engine.node_pages import page_key, write_page
 from streams.engine.positions import fetch_committed, move
-from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
-from streams.processors.node_folding import Letters
+from streams.processors.dead_letters import Letters, send_letters
 from streams.processors.node_parts import Part
 from streams.processors.node_recovery import PAGES_TOPIC, SOURCE
 from streams.processors.node_states import TOPIC as NODE_STATES
@@ -72,9 +71,7 @@ class NodeSaver:
 
     async def write_letters(self, letters: Letters) -> None:
         """Returns when the broker has acknowledged every dead letter."""
-        send = self._app.producer.send
-        acks: list[Any] = [await send(DEAD_LETTERS, key, value, None, None, None) for key, value in letters]
-        await asyncio.gather(*acks)
+        await asyncio.gather(*await send_letters(self._app, letters))
 
     async def tell_who_left(self, saved: Collection[Saved]) -> None:
         """Returns when the broker has acknowledged a tombstone for every node that has left."""

@@ -30,7 +30,7 @@ from streams.engine.intake import Intake
 from streams.engine.pages import OPEN, Write, chunk_part, page_key, take_chunk, take_open
 from streams.engine.threads import step_back
 from streams.engine.transport import Consumer, Poll, ResumePoint, topic_partitions
-from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
+from streams.processors.dead_letters import Letter, send_letters
 from streams.processors.series_telling import SeriesTeller
 from streams.processors.slo_parts import SERIES_MOST, Part, PartFolder
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS, ReadLog, SloRecovery
@@ -104,7 +104,7 @@ class ObjectivesProcessor:
         self._read_thread = ThreadPoolExecutor(1, "reads")
         self._pending: deque[Poll] = deque()  # filled by the event loop, emptied by the thread
         self._arrived = asyncio.Event()
-        self._letters: deque[tuple[bytes | None, bytes]] = deque()  # filled by the thread, emptied by the event loop
+        self._letters: deque[Letter] = deque()  # filled by the thread, emptied by the event loop
         self._owner = ""
         self._epoch = 0
         self._generation = -1
@@ -180,7 +180,7 @@ class ObjectivesProcessor:
             if snapshots:
                 await self._consumer.confirm(PARTIALS)
             letters = [self._letters.popleft() for _ in range(len(self._letters))]
-            await asyncio.gather(*[await self._send(DEAD_LETTERS, key, value, None) for key, value in letters])
+            await asyncio.gather(*await send_letters(self._app, letters))
             # Also when partitions are taken away meanwhile: their chunks do not count as changed any more.
             await self._write([page for pages in written for page in pages.chunks])
             if epoch != self._epoch:

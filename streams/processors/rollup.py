@@ -35,7 +35,7 @@ from streams.engine.intake import Intake
 from streams.engine.partials import write_partials
 from streams.engine.partitioning import partition_of
 from streams.engine.transport import Consumer, Poll, RawPoll, ResumePoint
-from streams.processors.dead_letters import TOPIC as DEAD_LETTERS
+from streams.processors.dead_letters import Letters, send_letters
 from streams.processors.signature_gate import SIGNED_COLUMNS, SignatureGate, Signatures
 from streams.processors.source_reading import SourceReader, fresh_letters
 
@@ -70,7 +70,7 @@ class _Outcome:
     silent: list[tuple[int, bytes]]
     telling: list[tuple[int, bytes]]
     told_all: bool
-    letters: list[tuple[bytes | None, bytes]] = field(default_factory=list)
+    letters: Letters = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ class RollupProcessor:
         with metrics.FLUSH_SECONDS.time():
             await asyncio.gather(*[await self._send(PARTIALS, None, value, target) for target, value in outcome.silent])
             acks = [await self._send(PARTIALS, None, value, target) for target, value in outcome.telling]
-            acks += [await self._send(DEAD_LETTERS, key, value, None) for key, value in outcome.letters]
+            acks += await send_letters(self._app, outcome.letters)
             await asyncio.gather(*acks)
         if epoch != self._epoch:
             return

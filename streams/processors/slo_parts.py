@@ -21,10 +21,9 @@ from streams.engine.page_heads import Origin
 from streams.engine.partials import heading, read_partial
 from streams.engine.partitioning import partition_share
 from streams.engine.transport import require_append_time
-from streams.processors.dead_letters import dead_letters
+from streams.processors.dead_letters import Letters, dead_letters
 
 Records = Sequence[ConsumerRecord[bytes, bytes]]
-Letters = list[tuple[bytes | None, bytes]]
 
 OBJECTIVES, PLAIN = "objectives", "series"
 # Plain series of a partition: a twelfth of 250,000, and what chance may put there more.

@@ -12,7 +12,7 @@ from streams import metrics
 from streams.core.rollup import SourceBatch
 from streams.engine.transport import Poll, RawPoll, require_append_time
 from streams.pieces import Piece, Records, partition_of, pieces_of, places_of, read_pieces
-from streams.processors.dead_letters import dead_letters
+from streams.processors.dead_letters import Letters, dead_letters
 from streams.raw import RawBatch
 
 
@@ -30,7 +30,7 @@ class Reading:
     pieces: list[Piece]
 
 
-def fresh_letters(topic: str, reading: Reading, begins: Mapping[int, int]) -> list[tuple[bytes | None, bytes]]:
+def fresh_letters(topic: str, reading: Reading, begins: Mapping[int, int]) -> Letters:
     """Dead letters for what cannot be read and was not seen before: from `begins` on, by partition."""
     found = zip(reading.rejects, reading.rejected, strict=True)
     fresh = [(reject, record) for reject, record in found if record.offset >= begins[record.partition]]

@@ -288,7 +288,7 @@ def test_a_dead_letter_fits_into_its_topic(clock: Clock) -> None:
     """Of a record that is as large as a topic takes, in its key or its value."""
     for key, value in ((b"k" * 1_000_000, b"v"), (b"k", b"v" * 1_000_000), (b"k" * 500_000, b"v" * 500_000)):
         record = ConsumerRecord(SOURCE, 0, 7, clock.now_ms, 1, key, value, None, len(key), len(value), ())
-        ((found_key, letter),) = dead_letters([record], [Reject(0, "bad-frame", "why")], "worker")
+        ((found_key, letter, _),) = dead_letters([record], [Reject(0, "bad-frame", "why")], "worker")
         assert found_key == key[:MAX_KEPT_KEY_BYTES]
         assert len(letter) + len(found_key) < 1_000_000
         assert decode(letter).value_bytes == len(value)  # type: ignore[union-attr]

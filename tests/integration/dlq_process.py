@@ -62,8 +62,7 @@ async def main(brokers: str, point: str) -> int:
             mortal: Any = Mortal(wire, point)
             replayer = Replayer(mortal, await read_notes(brokers, lambda _: None), Corrections({901: 2}))
             await replayer.settle()
-            letters = [at.letter async for at in read_letters(brokers, None, lambda _: None)]
-            await replayer.replay(letters)
+            await replayer.replay([at async for at in read_letters(brokers, None, lambda _: None)])
     except InfraError as error:
         print(error, file=sys.stderr)
         return 1

@@ -10,6 +10,8 @@ import pytest
 from aiokafka.partitioner import murmur2
 
 from schemas.records import Heartbeat, Label, ProbeResult
+from schemas.traces import HEADER as TRACE
+from schemas.traces import trace_headers
 from tests.conftest import MakeTopics
 from tests.integration.agent_process import NODE, AgentProcess, boots, records
 from tests.integration.worker_process import READY_S, eventually, read_log
@@ -70,7 +72,14 @@ def test_heartbeats_and_results_arrive_framed_keyed_and_numbered_and_a_stop_says
 
     expected = (murmur2(NODE.encode()) & 0x7FFFFFFF) % PARTITIONS
     for topic in ("heartbeats", "probe-results"):
-        assert {logged.partition for logged in read_log(brokers, topic)} == {expected}
+        log = read_log(brokers, topic)
+        assert {logged.partition for logged in log} == {expected}
+        assert [logged.headers for logged in log] == [
+            tuple(trace_headers(topic, logged.value or b"")) for logged in log
+        ]
+    traced = {result.trace_id for result in results if result.error is not None}
+    found = {(value or b"")[3:35].decode() for logged in log for name, value in logged.headers if name == TRACE}
+    assert found >= traced
 
     need("promtool")
     said = run_with_input(page, "promtool", "check", "metrics")

@@ -13,11 +13,13 @@ import clickhouse_connect
 import pytest
 
 import fleetbeat
+from infra.dlq.wire import REPLAY_OF
 from infra.kafka import LocalKafka
 from infra.local.children import Child, child_environment, unready
 from infra.local.children import fleetbeat as command
 from schemas.codec import encode, frame, split_frame
 from schemas.records import ProbeResult
+from schemas.traces import HEADER
 from tests.integration.worker_process import (
     READY_S,
     SOURCE,
@@ -28,6 +30,7 @@ from tests.integration.worker_process import (
     make_topics,
     now_ms,
     probe_result,
+    read_log,
     write_objectives,
 )
 from tests.ports import free_port
@@ -38,6 +41,7 @@ PROCESS = Path(__file__).with_name("dlq_process.py")
 PARTITIONS = 2
 WRONG_ID = 901
 ALL = Promise("all")
+TRACE = (HEADER, f"00-{7:032x}-{8:016x}-01".encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,8 @@ def send_with_wrong_ids(stack: Stack, sent: Sequence[ProbeResult]) -> None:
     before = stack.sql(query)[0][0]
     sender = Sender(stack.brokers)
     for event in sent:
-        sender.send_corrupt(event.node_id.encode(), frame(WRONG_ID, split_frame(encode(event))[1]))
+        value = frame(WRONG_ID, split_frame(encode(event))[1])
+        sender.send_corrupt(event.node_id.encode(), value, headers=[("fb-sig", b"of those bytes"), TRACE])
     sender.flush()
     eventually(lambda: stack.sql(query)[0][0] == before + len(sent), "letters in SQL")
 
@@ -158,6 +163,9 @@ def test_letters_are_listed_shown_and_replayed_and_then_counted_once(
 
     counted += wrong
     stack.await_counted(counted)
+    headers = [record.headers for record in read_log(stack.brokers) if REPLAY_OF in dict(record.headers)]
+    assert [tuple(name for name, _ in each) for each in headers] == [(REPLAY_OF, HEADER)] * len(wrong)
+    assert {each[1] for each in headers} == {TRACE}, "and no signature of what was changed"
     again = ("replay", "--reason", "unknown-schema", "--schema-id", "901=2", "--yes")
     assert run(capsys, stack, *again) == (0, ["40 went back before"])
     stack.await_counted(counted)

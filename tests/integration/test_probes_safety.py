@@ -169,12 +169,13 @@ def test_nothing_of_the_config_and_no_cookie_follows_to_another_origin_or_back_a
 @pytest.mark.parametrize(
     ("content", "mode", "complaint"),
     [
-        pytest.param(SECRET, 0o644, "everyone can read it; expected 0600", id="readable by everyone"),
-        pytest.param("", 0o600, "expected one line", id="empty"),
-        pytest.param("a\r\nX-Injected: b", 0o600, "expected one line", id="two lines"),
+        pytest.param(SECRET, 0o644, "mode 0644: others can get at it; expected 0600", id="readable by everyone"),
+        pytest.param(SECRET, 0o620, "mode 0620: its group can get at it", id="writable by its group"),
+        pytest.param("", 0o600, "empty; expected a secret in it", id="empty"),
+        pytest.param("a\r\nX-Injected: b", 0o600, "more than one line", id="two lines"),
         pytest.param("ключ", 0o600, "expected one line", id="not ASCII"),
         pytest.param("x" * 20_000, 0o600, "expected one line", id="too long"),
-        pytest.param(None, 0o600, "No such file", id="missing"),
+        pytest.param(None, 0o600, "cannot be read: no such file", id="missing"),
     ],
 )
 def test_a_secret_file_that_cannot_be_used_stops_the_request(
@@ -220,7 +221,7 @@ def test_who_a_probe_says_it_is_stands_in_files_that_are_read_again_and_goes_to_
             path.chmod(0o644)
             outcomes.append(await probe.run(5.0))
         assert isinstance(outcomes[0], Up), outcomes[0]
-        assert "everyone can read it" in down(outcomes[2], "credentials")
+        assert "others can get at it" in down(outcomes[2], "credentials")
         assert SECRET not in str([asdict(outcome) for outcome in outcomes])
         assert "renewed" not in str([asdict(outcome) for outcome in outcomes])
         return home, stranger

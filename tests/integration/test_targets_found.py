@@ -92,7 +92,9 @@ def test_a_url_is_asked_with_its_token_and_what_is_no_answer_is_an_error(tmp_pat
             assert await addresses(source) == []
             assert b"Authorization" not in stranger.requests[0]
             token.chmod(0o644)
-            with pytest.raises(DiscoveryError, match="everyone can read it"):
+            with pytest.raises(
+                DiscoveryError, match=r"^bearer_file .*: mode 0644: others can get at it; expected 0600"
+            ):
                 await source.find()
 
         async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:

@@ -200,6 +200,7 @@ class Logged:
     append_ms: int
     key: bytes | None
     value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 def read_log(brokers: str, topic: str = SOURCE) -> list[Logged]:
@@ -216,7 +217,8 @@ def read_log(brokers: str, topic: str = SOURCE) -> list[Logged]:
         for message in consumer.consume(10_000, 0.2):
             assert message.error() is None, message.error()
             partition, offset = message.partition() or 0, message.offset() or 0
-            found.append(Logged(partition, offset, message.timestamp()[1], message.key(), message.value()))
+            headers: Any = tuple(message.headers() or ())
+            found.append(Logged(partition, offset, message.timestamp()[1], message.key(), message.value(), headers))
             if offset + 1 >= ends[partition]:
                 waiting.discard(partition)
     consumer.close()
@@ -245,15 +247,19 @@ class Sender:
         self.events[value] = event
         self._produce(event.node_id.encode(), value, partition)
 
-    def send_corrupt(self, key: bytes | None, value: bytes | None, partition: int = -1) -> None:
+    def send_corrupt(
+        self, key: bytes | None, value: bytes | None, partition: int = -1, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
         self.corrupt.append((key, value))
-        self._produce(key, value, partition)
+        self._produce(key, value, partition, headers)
 
     def flush(self) -> None:
         assert self._producer.flush(60) == 0
 
-    def _produce(self, key: bytes | None, value: bytes | None, partition: int) -> None:
-        self._producer.produce(SOURCE, key=key, value=value, partition=partition)
+    def _produce(
+        self, key: bytes | None, value: bytes | None, partition: int, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
+        self._producer.produce(SOURCE, key=key, value=value, partition=partition, headers=list(headers))
         self._producer.poll(0)
 
 

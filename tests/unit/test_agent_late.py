@@ -22,7 +22,7 @@ class Sender:
         self.began = asyncio.Event()
         self.offered: list[bytes] = []
 
-    def offer(self, topic: str, value: bytes) -> Drop | None:
+    def offer(self, topic: str, value: bytes, *, can_wait: bool = False) -> Drop | None:  # noqa: ARG002
         assert topic == HEARTBEATS
         self.offered.append(value)
         return None

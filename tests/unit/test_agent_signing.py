@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from agents.signing import Signer
 from schemas.codec import encode
 from schemas.signatures import HEADER, SigningKey, head, node_key, parse_head, sign
 from schemas.signing_files import NodeKey
+from schemas.traces import HEADER as TRACE
 from tests.unit.agent_fakes import NOW_MS, ManualClock
 from tests.unit.signed_records import MASTER, PROBE
 from tests.unit.test_spool_lane import lane as spool_lane
@@ -107,6 +109,7 @@ def sent_in_half_a_second(
     lane: Lane,
     clock: ManualClock,
     make: Callable[[ManualClock], Signer | None] = signer,
+    value: bytes = VALUE,
 ) -> list[tuple[Any, int, bytes]]:
     broker = Broker()
     monkeypatch.setattr(signing, "SIGN_ANEW_AFTER_S", 0.1)
@@ -114,7 +117,7 @@ def sent_in_half_a_second(
 
     async def run() -> None:
         own = KafkaPublisher(KafkaOptions("b:1", "lz4"), "n", {RESULTS: lane}, clock, random.Random(1), make(clock))
-        own.offer(RESULTS, VALUE)
+        own.offer(RESULTS, value)
         task = asyncio.create_task(own.run())
         for _ in range(50):
             await clock.advance(0.5)
@@ -151,6 +154,23 @@ def test_without_a_key_nothing_is_signed_and_a_batch_is_waited_for(
     (only,) = sent_in_half_a_second(monkeypatch, spool_lane(tmp_path), ManualClock(), lambda _: None)
     (record,) = DefaultRecordBatch(only[2])
     assert not record.headers
+
+
+def test_a_traced_record_has_its_trace_ahead_of_a_signature_that_is_what_it_would_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    value = encode(replace(PROBE, trace_id="ab" * 16))
+    for make, expected in ((lambda _: None, []), (signer, [HEADER])):
+        folder = tmp_path / str(len(expected))
+        folder.mkdir()
+        first, *_ = sent_in_half_a_second(monkeypatch, spool_lane(folder), ManualClock(), make, value)
+        (record,) = DefaultRecordBatch(first[2])
+        assert [name for name, _ in record.headers] == [TRACE, *expected]
+        assert record.headers[0] == (TRACE, f"00-{'ab' * 16}-{'ab' * 8}-01".encode())
+        for _, made in record.headers[1:]:
+            parsed = parse_head(made)
+            assert parsed is not None
+            assert made == sign(SigningKey(KEY), head(3, parsed[1]), RESULTS, value)
 
 
 def test_what_is_in_memory_alone_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:

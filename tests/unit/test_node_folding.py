@@ -17,8 +17,9 @@ from streams import pieces
 from streams.core.liveness.admission import Limits
 from streams.core.liveness.table import NodeTable
 from streams.engine.transport import Poll, RawPoll
+from streams.processors.dead_letters import Letters
 from streams.processors.node_clock import BrokerClock
-from streams.processors.node_folding import Letters, NodeFolder
+from streams.processors.node_folding import NodeFolder
 from streams.processors.node_parts import Part
 from tests.unit.liveness_world import rows_of
 from tests.unit.raw_batches import raw_batches

@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import NoReturn
@@ -185,3 +186,14 @@ def test_a_file_is_checked_where_the_packages_of_other_files_are_missing(tmp_pat
     path.write_text("kind: SLO\n", encoding="utf-8")
     with pytest.raises(MissingPackageError, match="polars"):
         check_file(path, rooms)
+
+
+def test_without_the_simulated_fleet_an_agents_file_is_checked_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package for hosts has no numpy."""
+    from agents import check
+
+    assert [kind.name for kind in check.KINDS] == ["agent", "simulate"]
+    for module in [name for name in sys.modules if name.startswith("agents.simulate")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    assert [kind.name for kind in check._kinds()] == ["agent"]

@@ -12,10 +12,10 @@ from agents.probes.url import parse_url
 from agents.publish import COUNTS, RESULTS, Drop
 from agents.schedule import Skip
 from agents.scrape import pipeline
-from agents.scrape.discover import Found
 from agents.scrape.fetch import Fetcher
 from agents.scrape.jobs import job_of
 from agents.scrape.pipeline import Scraper
+from agents.scrape.targets import Found
 from schemas.records import Label
 from tests.unit.agent_fakes import ListPublisher
 from tests.unit.scrape_fakes import Shop, counts, page, results, scrape_file, scraper, until, with_shop

@@ -19,8 +19,9 @@ from streams.core.sources import PROBES
 from streams.engine.partials import read_partial
 from streams.engine.transport import Poll, RawPoll, ResumePoint
 from streams.processors import rollup as processor
+from streams.processors.dead_letters import Letters
 from streams.processors.node_clock import BrokerClock
-from streams.processors.node_folding import Letters, NodeFolder
+from streams.processors.node_folding import NodeFolder
 from streams.processors.node_parts import Part
 from streams.processors.rollup import RollupProcessor
 from streams.processors.signature_gate import Signatures
@@ -186,7 +187,7 @@ def folded(signatures: Signatures | None, *polls: Poll | RawPoll) -> tuple[NodeT
 
 
 def reasons(letters: Letters) -> dict[int, str]:
-    found = [decode(value) for _, value in letters]
+    found = [decode(letter.value) for letter in letters]
     return {letter.offset: letter.reason for letter in found if isinstance(letter, DeadLetter)}
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from schemas.blocks import BlockReader
 from schemas.record_batches import SIGNATURE, VALUE, RecordBatch
 from schemas.signatures import HEADER, SIGNATURE_BYTES
+from schemas.traces import HEADER as TRACE_HEADER
 from streams import pieces
 from streams.engine.transport import Poll, RawPoll
 from streams.pieces import records_at
@@ -23,6 +24,16 @@ TOPIC = "probe-results"
 COLUMNS = ["service", "ts", "success", "latency_us", "node_id", "boot_id", "seq"]
 SIZES = st.just(SIGNATURE_BYTES) | st.integers(0, 80)
 SIGNED = SIZES.flatmap(lambda size: st.binary(min_size=size, max_size=size)).map(lambda made: ((HEADER, made),))
+TRACE = (TRACE_HEADER, f"00-{7:032x}-{8:016x}-01".encode())
+TRACED = st.sampled_from([(), (TRACE,)])
+ODD_TRACES = st.sampled_from([
+    (TRACE, TRACE),
+    ((TRACE_HEADER, None),),
+    ((TRACE_HEADER, b"\xff"),),
+    ((TRACE_HEADER, b"anything"),),
+    (("other", b"1"),),
+    (("other", b"1"), TRACE),
+])  # fmt: skip
 ODD = st.sampled_from([
     (),
     ((HEADER, None),),
@@ -45,7 +56,10 @@ def kept(rows: list[Row], headers: list[Headers]) -> list[Any]:
 @settings(deadline=None, max_examples=20)
 @given(MIXES.filter(len), st.data())
 def test_batches_and_records_are_read_alike(rows: list[Row], data: st.DataObject) -> None:
-    kinds = data.draw(st.sampled_from([SIGNED, SIGNED, SIGNED | ODD]))
+    both = st.tuples(TRACED, SIGNED).map(lambda two: two[0] + two[1])
+    kinds = data.draw(
+        st.sampled_from([SIGNED, SIGNED | ODD, TRACED, both, TRACED | ODD_TRACES, both | ODD_TRACES | ODD])
+    )
     records = kept(rows, data.draw(st.lists(kinds, min_size=len(rows), max_size=len(rows))))
     reader = SourceReader(TOPIC, COLUMNS, signatures=True)
     with patch.object(pieces, "WORTH_IT", 1):
@@ -89,3 +103,51 @@ def test_who_does_not_look_at_signatures_reads_signed_batches_whole_too_and_the_
         assert frame[VALUE].to_list() == [row[1]] * 18
     for odd in ([*[()] * 8, signed], [*[signed] * 8, ()], [((HEADER, b"1"),)] * 9, [(("trace", b"1"),)] * 9):
         assert reader.read_batches([batch(*odd)])[1] == {0}
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_batches_are_read_whole_though_some_records_have_a_trace(*, signed: bool) -> None:
+    # Bytes in a text that look like the header are no header.
+    rows = [row_of(replace(GOOD, seq=n, service="traceparent" if n == 3 else "s" * (n % 90 + 1))) for n in range(300)]
+    own: Headers = ((HEADER, bytes(SIGNATURE_BYTES)),) if signed else ()
+    headers: list[Headers] = [(TRACE, *own) if n % 7 == 0 else own for n in range(300)]
+    raw = [kept(rows[begin:end], headers[begin:end]) for begin, end in ((0, 299), (1, 7), (299, 300))]
+    batches = [raw_batches([replace(record, timestamp=7) for record in some])[0].content() for some in raw]
+    frame, doubtful = BlockReader(TOPIC, COLUMNS, signatures=True).read_batches(batches)
+    assert not doubtful
+    values = [value for _, value in rows]
+    assert frame[VALUE].to_list() == values[:299] + values[1:7] + values[299:]
+    assert frame[SIGNATURE].to_list() == [bytes(SIGNATURE_BYTES) if signed else None] * 306
+    # Without the rule for traces it would be taken apart.
+    with patch("schemas.blocks.is_traced", return_value=False):
+        assert BlockReader(TOPIC, COLUMNS, signatures=True).read_batches(batches)[1]
+
+
+@pytest.mark.parametrize(
+    ("found", "lie"),
+    [
+        pytest.param(b"\x02\x16traceparent", b"\x04\x16traceparent", id="a header more than there is"),
+        pytest.param(b"\x02\x16traceparent", b"\x01\x16traceparent", id="less than none"),
+        pytest.param(b"\x04\x16traceparent", b"\x06\x16traceparent", id="a third header"),
+        pytest.param(b"\x04\x16traceparent", b"\x02\x16traceparent", id="one of two"),
+        pytest.param(b"\x02\x0cfb-sig", b"\x00\x0cfb-sig", id="none, and there is one"),
+        pytest.param(b"\x02\x0cfb-sig", b"\x04\x0cfb-sig", id="two, and there is one"),
+    ],
+)
+def test_a_record_that_lies_about_its_number_of_headers_is_a_doubt(found: bytes, lie: bytes) -> None:
+    signed: Headers = () if found[:2] == b"\x02\x16" else ((HEADER, bytes(SIGNATURE_BYTES)),)
+    (raw,) = raw_batches(kept([row_of(GOOD)] * 9, [signed, (TRACE, *signed), *[signed] * 7]))
+    batch, reader = raw.content(), BlockReader(TOPIC, COLUMNS, signatures=True)
+    assert found in batch.records
+    assert reader.read_batches([batch])[1] == set()
+    assert reader.read_batches([replace(batch, records=batch.records.replace(found, lie, 1))])[1] == {0}
+
+
+def test_bytes_in_a_text_that_look_like_a_signature_are_not_changed() -> None:
+    """Reading traced and signed records changes such bytes where they are a header's; elsewhere that is a doubt."""
+    text = "\x02\x0c" + HEADER
+    own: Headers = ((HEADER, bytes(SIGNATURE_BYTES)),)
+    rows = [row_of(replace(GOOD, service=text)), *[row_of(GOOD)] * 8]
+    records = kept(rows, [(TRACE, *own), *[own] * 8])
+    found = SourceReader(TOPIC, COLUMNS, signatures=True).read([RawPoll(raw_batches(records), 0)])
+    assert found.frame["service"].to_list() == [text, *["s"] * 8]

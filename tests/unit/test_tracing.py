@@ -54,6 +54,16 @@ def test_a_trace_is_one_of_w3c_and_says_whether_it_is_sampled() -> None:
     assert all(trace.sampled == trace.traceparent.endswith("1") for trace in traces)
 
 
+def test_the_first_span_has_the_second_half_of_the_id_also_where_chance_drew_zeros() -> None:
+    assert Trace("1" * 16 + "2" * 16, sampled=False).traceparent == f"00-{'1' * 16}{'2' * 16}-{'2' * 16}-00"
+
+    class Zeros(random.Random):
+        def getrandbits(self, k: int, /) -> int:  # noqa: ARG002 - as random has it
+            return 0
+
+    assert Tracer(TraceFile(), Zeros()).begin().traceparent == f"00-{1:032x}-{1:016x}-01"
+
+
 def test_two_agents_draw_different_ids() -> None:
     assert Tracer(TraceFile()).begin() != Tracer(TraceFile()).begin()
 
