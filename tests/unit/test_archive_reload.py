@@ -130,9 +130,8 @@ def served(folder: Path, script: Callable[[World, Reload], Awaitable[None]], tex
 def test_what_a_running_archive_can_change_is_taken_over(tmp_path: Path) -> None:
     async def script(world: World, reload: Reload) -> None:
         batches, sql = "batches: {wait_s: 5, most_bytes: 9}\n", "sql: {execution_s: 7}\n"
-        status, said = await reload(
-            f"{STORE}{batches}{sql}keep: {{heartbeats: 9d, probe_1m: 70d}}\nready_lag_records: 4\n"
-        )
+        keep, others = "keep: {heartbeats: 9d, probe_1m: 70d}\n", "ready_lag_records: 4\nlog_level: error\n"
+        status, said = await reload(STORE + batches + sql + keep + others)
         assert (status, said["result"]) == (200, "applied")
         assert said["changed"] == ["batches", "keep", "log_level", "ready_lag_records", "sql"]
         usual = ArchiveOptions("")
