@@ -92,7 +92,7 @@ def measure() -> dict[str, Any]:
 class Taking:
     """A publisher that takes everything, and counts."""
 
-    def offer(self, topic: str, value: bytes) -> Drop | None:  # noqa: ARG002 - part of the protocol
+    def offer(self, topic: str, value: bytes, *, can_wait: bool = False) -> Drop | None:  # noqa: ARG002 - part of the protocol
         return None
 
     async def room(self, topic: str) -> None:

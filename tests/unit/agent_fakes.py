@@ -106,7 +106,7 @@ class ListPublisher:
         self.refused = 0
         self.trouble: str | None = None
 
-    def offer(self, topic: str, value: bytes) -> Drop | None:
+    def offer(self, topic: str, value: bytes, *, can_wait: bool = False) -> Drop | None:  # noqa: ARG002 - part of the protocol
         reason = self.refuses(topic)
         if reason is None:
             self.taken.append(decode(value))
