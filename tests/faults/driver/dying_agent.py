@@ -81,13 +81,13 @@ def keep_ledger(ledger: Path, prefix: str, point: Point) -> None:
         options, node, lanes, *rest = given
         start(self, options, node, {f"{prefix}{topic}": lane for topic, lane in lanes.items()}, *rest, **named)
 
-    def named_offer(self: KafkaPublisher, topic: str, value: bytes) -> Drop | None:
-        return send(self, f"{prefix}{topic}", value)
+    def named_offer(self: KafkaPublisher, topic: str, value: bytes, *, can_wait: bool = False) -> Drop | None:
+        return send(self, f"{prefix}{topic}", value, can_wait=can_wait)
 
-    def told_offer(self: LatePublisher, topic: str, value: bytes) -> Drop | None:
+    def told_offer(self: LatePublisher, topic: str, value: bytes, *, can_wait: bool = False) -> Drop | None:
         said(f"offer {topic} {base64.b64encode(value).decode()}")
         point.passed("offered")
-        reason = offer(self, topic, value)
+        reason = offer(self, topic, value, can_wait=can_wait)
         point.passed("taken")
         said("took" if reason is None else f"refused {reason}")
         point.passed("accepted")
