@@ -55,7 +55,7 @@ class FileEvents:
             self._file = self._call("inotify_init1", os.O_CLOEXEC)
             for place, events in way_to(self._path).items():
                 self._follow(place, events)
-        except OSError:
+        except (OSError, AttributeError):  # the latter where there is no inotify at all
             self.close()
             self._deaf_until_s = time.monotonic() + TRY_AGAIN_S
             return False

@@ -6,6 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agents.file_events import FileEvents
 
 LOOK_EVERY_S = 0.2
 # While the kernel would tell: it does not for all that may happen, such as a mount over a folder.
@@ -75,20 +79,27 @@ def watch(path: Path, seen: Signature | None, changed: Callable[[], None]) -> No
 
 
 def _look(path: Path, watched: Watched, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
-    from agents.file_events import FileEvents  # noqa: PLC0415 - ctypes: not before the first heartbeat
-
-    events = FileEvents(path)
+    events = _events(path)
     try:
         while not loop.is_closed():
-            hears = events.listen()
+            hears = events is not None and events.listen()
             if watched.look(signature(path)):
                 loop.call_soon_threadsafe(changed)
-            if not watched.at_rest:
+            if events is not None and not watched.at_rest:
                 events.close()  # the way there may be another by now
-            elif hears:
+            elif events is not None and hears:
                 events.wait(LOOK_ANYWAY_S)
             time.sleep(LOOK_EVERY_S)
     except RuntimeError:  # the loop was closed this very moment
         return
     finally:
-        events.close()
+        if events is not None:
+            events.close()
+
+
+def _events(path: Path) -> "FileEvents | None":
+    try:
+        from agents.file_events import FileEvents  # noqa: PLC0415 - ctypes: not before the first heartbeat
+    except ImportError:  # a Python without ctypes
+        return None
+    return FileEvents(path)

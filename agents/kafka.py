@@ -8,11 +8,12 @@ not given can be counted, expire or be dropped, and one topic's trouble does not
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
+from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -143,8 +144,7 @@ class KafkaPublisher:
                     if len(lane):  # what an earlier process left
                         self._filled[topic].set()
                     group.create_task(self._drain(topic), name=f"send {topic}")
-                group.create_task(self._tend(), name="tend")
-                group.create_task(self._sync(), name="sync")
+                group.create_task(self._tend(group), name="tend")
         finally:
             for lane in self._lanes.values():
                 lane.close()
@@ -165,38 +165,33 @@ class KafkaPublisher:
             await stop(self._connection.producer, CLOSE_S if left == 0 else 0)
         return left
 
-    async def _tend(self) -> None:
+    async def _tend(self, group: asyncio.TaskGroup) -> None:
+        syncing: asyncio.Task[None] | None = None
         while True:
             await tick(self._clock, TEND_S)
-            await self._explain()
+            now_s = self._clock.monotonic_s()
+            slow = [topic for topic, problem in self._problems.items() if problem == _SLOW]
+            if slow and now_s - self._asked_s >= SLOW_S:
+                self._asked_s = float("inf")  # until it has answered
+                group.create_task(self._explain(slow), name="explain")
             for topic, lane in self._lanes.items():
-                lane.expire(self._clock.monotonic_s())
+                lane.expire(now_s)
                 if lane.waiting:
                     self._filled[topic].set()
+            if syncing is None or syncing.done():
+                dirty = [(lane, paths) for lane in self._lanes.values() if (paths := lane.unsynced(now_s))]
+                syncing = group.create_task(_sync(dirty), name="sync") if dirty else None
 
-    async def _explain(self) -> None:
+    async def _explain(self, slow: Sequence[str]) -> None:
         """Once connected, aiokafka tries on for ever and does not say why it must: so Kafka is asked beside it."""
-        slow = [topic for topic, problem in self._problems.items() if problem == _SLOW]
-        now_s = self._clock.monotonic_s()
-        if not slow or now_s - self._asked_s < SLOW_S:
-            return
-        self._asked_s = now_s
         from schemas.kafka.reasons import refusal  # noqa: PLC0415 - only where something goes wrong
 
         why = await refusal(self._options.brokers)
+        self._asked_s = self._clock.monotonic_s()
         for topic in slow:
             if why is not None and self._problems.get(topic) == _SLOW:
                 log.warning("Kafka cannot be used", extra={"topic": topic, "why": why})
                 self._problems[topic] = why
-
-    async def _sync(self) -> None:
-        """In a thread: a slow disk holds up nothing else."""
-        while True:
-            await tick(self._clock, TEND_S)
-            for lane in self._lanes.values():
-                paths = lane.unsynced(self._clock.monotonic_s())
-                if paths:
-                    lane.sync_failed(await SideThread(partial(lane.sync, paths)).call())
 
     async def _drain(self, topic: str) -> None:
         lane, filled = self._lanes[topic], self._filled[topic]
@@ -375,6 +370,12 @@ class KafkaPublisher:
         if self._problems.pop(topic, None) is not None:
             dropped = sum(self._lanes[topic].figures().dropped.values())
             log.info("Kafka takes records again", extra={"topic": topic, "dropped": dropped})
+
+
+async def _sync(dirty: Sequence[tuple[Lane, set[Path]]]) -> None:
+    """In a thread: a slow disk holds up nothing else."""
+    for lane, paths in dirty:
+        lane.sync_failed(await SideThread(partial(lane.sync, paths)).call())
 
 
 def _wait_s(cause: BaseException) -> float:

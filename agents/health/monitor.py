@@ -1,14 +1,14 @@
-"""Keeps the last second of what the kernel counts, and says how healthy the host was in it."""
+"""Keeps what the kernel counted a second ago, and says how healthy the host has been since."""
 
 import asyncio
 import logging
-from collections import deque
 
 from agents.clock import Clock, tick
 from agents.health.procfs import ProcFiles
 from agents.health.window import Health, Snapshot, compare
 
-STEP_S, WINDOW_STEPS = 0.5, 2
+# What was kept for so long is compared with what is read when somebody asks: the one whose age is closest to a second.
+STEP_S, WINDOW_S, LEAST_S, KEPT = 1.0, 1.0, 0.5, 3
 # A window this long says nothing about a second: the machine slept, or this process did not get to run.
 LONGEST_S = 3.0
 
@@ -16,13 +16,18 @@ log = logging.getLogger(__name__)
 
 
 class HealthMonitor:
-    """A window of a second that moves by half of one. What was read is understood only when somebody asks."""
+    """A window that ends when somebody asks and is a second long, give or take half of one.
+
+    The host is looked at once a second, when the agent wakes up for other things as well. What was read is understood
+    only when somebody asks.
+    """
 
     def __init__(self, files: ProcFiles, clock: Clock, *, ebpf: bool = False) -> None:
         self._files = files
         self._clock = clock
         self._ebpf = ebpf
-        self._taken: deque[Snapshot] = deque(maxlen=WINDOW_STEPS + 1)
+        self._taken: tuple[Snapshot, ...] = ()
+        self._end: Snapshot | None = None
         self._told: str | None = None
 
     async def run(self) -> None:
@@ -30,18 +35,20 @@ class HealthMonitor:
         loading = asyncio.create_task(self._load(), name="ebpf") if self._ebpf else None
         try:
             while True:
-                self._taken.append(self._files.snapshot())
+                self._taken = (*self._taken[1 - KEPT :], self._files.snapshot())
                 await tick(self._clock, STEP_S)
         finally:
             if loading is not None:
                 loading.cancel()
+            self._end = self._files.snapshot()  # for the goodbye
             self._files.close()
 
     def health(self) -> Health:
-        """Of the last window; nothing is known before half a second has gone by."""
-        if len(self._taken) < 2:  # noqa: PLR2004 - a window has two ends
+        """Of the second up to now, in any thread; nothing is known before half a second has gone by."""
+        now = self._end or self._files.snapshot()
+        before = min(self._taken, key=lambda taken: abs(now.at_s - taken.at_s - WINDOW_S), default=now)
+        if now.at_s - before.at_s < LEAST_S:
             return Health(unknown=("nothing was read yet",))
-        before, now = self._taken[0], self._taken[-1]
         if now.at_s - before.at_s > LONGEST_S:
             return Health(unknown=(f"{now.at_s - before.at_s:.1f} s between reads; expected a second",))
         health = compare(before, now)

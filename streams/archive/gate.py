@@ -62,7 +62,6 @@ _FORMATS = frozenset({
     "postgresqlwire",
 })  # fmt: skip
 
-# Some 8 MB of tokens at most.
 _REMEMBERED, _REMEMBERED_CHARS = 64, 8_192
 _QUOTES = '`"\u201c\u201d'  # the engine takes typographic quotes too
 
@@ -113,36 +112,38 @@ class _Token:
         return self.text.strip(_QUOTES).lower() if self.kind in {"BareWord", "QuotedIdentifier"} else None
 
 
-class _Cutter:
-    """Cuts texts into tokens, and remembers the last ones: the same questions are asked again, with other parameters.
+class _Verdicts:
+    """The last texts that may run: the same questions are asked again, with other parameters.
 
-    Only the cut is remembered, which depends on the text alone; whether a text may run is judged each time.
+    A verdict hangs on the text and on who asks. Texts that substitute identifiers are not kept: there parameters count.
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, tuple[_Token, ...]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, Asking], Statement] = OrderedDict()
         self._lock = threading.Lock()
 
-    def cut(self, handle: Handle, sql: str) -> tuple[_Token, ...]:
-        """The text as the engine cuts it, without blanks, comments and semicolons. Raises SqlError."""
+    def get(self, sql: str, asking: Asking) -> Statement | None:
+        """What came out the last time."""
         with self._lock:
-            if (known := self._known.get(sql)) is not None:
-                self._known.move_to_end(sql)
-                return known
-        tokens = tuple(_tokens(handle, sql))
-        if len(sql) <= _REMEMBERED_CHARS:
-            with self._lock:
-                self._known[sql] = tokens
-                if len(self._known) > _REMEMBERED:
-                    self._known.popitem(last=False)
-        return tokens
+            if (known := self._known.get((sql, asking))) is not None:
+                self._known.move_to_end((sql, asking))
+            return known
+
+    def keep(self, sql: str, asking: Asking, statement: Statement) -> None:
+        """For `get`, unless it is long."""
+        if len(sql) > _REMEMBERED_CHARS:
+            return
+        with self._lock:
+            self._known[sql, asking] = statement
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
 
 
 class Gate:
-    """Knows the engine's functions and formats; asks it about every text anew."""
+    """Knows the engine's functions and formats; asks it about every text that it has not let through lately."""
 
     def __init__(self, handle: Handle) -> None:
-        self._cutter = _Cutter()
+        self._verdicts = _Verdicts()
         tables = _names(handle, "SELECT name FROM system.table_functions")
         functions = _names(handle, "SELECT name FROM system.functions")
         outputs = _names(handle, "SELECT name FROM system.formats WHERE is_output")
@@ -157,8 +158,12 @@ class Gate:
         )
         self._formats = frozenset(name.lower() for name in outputs) - _FORMATS
 
+    def admitted(self, sql: str, asking: Asking) -> Statement | None:
+        """The statement, if the same text was let through lately for who asks alike."""
+        return self._verdicts.get(sql, asking)
+
     def admit(self, handle: Handle, sql: str, params: Mapping[str, str], asking: Asking) -> Statement | SessionChange:
-        """The statement to run, or what a session has to remember.
+        """The statement to run, or what a session has to remember; `handle` must have no settings of who asks.
 
         Raises RefusedError, or SqlError for what does not parse.
         """
@@ -166,14 +171,10 @@ class Gate:
             # Of an insert its rows come behind it: say that it may not write.
             _check_class(handle, sql.partition("\0")[0])
             raise RefusedError(ErrorCode.SYNTAX_ERROR, "Syntax error: the query contains a zero byte")
-        if (
-            asking.in_session
-            and handle.classify(sql) == ("CONTROL", 1)
-            and (change := _change(self._cutter.cut(handle, sql)))
-        ):
+        if asking.in_session and handle.classify(sql) == ("CONTROL", 1) and (change := _change(_tokens(handle, sql))):
             return change
         _check_class(handle, sql)
-        tokens = self._cutter.cut(handle, sql)
+        tokens = _tokens(handle, sql)
         _check_settings(tokens)
         self._check_names(tokens, params)
         if not asking.sees_system:
@@ -181,6 +182,8 @@ class Gate:
         statement = _without_format(sql, tokens)
         if statement.sql != sql:
             _check_class(handle, statement.sql)
+        if not any(token.name == "identifier" for token in tokens):
+            self._verdicts.keep(sql, asking, statement)
         return statement
 
     def check_format(self, name: str) -> None:

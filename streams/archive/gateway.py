@@ -20,6 +20,7 @@ from streams.archive import wire
 from streams.archive.ddl import DATABASE
 from streams.archive.embedded import EmbeddedStore, SqlError
 from streams.archive.gate import Asking, ErrorCode, Gate, RefusedError
+from streams.archive.sql_handles import Handles
 from streams.archive.sql_http import Query, answer_headers, read_login, read_query, says_who
 from streams.archive.sql_limits import Limits
 from streams.archive.sql_metrics import SqlMetrics
@@ -63,7 +64,8 @@ class Gateway:
         with store.handle() as handle:
             gate = Gate(handle)
             found = handle.query("SELECT version(), timezone()").data.decode().strip()
-        self._engine = Engine(store, gate, *found.split("\t"))
+        self._handles = Handles(store)
+        self._engine = Engine(store, gate, self._handles, *found.split("\t"))
         self._threads = ThreadPoolExecutor(self._limits.running, thread_name_prefix="sql")
         self._logins = ThreadPoolExecutor(1, thread_name_prefix="sql-login")
         self._logins_waiting = 0
@@ -113,6 +115,7 @@ class Gateway:
         if self._runner is not None:
             await self._runner.cleanup()
         self._threads.shutdown()
+        self._handles.close()
         self._logins.shutdown()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -283,8 +286,9 @@ class Gateway:
             raise
 
     async def _kill(self, run: Run, future: "asyncio.Future[_T]") -> None:
-        while not future.done():  # it may not have reached the engine yet
-            await asyncio.to_thread(self._store.stop_queries, run.comment)
+        while not future.done():
+            if run.comment:
+                await asyncio.to_thread(self._store.stop_queries, run.comment)
             await asyncio.wait([future], timeout=_KILL_AGAIN_S)
         future.exception()  # nobody waits for it
 
@@ -299,6 +303,8 @@ class Gateway:
             metrics.seconds.observe(seconds)
         if run.is_open:
             await asyncio.get_running_loop().run_in_executor(self._threads, run.close)
+        if not self._closing:
+            asyncio.get_running_loop().run_in_executor(self._threads, run.prepare_next)
         if seconds >= self._limits.slow_s:
             metrics.slow.labels(user.name).inc()
             text = await asyncio.to_thread(normalized, self._store, run.query.sql)

@@ -1,13 +1,13 @@
 """One query on its way through the engine: judged, limited, run, and handed out in pieces. All of it on threads."""
 
 import json
-import uuid
 from dataclasses import dataclass, field
 
 from streams.archive import wire
 from streams.archive.embedded import Answer, EmbeddedStore, Handle, SqlError, Stream
 from streams.archive.gate import Asking, Gate, SessionChange, Statement
 from streams.archive.settings import admit_settings
+from streams.archive.sql_handles import Handles
 from streams.archive.sql_http import Query
 from streams.archive.sql_limits import Limits
 from streams.archive.sql_stream import HEADERLESS, Joiner, Packing, can_stream
@@ -21,10 +21,11 @@ _AT_ONCE_BYTES = 1 << 20  # what is smaller is sent with its length and its whol
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What runs queries: the store, its gate, and what it says of itself."""
+    """What runs queries: the store, its gate, connections for them, and what it says of itself."""
 
     store: EmbeddedStore
     gate: Gate
+    handles: Handles
     version: str
     timezone: str
 
@@ -49,13 +50,15 @@ class Run:
     limits: Limits
     asking: Asking
     session_settings: dict[str, str]
-    comment: str = field(default_factory=lambda: f"sql-{uuid.uuid4()}")
+    comment: str = ""
+    """By which the engine can be told to stop it; empty as long as it has not reached the engine."""
     output_format: str = ""
     totals: Totals = field(default_factory=Totals)
     whole: bool = False
     """Everything was handed out."""
     change: SessionChange | None = None
     _handle: Handle | None = None
+    _taken_for: dict[str, str] | None = None
     _stream: Stream | None = None
     _joiner: Joiner | None = None
     _packing: Packing = field(default_factory=lambda: Packing(compress=False, encoding=""))
@@ -74,17 +77,16 @@ class Run:
             self._note(Answer(wire.hello_block(self.engine.version, self.engine.timezone), result_rows=1))
             self.output_format, self.whole = "Native", True
             return wire.hello_block(self.engine.version, self.engine.timezone)
-        self._handle = handle = self.engine.store.handle()
-        statement = self.engine.gate.admit(handle, query.sql, query.params, self.asking)
+        statement = self._admit()
         if isinstance(statement, SessionChange):
-            return self._remember(handle, statement)
+            return self._remember(statement)
         self.output_format = statement.output_format or query.output_format
         settings = self._settings(query.settings)
         self.engine.gate.check_format(self.output_format)
         streams = statement.is_rows and not query.waits and can_stream(self.output_format, settings)
         if not streams:
             settings["max_result_bytes"] = str(min(int(settings["max_result_bytes"]), self.limits.result_bytes))
-        handle.restrict(self.asking.database, settings, readonly=2 if statement.sql == _SETTINGS_HANDSHAKE else 1)
+        handle = self._take(statement, settings)
         if streams:
             return self._begin_stream(handle, statement)
         return self._all(handle, statement)
@@ -120,13 +122,37 @@ class Run:
         """Whether it still has something of the engine's."""
         return self._handle is not None
 
+    def prepare_next(self) -> None:
+        """Has a connection at hand for the next query that is asked like this one."""
+        if self._taken_for is not None:
+            self.engine.handles.prepare(self.asking.database, self._taken_for)
+
+    def _admit(self) -> Statement | SessionChange:
+        gate, sql = self.engine.gate, self.query.sql
+        if (known := gate.admitted(sql, self.asking)) is not None:
+            return known
+        # Of its own: with settings of who asks, such as `limit`, the gate would not see what it judges.
+        with self.engine.store.handle() as handle:
+            return gate.admit(handle, sql, self.query.params, self.asking)
+
+    def _take(self, statement: Statement, settings: dict[str, str]) -> Handle:
+        if statement.sql == _SETTINGS_HANDSHAKE:
+            self._handle = handle = self.engine.store.handle()
+            handle.restrict(self.asking.database, settings, readonly=2)
+            return handle
+        ready = self.engine.handles.take(self.asking.database, settings)
+        self._handle, self.comment, self._taken_for = ready.handle, ready.comment, settings
+        return ready.handle
+
     def _settings(self, asked: dict[str, str]) -> dict[str, str]:
         limits = self.limits.settings(self.engine.store.memory_cap_bytes)
-        return admit_settings(self.session_settings | asked, limits) | {"log_comment": self.comment}
+        return admit_settings(self.session_settings | asked, limits)
 
-    def _remember(self, handle: Handle, change: SessionChange) -> bytes:
+    def _remember(self, change: SessionChange) -> bytes:
         """Tries in the engine what the session will have to live with."""
-        handle.restrict(change.database or self.asking.database, self._settings(self.query.settings | change.settings))
+        settings = self._settings(self.query.settings | change.settings)
+        with self.engine.store.handle() as handle:
+            handle.restrict(change.database or self.asking.database, settings)
         self.change, self.whole = change, True
         self.output_format = self.query.output_format
         return b""

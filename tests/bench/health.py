@@ -1,7 +1,7 @@
 """What it costs to know a host's health, beside polling for it, by processor time.
 
 All look at the same machine, with `HELD` connections open and some that come and go all the time. Ours is what the
-agent runs: a window of a second, a snapshot every half second, and the score worked out for a heartbeat every 10 s;
+agent runs: a window of about a second, a snapshot each second, and the score worked out for a heartbeat every 10 s;
 once from /proc alone, once with connections counted in the kernel, where it allows that. Polling is what one writes
 first: every 100 ms the states of all connections, memory and processor by psutil, and the same weights. `files` polls
 as often for what we read, and opens and understands the same files each time: the least that polling costs. Each runs

@@ -197,6 +197,31 @@ class TestRefused:
                 reply = server.ask(sql, param_t=name, database=database)
                 assert reply.status >= 400, reply.text
 
+    def test_a_text_that_was_let_through_is_no_way_for_other_parameters(self, server: Server) -> None:
+        sql = "SELECT count() FROM {t:Identifier}"
+        for name, status in (("samples", 200), ("samples", 200), ("file", 403), ("samples", 200)):
+            assert server.ask(sql, param_t=name).status == status, name
+
+    @pytest.mark.parametrize("setting", ["limit", "offset", "max_result_rows"])
+    def test_settings_do_not_hide_a_text_from_the_gate(self, server: Server, setting: str) -> None:
+        for _ in range(2):
+            reply = server.ask(
+                "SELECT file('secret.csv')", None, "/", **{setting: "1", "output_format_write_statistics": "0"}
+            )
+            assert (reply.status, reply.code) == (403, "497"), reply.text
+
+    def test_connections_are_not_shared_by_those_who_ask_otherwise(self, server: Server) -> None:
+        sql = (
+            "SELECT getSetting('max_block_size'), currentDatabase(), getSetting('readonly'), getSetting('log_comment')"
+        )
+        seen = set()
+        for _ in range(3):
+            for size, database in (("777", "telemetry"), ("778", "telemetry"), ("778", "system")):
+                found = server.ask(sql, None, "/", max_block_size=size, database=database).text.split("\t")
+                assert found[:3] == [size, database, "1"]
+                seen.add(found[3])
+        assert len(seen) == 9  # each query has one of its own, by which alone it can be ended
+
     def test_default_means_the_telemetry(self, server: Server) -> None:
         assert server.ask("SELECT count() FROM samples", database="default").text == f"{ROWS}\n"
         assert server.ask("SELECT * FROM 'secret.csv'", database="default").code == "60"

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ from streams.archive.storing import STORE_ERRORS
 from streams.settings.archive import ARCHIVE_FILE, archive_options
 from streams.settings.load import build_config
 from streams.settings.reload import load
+
+
+@pytest.fixture(autouse=True)
+def _level_of_the_log_as_before() -> Iterator[None]:
+    before = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(before)
 
 
 @dataclass
@@ -122,18 +130,18 @@ def served(folder: Path, script: Callable[[World, Reload], Awaitable[None]], tex
 def test_what_a_running_archive_can_change_is_taken_over(tmp_path: Path) -> None:
     async def script(world: World, reload: Reload) -> None:
         batches, sql = "batches: {wait_s: 5, most_bytes: 9}\n", "sql: {execution_s: 7}\n"
-        status, said = await reload(
-            f"{STORE}{batches}{sql}keep: {{heartbeats: 9d, probe_1m: 70d}}\nready_lag_records: 4\n"
-        )
+        keep, others = "keep: {heartbeats: 9d, probe_1m: 70d}\n", "ready_lag_records: 4\nlog_level: error\n"
+        status, said = await reload(STORE + batches + sql + keep + others)
         assert (status, said["result"]) == (200, "applied")
-        assert said["changed"] == ["batches", "keep", "ready_lag_records", "sql"]
+        assert said["changed"] == ["batches", "keep", "log_level", "ready_lag_records", "sql"]
         usual = ArchiveOptions("")
         assert world.archive.told == [(replace(usual.limits, wait_s=5, bytes=9),)]
         assert world.gateway.told == [(replace(usual.sql, execution_s=7), None)]
         assert world.tables.ages() == ages(["heartbeats=9d", "probe_1m=70d"]) != ages(())
         assert world.reloads.options.ready_lag == 4
+        assert logging.getLogger().level == logging.ERROR
         asked = world.tables.asked
-        assert (await reload(STORE))[1]["changed"] == ["batches", "keep", "ready_lag_records", "sql"]
+        assert (await reload(STORE))[1]["changed"] == ["batches", "keep", "log_level", "ready_lag_records", "sql"]
         assert world.tables.ages() == ages(())
         assert world.tables.asked > asked
 
