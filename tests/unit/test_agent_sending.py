@@ -139,7 +139,7 @@ def test_only_good_news_can_wait(*, success: bool) -> None:
         waits.append(can_wait)
 
     record = replace(PROBE, success=success)
-    Outbox(SimpleNamespace(offer=offer)).put(lambda _: record)  # type: ignore[arg-type]
+    Outbox(SimpleNamespace(offer=offer)).put(lambda _: record)
     assert waits == [success]
 
 
