@@ -35,12 +35,11 @@ _USERS = """<clickhouse>
     </default></users>
 </clickhouse>
 """
-# Merges wait for everything else that wants a processor. Parts are merged when together they are ten times the largest,
-# not five: each row is written over fewer times, for a few more parts to look into.
+# Parts are merged when together they are ten times the largest, not five: each row is written over fewer times, for a
+# few more parts to look into.
 _ENGINE = """<clickhouse>
     <max_server_memory_usage>{memory_cap_bytes}</max_server_memory_usage>
     <users_config>{users}</users_config>
-    <os_threads_nice_value_merge_mutate>10</os_threads_nice_value_merge_mutate>
     <merge_tree><merge_selector_base>10</merge_selector_base></merge_tree>
 </clickhouse>
 """
