@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from infra.local.children import Child, fleetbeat
 from infra.local.figures import total
@@ -205,7 +205,14 @@ class Logged:
 
 def read_log(brokers: str, topic: str = SOURCE) -> list[Logged]:
     """All records of a topic, each partition in order."""
-    consumer = Consumer({"bootstrap.servers": brokers, "group.id": "reader", "enable.auto.commit": False})
+    consumer = Consumer(
+        {
+            "bootstrap.servers": brokers,
+            "group.id": "reader",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,  # a log may end with marks of transactions, which are no messages
+        }
+    )
     partitions = consumer.list_topics(topic, 10).topics[topic].partitions
     ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), 10)[1] for p in partitions}
     waiting = {p for p, end in ends.items() if end}
@@ -215,8 +222,11 @@ def read_log(brokers: str, topic: str = SOURCE) -> list[Logged]:
     while waiting:
         assert time.monotonic() < deadline, f"{topic} was not read to its end: {waiting}"
         for message in consumer.consume(10_000, 0.2):
-            assert message.error() is None, message.error()
             partition, offset = message.partition() or 0, message.offset() or 0
+            if (problem := message.error()) is not None:
+                assert problem.code() == KafkaError._PARTITION_EOF, problem
+                waiting.discard(partition)
+                continue
             headers: Any = tuple(message.headers() or ())
             found.append(Logged(partition, offset, message.timestamp()[1], message.key(), message.value(), headers))
             if offset + 1 >= ends[partition]:

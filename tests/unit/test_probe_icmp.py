@@ -126,7 +126,8 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], None]]
 
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a look at the kernel, not at files
     yield answering
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - as above
+    # Fewer when what earlier tests left was collected meanwhile.
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208 - as above
 
 
 def first_of(count: int) -> Answer:
