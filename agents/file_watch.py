@@ -4,9 +4,10 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from schemas.file_signature import Signature, signature
 
 if TYPE_CHECKING:
     from agents.file_events import FileEvents
@@ -18,26 +19,6 @@ LOOK_ANYWAY_S = 10.0
 SAME_LOOKS, MOST_LOOKS = 2, 4
 # An editor may take the file away for a moment.
 MISSING_LOOKS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """Differs when the file was written or replaced, also behind symbolic links, as in a ConfigMap's folder."""
-
-    device: int
-    inode: int
-    size: int
-    modified_ns: int
-    changed_ns: int
-
-
-def signature(path: Path) -> Signature | None:
-    """Of the file as it is now; None when there is none to be seen."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return Signature(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class Watched:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from agents.changes import Change, needs_restart
 from agents.clock import Clock
-from agents.config import AgentConfig, build_agent, config_version, load_agent
-from agents.file_watch import Signature, signature, watch
+from agents.config import AgentConfig, build_agent, load_agent
+from agents.file_watch import watch
 from agents.probes.threads import SideThread
-from schemas.yaml_files import DocumentError, read_bytes
+from schemas.file_signature import Signature, signature
+from schemas.yaml_files import DocumentError, config_version, read_bytes
 
 # Behind the version of a file of which something needs a restart.
 RESTART = "+restart"

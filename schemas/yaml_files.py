@@ -1,5 +1,6 @@
 """YAML files as documents that know their places; what cannot be one is refused in one sentence, whatever it is."""
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from ruamel.yaml.reader import ReaderError
 MAX_FILE_BYTES = 16 * 1024 * 1024
 # With aliases a short file can be a long document: each is walked as if it were written out.
 MAX_VALUES = 1_000_000
+VERSION_DIGITS = 12
 
 
 _SECRET = re.compile("password|secret|token|credential", re.IGNORECASE)
@@ -53,6 +55,11 @@ def read_bytes(path: Path | str) -> bytes:
     if len(content) > MAX_FILE_BYTES:
         raise DocumentError([f"{path}: larger than {MAX_FILE_BYTES} bytes; expected a YAML file of at most that"])
     return content
+
+
+def config_version(content: bytes) -> str:
+    """Names the file that a process runs by: `sha256sum FILE` begins with it."""
+    return hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
 
 
 def documents(content: bytes, path: Path | str, doubled: list[Problem] | None = None) -> list[Any]:

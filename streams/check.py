@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from schemas.checking import FileKind
 from streams.config import load_objectives
-from streams.settings.load import load_config
+from streams.settings.load import load_file
 from streams.settings.worker import WORKER_FILE, WorkerFile
 
 
@@ -15,14 +15,14 @@ def _objectives(path: Path) -> str:
 
 
 def _worker(path: Path) -> str:
-    load_config(path, WORKER_FILE)
+    load_file(path, WORKER_FILE)
     return "a worker"
 
 
 def _archive(path: Path) -> str:
     from streams.settings.archive import ARCHIVE_FILE  # noqa: PLC0415 - brings all of the archive
 
-    load_config(path, ARCHIVE_FILE)
+    load_file(path, ARCHIVE_FILE)
     return "an archive"
 
 

@@ -1,5 +1,6 @@
 """`fleetbeat worker`: what the command line takes. Light to import: its --help comes by here."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -68,9 +69,8 @@ def worker(  # noqa: PLR0913 - one argument an option
     """
     with extra("streams"):
         from streams.app import run_worker
-        from streams.settings.load import build_config
-        from streams.settings.reload import load
-        from streams.settings.worker import WORKER_FILE, WorkerFile, worker_options
+        from streams.settings.reload import begin
+        from streams.settings.worker import WORKER_FILE, worker_options
     options = {
         "brokers": brokers,
         "kafka_config": kafka_config,
@@ -88,7 +88,4 @@ def worker(  # noqa: PLR0913 - one argument an option
         "signing_keys": signing_keys,
     }
     asked = {name: value for name, value in options.items() if value is not None}
-    if config is None:
-        return run_worker(worker_options(asked, WorkerFile()))
-    loaded = load(config, lambda content: worker_options(asked, build_config(content, config, WORKER_FILE).file))
-    return run_worker(loaded.options, loaded)
+    return run_worker(*begin(config, WORKER_FILE, partial(worker_options, asked)))

@@ -12,7 +12,7 @@ from agents.config.file import (
     ProbeSpec,
     SpoolFile,
 )
-from agents.config.load import NODE_ID, build_agent, config_version, load_agent, whole_model
+from agents.config.load import NODE_ID, build_agent, load_agent, whole_model
 
 __all__ = [
     "DEFAULT_TIMEOUT_S",
@@ -27,7 +27,6 @@ __all__ = [
     "ProbeSpec",
     "SpoolFile",
     "build_agent",
-    "config_version",
     "load_agent",
     "whole_model",
 ]

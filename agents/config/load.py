@@ -1,6 +1,5 @@
 """From the bytes of an agent's file to what the agent runs by, or to all that is wrong with it at once."""
 
-import hashlib
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -18,10 +17,9 @@ from agents.targets.template import plain
 from schemas.documents import judge, position
 from schemas.listen import listen_address
 from schemas.records import Label
-from schemas.yaml_files import DocumentError, Problem, only_document, read_bytes, short
+from schemas.yaml_files import DocumentError, Problem, config_version, only_document, read_bytes, short
 
 NODE_ID = "FLEETBEAT_NODE_ID"
-VERSION_DIGITS = 12
 
 Kinds = Mapping[str, ProbeKind[Any]]
 
@@ -49,11 +47,6 @@ def build_agent(content: bytes, path: Path) -> AgentConfig:
         raise DocumentError([problem.sentence for problem in sorted(problems)])
     built = [spec for spec, many in zip(specs, targeted, strict=True) if spec is not None and many is None]
     return _config(file, tuple(built), tuple(filter(None, targeted)), config_version(content))
-
-
-def config_version(content: bytes) -> str:
-    """Names the file that an agent runs by."""
-    return hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
 
 
 def whole_model() -> type[AgentFile]:

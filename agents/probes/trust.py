@@ -44,7 +44,7 @@ def _context(ca_file: Path | None, verify: bool, alpn: tuple[str, ...], _changed
     return context
 
 
-def read_secret(path: Path, setting: str = "a secret") -> str:
+def read_secret(path: Path, setting: str) -> str:
     """The one line of a file that others cannot read. Raises ProbeFailedError, whose detail has no secret in it.
 
     `setting` names it in the detail. It is read for each run, so that a rotated secret is used at once.

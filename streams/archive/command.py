@@ -1,5 +1,6 @@
 """`fleetbeat archive`: what the command line takes. Light to import: every --help comes by here."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -44,9 +45,8 @@ def archive(  # noqa: PLR0913 - one argument an option
     """
     with extra("archive"):
         from streams.archive.app import run_archive
-        from streams.settings.archive import ARCHIVE_FILE, ArchiveFile, archive_options
-        from streams.settings.load import build_config
-        from streams.settings.reload import load
+        from streams.settings.archive import ARCHIVE_FILE, archive_options
+        from streams.settings.reload import begin
     options = {
         "brokers": brokers,
         "kafka_config": kafka_config,
@@ -60,7 +60,4 @@ def archive(  # noqa: PLR0913 - one argument an option
         "sql_users": sql_users,
     }
     asked = {name: value for name, value in options.items() if value is not None}
-    if config is None:
-        return run_archive(archive_options(asked, ArchiveFile()))
-    loaded = load(config, lambda content: archive_options(asked, build_config(content, config, ARCHIVE_FILE).file))
-    return run_archive(loaded.options, loaded)
+    return run_archive(*begin(config, ARCHIVE_FILE, partial(archive_options, asked)))

@@ -1,6 +1,5 @@
-"""From the bytes of a file to its model, or to all that is wrong with it at once; and which file it was."""
+"""From the bytes of a file to its model, or to all that is wrong with it at once."""
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,6 @@ from pydantic import BaseModel
 
 from schemas.documents import judge, position
 from schemas.yaml_files import DocumentError, Problem, only_document, read_bytes
-
-# As the agent's: `sha256sum FILE` begins with it.
-VERSION_DIGITS = 12
 
 FileT = TypeVar("FileT", bound=BaseModel)
 Place = tuple[str | int, ...]
@@ -28,22 +24,13 @@ class Kind(Generic[FileT]):
     contradictions: Contradictions
 
 
-@dataclass(frozen=True, slots=True)
-class Config(Generic[FileT]):
-    """What a file says, and its version."""
-
-    path: Path
-    file: FileT
-    version: str
-
-
-def load_config(path: Path, kind: Kind[FileT]) -> Config[FileT]:
+def load_file(path: Path, kind: Kind[FileT]) -> FileT:
     """Raises DocumentError with every problem."""
-    return build_config(read_bytes(path), path, kind)
+    return build_file(read_bytes(path), path, kind)
 
 
-def build_config(content: bytes, path: Path, kind: Kind[FileT]) -> Config[FileT]:
-    """The config that these bytes of a file are. Raises DocumentError with every problem."""
+def build_file(content: bytes, path: Path, kind: Kind[FileT]) -> FileT:
+    """What these bytes of a file say. Raises DocumentError with every problem."""
     problems: list[Problem] = []
     document = only_document(content, path, problems)
     file = judge(document, kind.model, str(path), document)
@@ -55,12 +42,7 @@ def build_config(content: bytes, path: Path, kind: Kind[FileT]) -> Config[FileT]
         problems += [_problem(path, document, *one) for one in kind.contradictions(good, bad)]
     if problems or isinstance(file, list):
         raise DocumentError([problem.sentence for problem in sorted(problems)])
-    return Config(path, file, config_version(content))
-
-
-def config_version(content: bytes) -> str:
-    """Names the file that a process runs by."""
-    return hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
+    return file
 
 
 def _problem(path: Path, document: Mapping[str, Any], place: Place, text: str) -> Problem:

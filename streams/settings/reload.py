@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from schemas.yaml_files import DocumentError, read_bytes
-from streams.settings.load import config_version
+from schemas.file_signature import Signature, signature
+from schemas.yaml_files import DocumentError, config_version, read_bytes
+from streams.settings.load import FileT, Kind, build_file
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -29,8 +30,6 @@ LOOK_EVERY_S = 0.25
 RETRY_S = 5.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("fleetbeat.config")
-
-Stamp = tuple[int, int, int, int]
 
 
 class CannotApplyError(ValueError):
@@ -73,24 +72,28 @@ class Loaded(Generic[OptionsT]):
     path: Path
     options: OptionsT
     version: str
-    seen: Stamp | None
+    seen: Signature | None
     read: Callable[[bytes], OptionsT]
 
 
 def load(path: Path, read: Callable[[bytes], OptionsT]) -> Loaded[OptionsT]:
     """Raises what `read` raises: DocumentError and other errors of ours."""
-    seen = stamp(path)
+    seen = signature(path)
     content = read_bytes(path)
     return Loaded(path, read(content), config_version(content), seen, read)
 
 
-def stamp(path: Path) -> Stamp | None:
-    """Differs when the file was written or replaced, also behind links; None without one."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+def begin(
+    config: Path | None, kind: Kind[FileT], merge: Callable[[FileT], OptionsT]
+) -> tuple[OptionsT, Loaded[OptionsT] | None]:
+    """The options to start with, and the file of --config, if there is one.
+
+    Raises DocumentError, and what `merge` raises.
+    """
+    if config is None:
+        return merge(kind.model()), None
+    loaded = load(config, lambda content: merge(build_file(content, config, kind)))
+    return loaded.options, loaded
 
 
 # Alerts ask for them by name.
@@ -170,7 +173,7 @@ class Reloader(Generic[OptionsT]):
         before = self._seen
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            now = stamp(self._loaded.path)
+            now = signature(self._loaded.path)
             changed = now != self._seen and now == before
             if changed or (self._again_s is not None and time.monotonic() >= self._again_s):
                 await self.reload()
@@ -179,7 +182,7 @@ class Reloader(Generic[OptionsT]):
     async def reload(self) -> Reload:
         """Looks now."""
         async with self._lock:
-            self._seen = stamp(self._loaded.path)
+            self._seen = signature(self._loaded.path)
             found = await self._look()
             self._again_s = time.monotonic() + RETRY_S if found.outcome is Outcome.FAILED else None
             self._metrics.count(found.outcome)

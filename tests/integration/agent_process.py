@@ -1,6 +1,5 @@
 """`fleetbeat agent` as a process of its own, and what it has written to Kafka."""
 
-import http.client
 import os
 import signal
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from infra.local.children import Child, fleetbeat
 from infra.local.figures import total
 from schemas.codec import decode
 from schemas.records import Heartbeat, ProbeResult, RequestCount
+from tests.integration.pages import asked
 from tests.integration.worker_process import ANSWER_S, READY_S, eventually, read_log
 from tests.ports import free_port
 
@@ -72,15 +72,7 @@ class AgentProcess:
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and text of an answer; status 0 when there is none."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_S)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-        except (OSError, http.client.HTTPException):
-            return 0, ""
-        finally:
-            connection.close()
+        return asked(self.port, path, timeout_s=ANSWER_S)
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric over the samples that have these labels."""

@@ -1,6 +1,5 @@
 """`fleetbeat worker --config` and `fleetbeat archive --config` as processes: a changed file, a bad one, a restart."""
 
-import http.client
 import json
 import os
 import signal
@@ -14,25 +13,13 @@ from typing import Any
 import pytest
 
 from infra.local.children import Child, fleetbeat
+from tests.integration.pages import asked
 from tests.integration.worker_process import READY_S, Promise, eventually, write_objectives
 from tests.ports import free_port
 
 PARTITIONS = 2
 
 pytestmark = [pytest.mark.kafka, pytest.mark.long]
-
-
-def asked(port: int, path: str, method: str = "GET") -> tuple[int, str]:
-    """Status and text; status 0 while nobody answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request(method, path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
-    except (OSError, http.client.HTTPException):
-        return 0, ""
-    finally:
-        connection.close()
 
 
 class Server:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import pytest
 
 from agents.changes import Change, compare
 from agents.config import AgentConfig
-from agents.file_watch import LOOK_EVERY_S, MISSING_LOOKS, MOST_LOOKS, Signature, Watched, signature
+from agents.file_watch import LOOK_EVERY_S, MISSING_LOOKS, MOST_LOOKS, Watched
 from agents.reload import CannotApplyError, Reload, Reloader, Result, answer, load_file
 from agents.reload_metrics import reload_families
+from schemas.file_signature import Signature, signature
 from tests.unit.agent_fakes import NOW_MS, ManualClock
+from tests.unit.waiting import until
 
 GOOD = "node: {id: n, region: one}\nworkers: 3\n"
 BETTER = GOOD.replace("one", "two")
@@ -157,14 +159,6 @@ def test_many_who_ask_at_once_get_one_look_each_in_turn(tmp_path: Path) -> None:
         assert [outcome.result for outcome in outcomes] == [Result.APPLIED] + [Result.UNCHANGED] * 19
 
     run(case())
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    for _ in range(2_000):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("not after 20 s")
 
 
 def test_it_notices_writes_editors_that_rename_and_the_links_of_a_configmap(tmp_path: Path) -> None:

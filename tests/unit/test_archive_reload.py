@@ -20,7 +20,7 @@ from streams.archive.reloading import ArchiveReloads
 from streams.archive.retention import Age, age_of, ages, expiries
 from streams.archive.storing import STORE_ERRORS
 from streams.settings.archive import ARCHIVE_FILE, archive_options
-from streams.settings.load import build_config
+from streams.settings.load import build_file
 from streams.settings.reload import load
 
 
@@ -86,14 +86,12 @@ class World:
         self.path = folder / "archive.yaml"
         self.path.write_text(text)
         self.tables, self.archive, self.gateway = Tables(), Followed(), Followed()
-        loaded = load(
-            self.path, lambda content: archive_options({}, build_config(content, self.path, ARCHIVE_FILE).file)
-        )
+        loaded = load(self.path, lambda content: archive_options({}, build_file(content, self.path, ARCHIVE_FILE)))
         self.reloads = ArchiveReloads(loaded, lambda: self.tables, self.archive)  # type: ignore[arg-type,return-value]
         self.reloads.gateway = self.gateway  # type: ignore[assignment]
 
     def read(self, content: bytes) -> ArchiveOptions:
-        return archive_options({}, build_config(content, self.path, ARCHIVE_FILE).file)
+        return archive_options({}, build_file(content, self.path, ARCHIVE_FILE))
 
     @property
     def nothing_changed(self) -> bool:

@@ -13,7 +13,8 @@ import pytest
 
 from agents import file_events, file_watch
 from agents.file_events import FileEvents, way_to
-from agents.file_watch import LOOK_EVERY_S, signature, watch
+from agents.file_watch import LOOK_EVERY_S, watch
+from schemas.file_signature import Signature, signature
 
 HEARD_S, UNHEARD_S = 20.0, 0.2
 
@@ -126,7 +127,7 @@ def looks_in(path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> tup
     """How often the file was looked at in a time in which nothing happens; whether a write after it was told."""
     looks = 0
 
-    def counted(what: Path) -> file_watch.Signature | None:
+    def counted(what: Path) -> Signature | None:
         nonlocal looks
         looks += 1
         return signature(what)

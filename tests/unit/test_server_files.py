@@ -1,6 +1,7 @@
 """The files of `fleetbeat worker --config` and `fleetbeat archive --config`: what they and the command line come to."""
 
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from streams import check
 from streams.archive.options import ArchiveOptions, OptionsError
 from streams.options import WorkerOptions
 from streams.settings.archive import ARCHIVE_FILE, ARCHIVE_KEYS, ArchiveFile, archive_options
-from streams.settings.load import load_config
-from streams.settings.reload import Loaded
+from streams.settings.load import load_file
+from streams.settings.reload import Loaded, begin
 from streams.settings.worker import WORKER_FILE, WORKER_KEYS, WorkerFile, worker_options
 
 ROOT = Path(__file__).parents[2]
@@ -60,13 +61,13 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def worker(folder: Path, text: str, **asked: object) -> WorkerOptions:
     path = folder / "worker.yaml"
     path.write_text(text, encoding="utf-8")
-    return worker_options(asked, load_config(path, WORKER_FILE).file)
+    return worker_options(asked, load_file(path, WORKER_FILE))
 
 
 def archive(folder: Path, text: str, **asked: object) -> ArchiveOptions:
     path = folder / "archive.yaml"
     path.write_text(text, encoding="utf-8")
-    return archive_options(asked, load_config(path, ARCHIVE_FILE).file)
+    return archive_options(asked, load_file(path, ARCHIVE_FILE))
 
 
 def secret(path: Path, text: str) -> Path:
@@ -248,7 +249,9 @@ def test_the_command_line_wins_over_the_file_from_end_to_end(tmp_path: Path, mon
 def test_a_version_is_what_sha256sum_says(tmp_path: Path) -> None:
     path = tmp_path / "worker.yaml"
     path.write_bytes(b"objectives: o\n")
-    assert load_config(path, WORKER_FILE).version == "1217afb3aba4"
+    _, loaded = begin(path, WORKER_FILE, partial(worker_options, {}))
+    assert loaded is not None
+    assert loaded.version == "1217afb3aba4"
 
 
 def test_what_is_unusual_in_yaml_is_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The file of --config of a process that runs: when it is read again, and that all of it counts or nothing."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from schemas.file_signature import Signature
 from schemas.yaml_files import DocumentError
 from streams.settings import reload as reloading
 from streams.settings.reload import CannotApplyError, Outcome, Reload, Reloader, ReloadMetrics, answer, load
+from tests.unit.waiting import until
 
 KEYS = {"rows": "batches.rows", "level": "log_level", "brokers": "kafka"}
 
@@ -81,14 +83,6 @@ class World:
 
 def run(case: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(case, 60))
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    for _ in range(2_000):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("not after 20 s")
 
 
 def test_a_good_file_is_applied_and_says_which_keys_have_changed(tmp_path: Path) -> None:
@@ -222,8 +216,8 @@ def test_a_file_that_is_being_written_is_let_alone(tmp_path: Path, monkeypatch: 
     async def case() -> None:
         world = World(tmp_path)
         watching = asyncio.create_task(world.reloader.watch())
-        looks = [(number, 1, number, number) for number in range(1, 6)]
-        monkeypatch.setattr(reloading, "stamp", lambda _: looks.pop(0) if len(looks) > 1 else looks[0])
+        looks = [Signature(1, number, 1, number, number) for number in range(1, 6)]
+        monkeypatch.setattr(reloading, "signature", lambda _: looks.pop(0) if len(looks) > 1 else looks[0])
         await until(lambda: len(looks) <= 2)
         assert world.counts() == {}, "another at every look"
         await until(lambda: world.counts() == {"unchanged": 1})

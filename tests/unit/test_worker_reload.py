@@ -19,7 +19,7 @@ from streams.options import WorkerOptions
 from streams.processors.objectives_file import ObjectivesFile, load_file
 from streams.processors.slo_parts import PLAIN, PartFolder
 from streams.reloading import WorkerReloads, node_limits
-from streams.settings.load import build_config
+from streams.settings.load import build_file
 from streams.settings.reload import load
 from streams.settings.worker import WORKER_FILE, worker_options
 from streams.signing_keys import load_keyring, signatures_of
@@ -38,7 +38,7 @@ class World:
         self.slos = write_objectives(folder / "slos.yaml", [Promise("pay")])
         self.write(text)
         self.loaded = load(
-            self.path, lambda content: worker_options(asked or {}, build_config(content, self.path, WORKER_FILE).file)
+            self.path, lambda content: worker_options(asked or {}, build_file(content, self.path, WORKER_FILE))
         )
         self.versions = worker(topic)
         self.adjusted: list[WorkerOptions] = []
