@@ -144,7 +144,7 @@ def test_the_archive_finds_the_stores_address_in_its_environment(monkeypatch: py
     archive = services()["archive"]
     asked: list[ArchiveOptions] = []
 
-    def noted(options: ArchiveOptions) -> int:
+    def noted(options: ArchiveOptions, _config: object) -> int:
         asked.append(options)
         return 0
 
