@@ -3,6 +3,7 @@
 import logging
 import os
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -56,8 +57,20 @@ class RenewingContext(ssl.SSLContext):
             log.info("TLS files were read anew", extra={"files": [str(path) for path in self._files if path]})
 
 
+class _Session(ssl.SSLObject):
+    def unwrap(self) -> None:
+        """Says goodbye, and does not wait for the broker's, as TLS allows (RFC 8446, 6.1).
+
+        asyncio would hold the socket until that comes, up to 30 s. aiokafka does not wait for all connections that it
+        closes, so an event loop could end before some of their sockets were closed.
+        """
+        with suppress(ssl.SSLWantReadError):
+            super().unwrap()
+
+
 def _load(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificates and names unless told otherwise
+    context.sslobject_class = _Session
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca_file is None:
         context.load_default_certs()

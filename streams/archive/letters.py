@@ -60,7 +60,7 @@ class DeadLetters:
                 )
                 try:
                     await producer.start()
-                except KafkaError:
+                except BaseException:  # also when the archive ends meanwhile
                     await producer.stop()
                     raise
                 self._producer = producer

@@ -239,8 +239,8 @@ class AnnouncementLog:
             compression_type="lz4",
             request_timeout_ms=_REQUEST_MS,
         )
-        await producer.start()
         try:
+            await producer.start()  # without a right to write, or in time, it fails with its connections open
             acks = [await producer.send(TOPIC, value, key, partition=0) for key, value in records]
             offsets: list[int] = [ack.offset for ack in await asyncio.gather(*acks)]
             return max(offsets)

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -125,6 +126,36 @@ def test_tls_1_1_is_not_spoken(authority: Authority) -> None:
         at = f"{LOOPBACK}:{listening.getsockname()[1]}"
         said = asyncio.run(refusal(Security(Tls(authority.ca_file)).at(at)))
     assert said == f"{at}: TLS: tlsv1 alert protocol version"
+
+
+def test_a_connection_is_closed_without_waiting_for_the_brokers_goodbye(authority: Authority) -> None:
+    good, over = served(authority.issue("good", HERE)), threading.Event()
+
+    def hold(listening: socket.socket) -> None:  # in a thread: asyncio's servers answer a goodbye
+        connection, _ = listening.accept()
+        with connection, good.wrap_socket(connection, server_side=True):
+            over.wait()
+
+    async def leave(port: int, context: ssl.SSLContext, *, waits_s: float = 0.0) -> socket.socket:
+        _, writer = await asyncio.open_connection(LOOPBACK, port, ssl=context)
+        writer.close()
+        left: socket.socket = writer.get_extra_info("socket")
+        if waits_s:
+            await asyncio.sleep(waits_s)
+            assert left.fileno() >= 0
+            writer.transport.abort()
+        return left
+
+    with socket.create_server((LOOPBACK, 0)) as listening, ThreadPoolExecutor(2) as threads:
+        port = listening.getsockname()[1]
+        try:
+            threads.submit(hold, listening)
+            assert asyncio.run(leave(port, RenewingContext(authority.ca_file, None, None))).fileno() < 0
+            # Python's own way would hold the socket until the event loop has ended, and after that.
+            threads.submit(hold, listening)
+            asyncio.run(leave(port, ssl.create_default_context(cafile=authority.ca_file), waits_s=0.2))
+        finally:
+            over.set()
 
 
 async def meet(server: Server, context: ssl.SSLContext) -> None:
