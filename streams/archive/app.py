@@ -156,6 +156,9 @@ async def _serve(options: ArchiveOptions, store: Store, config: Loaded[ArchiveOp
             gateway = await _serve_sql(stack, store.embedded, options, metrics)
             if reloads is not None:
                 reloads.gateway = gateway
+            from streams.archive.merge_threads import giving_way  # noqa: PLC0415 - only with an embedded store
+
+            await stack.enter_async_context(giving_way(store.embedded, metrics))
         following = asyncio.create_task(reloads.run(metrics.registry)) if reloads else None
         try:
             await archive.run(stop)

@@ -46,3 +46,11 @@ class ArchiveMetrics:
         self.ready = Gauge(
             "fleetbeat_archive_ready", "1 when recovered and lag is under the bound.", registry=self.registry
         )
+        self.merges_give_way = Gauge(
+            "fleetbeat_archive_merges_give_way",
+            "1 while merges of the embedded store run only when nothing else wants a processor.",
+            registry=self.registry,
+        )
+        self.parts = Gauge(
+            "fleetbeat_archive_parts", "Parts of the embedded store's fullest partition.", registry=self.registry
+        )

@@ -311,6 +311,7 @@ def test_unreadable_records_are_reported_and_their_neighbours_stored(
     assert 'fleetbeat_archive_rejected_rows_total{reason="key-mismatch",topic="heartbeats"} 1.0' in figures
     for topic in ("probe-results", "dead-letters", "slo-status"):
         assert f'fleetbeat_archive_rejected_rows_total{{reason="bad-frame",topic="{topic}"}} 1.0' in figures
+    wait_for(lambda: re.search(r"\nfleetbeat_archive_parts [1-9]", running.status("/metrics")[1]), "the engine's parts")
     assert running.stop() == 0
 
 
