@@ -51,6 +51,7 @@ HISTORY_ROWS = 50_000_000
 # The same fleet with a heartbeat a bit more often: 100,000 records a second.
 DRILLED_INTERVAL_S = 25
 SETTLED_S = 30.0
+A_BATCH = 100_000
 PATIENCE_S = 600.0
 # Kafka's log, the store, and what merges write beside it.
 BYTES_AN_EVENT, BYTES_A_ROW, BYTES_MORE = 200, 60, 3_000_000_000
@@ -142,6 +143,12 @@ def _sample(archive: ArchiveProcess) -> _Sample:
     return _Sample(time.perf_counter(), archive.stored(), own.user + own.system, busy_s)
 
 
+def _after_a_batch(archive: ArchiveProcess) -> _Sample:
+    """Heartbeats come in batches of some seconds; between two moments as these the rate has none too many or too few."""
+    _until_stored(archive, archive.stored() + A_BATCH)
+    return _sample(archive)
+
+
 def _cores(first: _Sample, last: _Sample) -> dict[str, float]:
     seconds = last.at_s - first.at_s
     return {
@@ -223,9 +230,9 @@ def _questions(kafka: LocalKafka, root: Path, _: int, rows: int) -> dict[str, An
         try:
             _until_stored(archive, 1)
             time.sleep(SETTLED_S)
-            first = _sample(archive)
+            first = _after_a_batch(archive)
             asked = ask(archive.url, made["nodes"])
-            last = _sample(archive)
+            last = _after_a_batch(archive)
         finally:
             fleet.stop()
     for line in by_query(asked):
