@@ -144,7 +144,7 @@ def _sample(archive: ArchiveProcess) -> _Sample:
 
 
 def _after_a_batch(archive: ArchiveProcess) -> _Sample:
-    """Heartbeats come in batches of some seconds; between two moments as these the rate has none too many or too few."""
+    """Heartbeats come in batches of some seconds: between two such moments there are whole ones only."""
     _until_stored(archive, archive.stored() + A_BATCH)
     return _sample(archive)
 
