@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,19 +66,29 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@contextmanager
+def bystander(policy: int) -> Iterator[None]:
+    """Meanwhile there is a thread in this scheduling class that does not merge."""
+    done = threading.Event()
+
+    def wait() -> None:
+        os.sched_setscheduler(0, policy, os.sched_param(0))
+        done.wait(60)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        until(lambda: policy in others())
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 @need_it
 def test_threads_that_merge_are_idle_and_normal_again_and_no_other_is_touched(store: EmbeddedStore) -> None:
     assert (merging(), others()) == ({os.SCHED_OTHER}, {os.SCHED_OTHER})
-    done = threading.Event()
-
-    def batch() -> None:
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        done.wait(60)
-
-    bystander = threading.Thread(target=batch)
-    bystander.start()
-    until(lambda: os.SCHED_BATCH in others())
-    try:
+    with bystander(os.SCHED_BATCH):
         threads = MergeThreads()
         untouched = {os.SCHED_OTHER, os.SCHED_BATCH}
         for _ in range(2):
@@ -91,31 +102,18 @@ def test_threads_that_merge_are_idle_and_normal_again_and_no_other_is_touched(st
         threads.end()
         threads.place(idle=True)  # it was on its way
         assert (merging(), others()) == ({os.SCHED_OTHER}, untouched)
-    finally:
-        done.set()
-        bystander.join()
 
 
 @need_it
 @pytest.mark.usefixtures("store")
 def test_a_thread_that_merges_no_more_is_taken_out_too() -> None:
-    done = threading.Event()
-
-    def idle() -> None:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        done.wait(60)
-
-    once_merging = threading.Thread(target=idle)
-    once_merging.start()
-    until(lambda: os.SCHED_IDLE in others())
     threads = MergeThreads()
-    try:
-        threads.place(idle=True)
-        assert (merging(), others()) == ({os.SCHED_IDLE}, {os.SCHED_OTHER})
-    finally:
-        threads.end()
-        done.set()
-        once_merging.join()
+    with bystander(os.SCHED_IDLE):
+        try:
+            threads.place(idle=True)
+            assert (merging(), others()) == ({os.SCHED_IDLE}, {os.SCHED_OTHER})
+        finally:
+            threads.end()
 
 
 @need_it
