@@ -8,7 +8,7 @@ Three parts, each with a real Kafka and an archive process with its embedded sto
   each with fastavro, and inserts columns with clickhouse-connect, with plans and tokens too.
 - What 10,000 simulated nodes said in a quarter of an hour, stored, copied with trace ids, and merged: bytes a row.
 - Fifty questions of the drill-down library about a day of 10,000 nodes, 50 million rows that the engine made, while
-  100,000 records a second of another fleet come in through Kafka. The fleet and the broker, which run elsewhere in
+  more than 100,000 records a second of another fleet come in through Kafka. The fleet and the broker, which run elsewhere in
   earnest, give way to the archive; `ingest_per_s` says that they keep up.
 
 `fleetbeat bench archive --json` prints only the last line. Run as a file it takes `--events` (of the backlog)
@@ -48,8 +48,8 @@ EVENTS = 6_000_000
 NODES, INTERVAL_S, RESULTS_PER_S = 2_000_000, 30, 20_000
 SIZED_NODES, SIZED_RESULTS_PER_S, SIZED_EVENTS = 10_000, 3_000, 3_000_000
 HISTORY_ROWS = 50_000_000
-# The same fleet with a heartbeat a bit more often: 100,000 records a second.
-DRILLED_INTERVAL_S = 25
+# The same fleet with a heartbeat a bit more often: 103,333 records a second, so that 100,000 are a floor.
+DRILLED_INTERVAL_S = 24
 SETTLED_S = 30.0
 A_BATCH = 100_000
 PATIENCE_S = 600.0
@@ -60,7 +60,7 @@ FLOORS = {
     "to_fastavro": 5,
     "probe_results_bytes_a_row": 16,
     "heartbeats_bytes_a_row": 12,
-    "ingest_per_s": 99_000,
+    "ingest_per_s": 100_000,
     "queries_p50_ms": 50,
     "queries_p99_ms": 500,
 }
