@@ -8,8 +8,8 @@ Three parts, each with a real Kafka and an archive process with its embedded sto
   each with fastavro, and inserts columns with clickhouse-connect, with plans and tokens too.
 - What 10,000 simulated nodes said in a quarter of an hour, stored, copied with trace ids, and merged: bytes a row.
 - Fifty questions of the drill-down library about a day of 10,000 nodes, 50 million rows that the engine made, while
-  more than 100,000 records a second of another fleet come in through Kafka. The fleet and the broker, which run elsewhere in
-  earnest, give way to the archive; `ingest_per_s` says that they keep up.
+  more than 100,000 records a second of another fleet come in through Kafka. The fleet and the broker, which run
+  elsewhere in earnest, give way to the archive; `ingest_per_s` says that they keep up.
 
 `fleetbeat bench archive --json` prints only the last line. Run as a file it takes `--events` (of the backlog)
 and `--rows` (of the day) for a quick look.
