@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
+import polars as pl
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
@@ -17,7 +18,7 @@ from streams.archive.consumer import Bounds, GivenUpError, Records, Source, Unsu
 from streams.archive.ingest import Refused, Settled
 from streams.archive.letters import DeadLetters, letters_of
 from streams.archive.metrics import ArchiveMetrics
-from streams.archive.plans import Complete, Doubled, Incomplete, Plan, Verdict
+from streams.archive.plans import Complete, Doubled, Expiring, Incomplete, Plan, Verdict
 from streams.archive.storing import Connect, Letter, StartOverError, Storing
 
 _RETRY_S = 1.0
@@ -70,7 +71,7 @@ class Lane:
         self._storing = Storing(route, connect, metrics, claims=claims)
         self._wanted: set[int] = set()
         self._expected: dict[int, int] = {}
-        self._gaps: dict[int, int] = {}
+        self._gaps: list[tuple[int, int, int]] = []
         self._waiting: deque[Chunk | RawChunk] = deque()
         self._records = 0
         self._bytes = 0
@@ -127,7 +128,7 @@ class Lane:
         if chunk.first < expected:
             raise UnsuitableTopicError(_went_back(self.topic, partition, expected, chunk.first))
         if chunk.first > expected:
-            self._gaps[partition] = expected
+            self._gaps.append((partition, expected, chunk.first))
         self._expected[partition] = chunk.next
         if not self._waiting:
             self._since = time.monotonic()
@@ -166,8 +167,8 @@ class Lane:
     async def _step(self, term: int) -> None:
         if self._ends_at is None and self._wanted != self.next.keys():
             await self._adopt(term)
-        for partition in list(self._gaps):
-            await self._look_for_hole(partition, self._gaps.pop(partition))
+        while self._gaps:
+            await self._look_for_hole(*self._gaps.pop(0))
         if self._waiting and self._due_in() <= 0:
             await self._store_waiting(term)
 
@@ -246,6 +247,8 @@ class Lane:
     async def _as_rejected(self, row: Refused, term: int) -> list[Rejected]:
         """The record behind a row; none when Kafka no longer has it."""
         while True:
+            if not self._still(term):
+                raise GivenUpError
             try:
                 found = await self._source.read_again(
                     *(self.topic, row.partition, row.offset, row.offset), lambda: self._still(term)
@@ -288,8 +291,9 @@ class Lane:
 
     async def _positions(self, partitions: list[int], term: int) -> dict[int, int]:
         """Where to go on. Raises GivenUpError, KafkaError, UnsuitableTopicError."""
-        bounds = await self._source.bounds(self.topic, partitions)
         plans = await self._storing.last_plans(partitions, lambda: self._still(term))
+        # only now: who had the partitions before may have read and planned until they were claimed
+        bounds = await self._source.bounds(self.topic, partitions)
         for plan in plans.values():
             if plan.last >= bounds[plan.partition].end:
                 raise UnsuitableTopicError(
@@ -311,12 +315,17 @@ class Lane:
         return max(plan.last + 1, bounds.begin)
 
     async def _verify(self, plans: list[Plan], term: int) -> None:
-        # of an older plan ClickHouse may have dropped the rows by now, which is no loss
-        kept_from_ms = time.time() * 1000 - (KEPT_DAYS - 1) * 86_400_000
-        plans = [plan for plan in plans if plan.received_to_ms >= kept_from_ms]
+        if self._route.replacing:
+            # what Kafka may have deleted need not be written again
+            kept_from_ms = time.time() * 1000 - (KEPT_DAYS - 1) * 86_400_000
+            plans = [plan for plan in plans if plan.received_to_ms >= kept_from_ms]
         verdicts = await self._storing.verify(plans, lambda: self._still(term))
         outcomes = [self._outcome(plan, verdicts.get(plan.partition, Complete()), term) for plan in plans]
-        for outcome in await asyncio.gather(*outcomes):
+        # all of them to their end: what goes on behind a new attempt would find its rows there, and report them lost
+        found = await asyncio.gather(*outcomes, return_exceptions=True)
+        for outcome in found:
+            if isinstance(outcome, BaseException):
+                raise outcome
             self._metrics.verified.labels(self.topic, outcome).inc()
 
     async def _outcome(self, plan: Plan, verdict: Verdict, term: int) -> str:
@@ -325,19 +334,23 @@ class Lane:
                 return "complete"
             case Incomplete(missing):
                 return await self._complete(plan, missing, term)
+            case Expiring(kept_from_ms):
+                return await self._complete(plan, 0, term, kept_from_ms)
             case Doubled(extra):
                 _log.error("plan-doubled", topic=self.topic, partition=plan.partition, first=plan.first, extra=extra)
                 return "doubled"
 
-    async def _complete(self, plan: Plan, missing: int, term: int) -> str:
-        """Reads the plan's records again and inserts the rows that are not there."""
+    async def _complete(self, plan: Plan, missing: int, term: int, kept_from_ms: int = 0) -> str:
+        """Reads the plan's records again and inserts the rows that are not there, of those received since."""
         chunk = await self._source.read_again(
             self.topic, plan.partition, plan.first, plan.last, lambda: self._still(term)
         )
         settled = Settled()
         if chunk is not None:
             shaped, _ = await self._storing.shape([chunk])
-            mine = replace(shaped, plans=(plan,))
+            # what has expired would come back, and be counted in the rollups once more
+            frame = shaped.frame.filter(pl.col("received_at").dt.timestamp("ms") >= kept_from_ms)
+            mine = replace(shaped, frame=frame, plans=(plan,))
             settled = await self._storing.settle(mine, lambda: self._still(term))
             await self._set_aside(mine, settled.refused, term)
         if self._route.replacing:
@@ -351,12 +364,14 @@ class Lane:
             return "lost"
         return "completed"
 
-    async def _look_for_hole(self, partition: int, expected: int) -> None:
+    async def _look_for_hole(self, partition: int, expected: int, found: int) -> None:
         """Offsets may be missing by compaction; retention, which takes what nobody has read, is another thing."""
         with contextlib.suppress(KafkaError):
             begin = (await self._source.bounds(self.topic, [partition]))[partition].begin
             if begin > expected:
-                self._report_lost(partition, begin - expected, "retention was faster than the archive")
+                # by now it may have taken what was read
+                lost = min(begin, found) - expected
+                self._report_lost(partition, lost, "retention was faster than the archive")
 
     def _report_lost(self, partition: int, count: int, why: str) -> None:
         self._metrics.lost.labels(self.topic).inc(count)

@@ -101,7 +101,14 @@ class Doubled:
     extra: int
 
 
-Verdict = Complete | Incomplete | Doubled
+@dataclass(frozen=True, slots=True)
+class Expiring:
+    """Some of the planned rows may have expired, so their number says nothing; none received since `kept_from_ms`."""
+
+    kept_from_ms: int
+
+
+Verdict = Complete | Incomplete | Doubled | Expiring
 
 
 def judge(plan: Plan, found: Found) -> Verdict:

@@ -1,0 +1,156 @@
+"""A lane takes partitions on: what it makes of their last plans, on a real engine and a log in memory."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import polars as pl
+import pytest
+from aiokafka.errors import KafkaTimeoutError
+
+from schemas.codec import encode
+from schemas.records import Heartbeat
+from streams.archive import ddl, retention
+from streams.archive.blocks import Chunk, Shaped, Shaper, routes
+from streams.archive.consumer import Bounds
+from streams.archive.embedded import EmbeddedStore
+from streams.archive.ingest import Ingest
+from streams.archive.lane import Lane, Limits
+from streams.archive.letters import DeadLetters
+from streams.archive.metrics import ArchiveMetrics
+from streams.archive.plans import Plan, PlanStore
+from tests.unit.waiting import until
+
+DAY_MS = 86_400_000
+NOW = time.time_ns() // 1_000_000
+BEATS = routes()[1]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
+    with EmbeddedStore(tmp_path_factory.mktemp("adoption") / "store", memory_cap_bytes=1 << 30) as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(store: EmbeddedStore) -> Iterator[Any]:
+    client = store.client()
+    ddl.apply(client)
+    for table in ("heartbeats", "heartbeat_1m", "archive_plans", "archive_retention"):
+        client.command(f"TRUNCATE TABLE telemetry.{table}")
+    yield client
+    client.close()
+
+
+class Log:
+    """Stands in for Kafka: by partition, the append time of each record from the offset 0 on."""
+
+    def __init__(self, times: dict[int, list[int]]) -> None:
+        self.times = times
+        self.sought = dict[int, int]()
+
+    async def bounds(self, _: str, partitions: Collection[int]) -> dict[int, Bounds]:
+        return {partition: Bounds(0, len(self.times[partition])) for partition in partitions}
+
+    async def hint(self, *_: object) -> None:
+        return None
+
+    def seek(self, _: str, partition: int, offset: int) -> None:
+        self.sought[partition] = offset
+
+    async def read_again(self, _: str, partition: int, first: int, last: int, _wanted: Callable[[], bool]) -> Chunk:
+        return self.chunk(partition, first, last)
+
+    def chunk(self, partition: int, first: int, last: int) -> Chunk:
+        offsets, times = range(first, last + 1), self.times[partition][first : last + 1]
+        values = [encode(Heartbeat("n", at, "b", at, n, 10_000, "UP", "eu", "a", "1")) for n, at in enumerate(times)]
+        return Chunk(partition, offsets, times, [b"n"] * len(times), values)
+
+    def batch(self, partition: int) -> Shaped:
+        """All that the partition holds."""
+        return Shaper(BEATS).shape([self.chunk(partition, 0, len(self.times[partition]) - 1)])
+
+
+async def adopt(store: EmbeddedStore, log: Log) -> Lane:
+    """A lane that has taken on all partitions of the log."""
+    lane = Lane(BEATS, store.client, log, DeadLetters(""), ArchiveMetrics(), Limits())  # type: ignore[arg-type]
+    lane.assign(set(log.times))
+    running = asyncio.create_task(lane.run())
+    try:
+        await until(lambda: lane.well or running.done())
+    finally:
+        lane.end(5)
+        await running
+        await lane.close()
+    return lane
+
+
+def offsets(client: Any) -> list[tuple[int, int]]:  # noqa: ANN401
+    found = client.query("SELECT kafka_partition, kafka_offset FROM telemetry.heartbeats ORDER BY ALL")
+    return [tuple(row) for row in found.result_rows]
+
+
+def figure(lane: Lane, name: str, **labels: str) -> float:
+    return lane._metrics.registry.get_sample_value(name, {"topic": "heartbeats", **labels}) or 0
+
+
+def test_of_a_backlog_that_expires_the_rest_is_completed(store: EmbeddedStore, client: Any) -> None:  # noqa: ANN401
+    """Part of its rows may be gone, so their number says nothing; what cannot be gone is completed."""
+    retention.apply(client, retention.ages(["heartbeats=1d"]))
+    log = Log({0: [NOW - 2 * DAY_MS] * 10 + [NOW] * 10})
+    backlog = log.batch(0)
+    PlanStore(client).write(backlog.plans)
+    Ingest(client, BEATS)._insert(backlog.frame.filter(pl.col("kafka_offset") == 12), backlog.plans)
+    lane = asyncio.run(adopt(store, log))
+    assert offsets(client) == [(0, n) for n in range(10, 20)]
+    assert figure(lane, "fleetbeat_archive_plans_verified_total", outcome="completed") == 1
+    assert figure(lane, "fleetbeat_archive_lost_records_total") == 0
+    assert lane.next == log.sought == {0: 20}
+
+
+def test_a_plan_written_while_partitions_change_hands_is_no_sign_of_another_log(
+    store: EmbeddedStore,
+    client: Any,  # noqa: ANN401
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who had them before reads on, and plans until they are claimed."""
+    log = Log({0: [NOW] * 10})
+    Ingest(client, BEATS).store(log.batch(0))
+    claimed = Ingest.last_plans
+
+    def at_the_last_moment(ingest: Ingest, partitions: Collection[int]) -> dict[int, Plan]:
+        log.times[0] = [NOW] * 20
+        ingest.store(Shaper(BEATS).shape([log.chunk(0, 10, 19)]))
+        return claimed(ingest, partitions)
+
+    monkeypatch.setattr(Ingest, "last_plans", at_the_last_moment)
+    assert asyncio.run(adopt(store, log)).next == {0: 20}
+    assert offsets(client) == [(0, n) for n in range(20)]
+
+
+def test_a_partition_is_completed_before_all_are_tried_again(store: EmbeddedStore, client: Any) -> None:  # noqa: ANN401
+    """Kafka answers for one of two; what is still under way would find its rows there, and report them lost."""
+
+    class Failing(Log):
+        asked, under_way, overlapped = 0, False, False
+
+        async def read_again(self, topic: str, partition: int, *span: Any) -> Chunk:  # noqa: ANN401
+            if partition == 0:
+                self.asked += 1
+                if self.asked == 1:
+                    raise KafkaTimeoutError
+                return await super().read_again(topic, partition, *span)
+            self.overlapped |= self.under_way
+            self.under_way = True
+            await asyncio.sleep(1.5)
+            self.under_way = False
+            return await super().read_again(topic, partition, *span)
+
+    log = Failing({0: [NOW] * 10, 1: [NOW] * 10})
+    PlanStore(client).write(log.batch(0).plans + log.batch(1).plans)
+    log.asked = 0
+    lane = asyncio.run(adopt(store, log))
+    assert not log.overlapped
+    assert figure(lane, "fleetbeat_archive_lost_records_total") == 0
+    assert offsets(client) == [(partition, n) for partition in (0, 1) for n in range(10)]
