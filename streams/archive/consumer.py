@@ -19,6 +19,8 @@ from streams.raw import RawBatch, hand_on_raw
 LOG_APPEND_TIME = 1
 POLL_RECORDS = 20_000
 _RETRY_S = 1.0
+# aiokafka asks for a group's coordinator for ever.
+_ANSWER_S = 10.0
 _log = structlog.get_logger(__name__)
 
 Records = Sequence[Any]  # of aiokafka.ConsumerRecord, or of RawBatch
@@ -128,8 +130,8 @@ class Source:
         return {place.partition: Bounds(begins[place], ends[place]) for place in places}
 
     async def ends(self, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """The next offsets that the logs will give. Raises KafkaError."""
-        return await self._consumer.end_offsets(places)  # type: ignore[no-any-return]
+        """The next offsets that the logs will give. Raises KafkaError, TimeoutError."""
+        return await asyncio.wait_for(self._consumer.end_offsets(places), _ANSWER_S)
 
     async def hint(self, topic: str, partition: int) -> int | None:
         """The offset last committed by the group, if any. Raises KafkaError."""
@@ -141,9 +143,10 @@ class Source:
 
     async def commit(self, positions: Mapping[TopicPartition, int]) -> bool:
         """Tells the group how far the store is. Only a hint: false when Kafka did not take it."""
+        offsets = {place: OffsetAndMetadata(offset, "") for place, offset in positions.items()}
         try:
-            await self._consumer.commit({place: OffsetAndMetadata(offset, "") for place, offset in positions.items()})
-        except KafkaError as error:
+            await asyncio.wait_for(self._consumer.commit(offsets), _ANSWER_S)
+        except (KafkaError, TimeoutError) as error:
             _log.info("commit-refused", partitions=len(positions), error=repr(error))
             return False
         return True
@@ -160,8 +163,8 @@ class Source:
             **client_settings(self._brokers), enable_auto_commit=False, auto_offset_reset="earliest"
         )
         records: list[Any] = []
-        await consumer.start()
         try:
+            await consumer.start()
             consumer.assign([place])
             end = (await consumer.end_offsets([place]))[place]
             begin = (await consumer.beginning_offsets([place]))[place]

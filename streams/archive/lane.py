@@ -85,7 +85,12 @@ class Lane:
     @property
     def well(self) -> bool:
         """Whether every partition given to the lane is verified and the store takes what it is given."""
-        return self._wanted == self.next.keys() and not self._storing.failing
+        return self.adopted and not self._storing.failing
+
+    @property
+    def adopted(self) -> bool:
+        """Whether it is known of every partition given to the lane how far the store is."""
+        return self._wanted == self.next.keys()
 
     def follow(self, limits: Limits) -> None:
         """From now on batches are made by these."""

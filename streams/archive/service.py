@@ -1,7 +1,6 @@
 """The running archive: lanes, the loop that polls for them, commits as hints, lag."""
 
 import asyncio
-import contextlib
 
 import structlog
 from aiokafka import TopicPartition
@@ -121,8 +120,10 @@ class Archive:
     async def _tick(self, starting: asyncio.Task[None]) -> None:
         await asyncio.wait([starting])
         while not starting.cancelled():
-            with contextlib.suppress(KafkaError):
+            try:
                 await self._measure_lag()
+            except (KafkaError, TimeoutError):
+                self.lag.clear()
             await self._commit()
             await asyncio.sleep(_TICK_S)
 
@@ -130,7 +131,7 @@ class Archive:
         ends = await self._source.ends(list(self._positions()))
         held = self._positions()
         for topic, lane in self._lanes.items():
-            if not (self._assigned and lane.well):
+            if not (self._assigned and lane.adopted):
                 self.lag.pop(topic, None)
                 continue
             mine = [max(end - held.get(place, end), 0) for place, end in ends.items() if place.topic == topic]
