@@ -34,7 +34,8 @@ class Plan:
     @property
     def revision(self) -> int:
         """Orders the plans of a partition, whoever writes them and whenever they arrive."""
-        return (self.last + 1 << _EPOCH_BITS) + self.epoch
+        # however often a table has refused it, it is not the last plan once there is one for a later offset
+        return (self.last + 1 << _EPOCH_BITS) + min(self.epoch, (1 << _EPOCH_BITS) - 1)
 
     def again(self) -> "Plan":
         """The same offsets under the next epoch, so under a token that was never used."""
