@@ -77,6 +77,7 @@ class Source:
         self._topics = sorted(route.topic for route in routes)
         self._raw = frozenset(route.topic for route in routes if route.raw)
         self._shared = shared
+        self._taken: Partitions = {}
         self._consumer = AIOKafkaConsumer(
             **client_settings(brokers),
             group_id=group,
@@ -91,6 +92,7 @@ class Source:
             fetch_max_wait_ms=100,
             fetch_min_bytes=1 << 20,
             max_poll_records=POLL_RECORDS,
+            metadata_max_age_ms=60_000,  # partitions that are added are seen by then
         )
 
     async def start(
@@ -111,8 +113,20 @@ class Source:
             self._consumer.subscribe(topics=self._topics, listener=_Listener(assigned, revoked))
             return
         partitions = await self._await_topics()
-        self._consumer.assign([TopicPartition(topic, number) for topic in partitions for number in partitions[topic]])
+        self.take(partitions)
         assigned(partitions)
+
+    def take(self, partitions: Partitions) -> None:
+        """From now on these are read, where no group gives them; all have to be sought."""
+        self._consumer.assign([TopicPartition(topic, number) for topic in partitions for number in partitions[topic]])
+        self._taken = partitions
+
+    def added(self) -> Partitions | None:
+        """All partitions, when topics have more than are taken; else, and where a group gives them, None."""
+        there = {topic: self._consumer.partitions_for_topic(topic) or set() for topic in self._taken}
+        if all(there[topic] <= taken for topic, taken in self._taken.items()):
+            return None
+        return {topic: taken | there[topic] for topic, taken in self._taken.items()}
 
     async def stop(self) -> None:
         """Leaves the group and disconnects."""

@@ -120,6 +120,11 @@ class Archive:
     async def _tick(self, starting: asyncio.Task[None]) -> None:
         await asyncio.wait([starting])
         while not starting.cancelled():
+            if (more := self._source.added()) is not None:
+                _log.info("partitions-added", count=sum(map(len, more.values())))
+                await self._give_back()
+                self._source.take(more)
+                self._take_on(more)
             try:
                 await self._measure_lag()
             except (KafkaError, TimeoutError):

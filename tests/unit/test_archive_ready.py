@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
 from streams.archive import consumer, service
-from streams.archive.consumer import Source
+from streams.archive.consumer import Partitions, Source
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.service import Archive
 from tests.unit.waiting import until
@@ -23,6 +23,15 @@ class Log:
 
     def __init__(self) -> None:
         self.why: Exception | None = None
+        self.more: Partitions | None = None
+        self.taken = list[Partitions]()
+
+    def added(self) -> Partitions | None:
+        more, self.more = self.more, None
+        return more
+
+    def take(self, partitions: Partitions) -> None:
+        self.taken.append(partitions)
 
     async def ends(self, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         if self.why is not None:
@@ -74,6 +83,19 @@ def test_lag_is_shown_while_the_store_refuses(monkeypatch: pytest.MonkeyPatch) -
             lane._storing.failing = True
             await until(lambda: archive.lag.get("heartbeats") == 10)
             assert archive.why_not_ready(BOUND) == "recovering or refused by the store: heartbeats"
+
+    asyncio.run(scene())
+
+
+def test_partitions_that_are_added_are_taken_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        log = Log()
+        with adopted(monkeypatch, log) as archive:
+            await until(lambda: archive.why_not_ready(BOUND) is None)
+            log.more = {topic: {0} for topic in archive._lanes} | {"heartbeats": {0, 1}}
+            await until(lambda: bool(log.taken))
+            assert archive._lanes["heartbeats"]._wanted == {0, 1}
+            await until(lambda: archive.why_not_ready(BOUND) is not None)
 
     asyncio.run(scene())
 
