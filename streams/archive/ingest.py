@@ -125,6 +125,12 @@ class Ingest:
         self._plans.write([replace(plan, rows=plan.rows - without[plan.partition]) for plan in plans])
         self._check(plans)
 
+    def no_longer_in_doubt(self, plan: Plan) -> None:
+        """Plans the same offsets without rows, so that none is looked for again."""
+        plans = [replace(written.again(), rows=0) for written in self._as_written([plan])]
+        self._plans.write(plans)
+        self._check(plans)
+
     def last_plans(self, partitions: Collection[int]) -> dict[int, Plan]:
         """The last plan of each partition that has one; once it is carried out, `last` + 1 is where to go on.
 

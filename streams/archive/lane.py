@@ -340,7 +340,9 @@ class Lane:
             case Incomplete(missing):
                 return await self._complete(plan, missing, term)
             case Expiring(kept_from_ms):
-                return await self._complete(plan, 0, term, kept_from_ms)
+                outcome = await self._complete(plan, 0, term, kept_from_ms)
+                await self._storing.no_longer_in_doubt(plan, lambda: self._still(term))
+                return outcome
             case Doubled(extra):
                 _log.error("plan-doubled", topic=self.topic, partition=plan.partition, first=plan.first, extra=extra)
                 return "doubled"

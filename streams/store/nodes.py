@@ -8,7 +8,7 @@ from schemas.rules import KEYED_BY_NODE
 from streams.archive.blocks import Route, routes
 from streams.archive.ddl import DATABASE
 from streams.archive.ingest import Ingest
-from streams.archive.plans import Incomplete, Plan, PlanStore, where
+from streams.archive.plans import Expiring, Incomplete, Plan, PlanStore, where
 from streams.archive.retention import whole_from
 from streams.archive.rollups import Cells, Rollup, by_minute, rebuild, rollups
 from streams.store.places import AskedWronglyError, Place, StoreError, literal
@@ -69,9 +69,10 @@ def _require_settled(client: Any, route: Route) -> None:  # noqa: ANN401
     ingest = Ingest(client, route)
     verdicts = {} if route.replacing else ingest.verify(list(ingest.last_plans(_PARTITIONS).values()))
     for partition, verdict in verdicts.items():
-        if isinstance(verdict, Incomplete):
+        if isinstance(verdict, Incomplete | Expiring):
+            missing = f"{verdict.missing} rows" if isinstance(verdict, Incomplete) else "perhaps rows"
             raise StoreError(
-                f"{route.topic}/{partition}: {verdict.missing} rows of its last plan are missing; start the archive "
+                f"{route.topic}/{partition}: {missing} of its last plan are missing; start the archive "
                 "once, so that it adds them, stop it, and delete again. Nothing was changed"
             )
 

@@ -107,6 +107,9 @@ def test_of_a_backlog_that_expires_the_rest_is_completed(store: EmbeddedStore, c
     assert figure(lane, "fleetbeat_archive_plans_verified_total", outcome="completed") == 1
     assert figure(lane, "fleetbeat_archive_lost_records_total") == 0
     assert lane.next == log.sought == {0: 20}
+    client.command("ALTER TABLE telemetry.heartbeats DELETE WHERE kafka_offset = 15 SETTINGS mutations_sync = 2")
+    lane = asyncio.run(adopt(store, log))
+    assert (len(offsets(client)), lane.next) == (9, {0: 20}), "it is in doubt once only: what is deleted stays so"
 
 
 def test_a_plan_written_while_partitions_change_hands_is_no_sign_of_another_log(
