@@ -364,12 +364,17 @@ class Lane:
             return "rewritten"
         inserted, refused = settled.inserted, len(settled.refused)
         _log.info("plan-completed", topic=self.topic, partition=plan.partition, first=plan.first, inserted=inserted)
-        if inserted + refused < missing:
-            self._report_lost(
-                plan.partition, missing - inserted - refused, "Kafka no longer has records of the last plan"
-            )
+        if inserted + refused < missing and (lost := await self._still_missing(plan, term) - refused):
+            self._report_lost(plan.partition, lost, "Kafka no longer has records of the last plan")
+            # they are counted once, not at each rebalance
+            await self._storing.no_longer_in_doubt(plan, lambda: self._still(term))
             return "lost"
         return "completed"
+
+    async def _still_missing(self, plan: Plan, term: int) -> int:
+        """Rows that are not there: an attempt of which the answer was lost may have added some."""
+        verdict = (await self._storing.verify([plan], lambda: self._still(term))).get(plan.partition)
+        return verdict.missing if isinstance(verdict, Incomplete) else 0
 
     async def _look_for_hole(self, partition: int, expected: int, found: int) -> None:
         """Offsets may be missing by compaction; retention, which takes what nobody has read, is another thing."""

@@ -72,9 +72,9 @@ class Log:
         return Shaper(BEATS).shape([self.chunk(partition, 0, len(self.times[partition]) - 1)])
 
 
-async def adopt(store: EmbeddedStore, log: Log) -> Lane:
+async def adopt(connect: Callable[[], Any], log: Log) -> Lane:
     """A lane that has taken on all partitions of the log."""
-    lane = Lane(BEATS, store.client, log, DeadLetters(""), ArchiveMetrics(), Limits())  # type: ignore[arg-type]
+    lane = Lane(BEATS, connect, log, DeadLetters(""), ArchiveMetrics(), Limits())  # type: ignore[arg-type]
     lane.assign(set(log.times))
     running = asyncio.create_task(lane.run())
     try:
@@ -102,14 +102,56 @@ def test_of_a_backlog_that_expires_the_rest_is_completed(store: EmbeddedStore, c
     backlog = log.batch(0)
     PlanStore(client).write(backlog.plans)
     Ingest(client, BEATS)._insert(backlog.frame.filter(pl.col("kafka_offset") == 12), backlog.plans)
-    lane = asyncio.run(adopt(store, log))
+    lane = asyncio.run(adopt(store.client, log))
     assert offsets(client) == [(0, n) for n in range(10, 20)]
     assert figure(lane, "fleetbeat_archive_plans_verified_total", outcome="completed") == 1
     assert figure(lane, "fleetbeat_archive_lost_records_total") == 0
     assert lane.next == log.sought == {0: 20}
     client.command("ALTER TABLE telemetry.heartbeats DELETE WHERE kafka_offset = 15 SETTINGS mutations_sync = 2")
-    lane = asyncio.run(adopt(store, log))
+    lane = asyncio.run(adopt(store.client, log))
     assert (len(offsets(client)), lane.next) == (9, {0: 20}), "it is in doubt once only: what is deleted stays so"
+
+
+class Deaf:
+    """A client whose first answer to an insert of rows is lost."""
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401
+        self._client = client
+        self.lost = 0
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._client, name)
+
+    def raw_insert(self, table: str, *args: Any, **options: Any) -> None:  # noqa: ANN401
+        self._client.raw_insert(table, *args, **options)
+        if table == BEATS.table and not self.lost:
+            self.lost += 1
+            raise ConnectionResetError
+
+
+def test_rows_whose_insert_did_not_answer_are_not_reported_lost(store: EmbeddedStore, client: Any) -> None:  # noqa: ANN401
+    log, deaf = Log({0: [NOW] * 10}), Deaf(store.client())
+    PlanStore(client).write(log.batch(0).plans)
+    lane = asyncio.run(adopt(lambda: deaf, log))
+    assert (deaf.lost, len(offsets(client))) == (1, 10)
+    assert figure(lane, "fleetbeat_archive_lost_records_total") == 0
+    assert figure(lane, "fleetbeat_archive_plans_verified_total", outcome="completed") == 1
+
+
+def test_what_kafka_no_longer_has_is_reported_lost_once(store: EmbeddedStore, client: Any) -> None:  # noqa: ANN401
+    class Shortened(Log):
+        async def bounds(self, topic: str, partitions: Collection[int]) -> dict[int, Bounds]:
+            return {each: Bounds(4, bound.end) for each, bound in (await super().bounds(topic, partitions)).items()}
+
+        async def read_again(self, topic: str, partition: int, first: int, *span: Any) -> Chunk:  # noqa: ANN401
+            return await super().read_again(topic, partition, max(first, 4), *span)
+
+    log = Shortened({0: [NOW] * 10})
+    PlanStore(client).write(log.batch(0).plans)
+    for lost in (4, 0):
+        lane = asyncio.run(adopt(store.client, log))
+        assert figure(lane, "fleetbeat_archive_lost_records_total") == lost
+        assert offsets(client) == [(0, n) for n in range(4, 10)]
 
 
 def test_a_plan_written_while_partitions_change_hands_is_no_sign_of_another_log(
@@ -128,7 +170,7 @@ def test_a_plan_written_while_partitions_change_hands_is_no_sign_of_another_log(
         return claimed(ingest, partitions)
 
     monkeypatch.setattr(Ingest, "last_plans", at_the_last_moment)
-    assert asyncio.run(adopt(store, log)).next == {0: 20}
+    assert asyncio.run(adopt(store.client, log)).next == {0: 20}
     assert offsets(client) == [(0, n) for n in range(20)]
 
 
@@ -153,7 +195,7 @@ def test_a_partition_is_completed_before_all_are_tried_again(store: EmbeddedStor
     log = Failing({0: [NOW] * 10, 1: [NOW] * 10})
     PlanStore(client).write(log.batch(0).plans + log.batch(1).plans)
     log.asked = 0
-    lane = asyncio.run(adopt(store, log))
+    lane = asyncio.run(adopt(store.client, log))
     assert not log.overlapped
     assert figure(lane, "fleetbeat_archive_lost_records_total") == 0
     assert offsets(client) == [(partition, n) for partition in (0, 1) for n in range(10)]
