@@ -4,11 +4,13 @@ import doctest
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import fleetbeat
+from tests.contract.surroundings import understood
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -17,6 +19,10 @@ MADE = {"__pycache__", "target"}  # by running Python's examples and building Ja
 EXAMPLE_FILES = sorted(
     path for path in EXAMPLES.rglob("*") if path.is_file() and path.suffix != ".md" and MADE.isdisjoint(path.parts)
 )
+
+
+COMMAND = re.compile(r"\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\S*bin/)?fleetbeat (?P<arguments>[^…]+)")
+SHELL = {"|", ">", "<"}  # what follows is no argument
 
 
 def _shown(path: Path) -> str:
@@ -28,6 +34,27 @@ def test_every_link_into_the_repository_leads_to_a_file(paper: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", paper.read_text(encoding="utf-8"))
     inside = [link.split("#")[0] for link in links if "://" not in link and not link.startswith("#")]
     assert [link for link in inside if not (paper.parent / link).exists()] == []
+
+
+def _commands(text: str) -> Iterator[list[str]]:
+    """The arguments of fleetbeat wherever a page shows how it is called: in code, written out."""
+    fenced = False
+    lines = iter(text.replace("\\\n", " ").splitlines())
+    for line in lines:
+        fenced ^= line.lstrip().startswith("```")
+        found = COMMAND.fullmatch(line) if fenced or line.startswith("    ") else None
+        if found is not None:
+            arguments = found["arguments"]
+            while arguments.count('"') % 2:
+                arguments += "\n" + next(lines)
+            words = shlex.split(arguments, comments=True)
+            yield words[: next((place for place, word in enumerate(words) if word in SHELL), None)]
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=_shown)
+def test_the_command_line_understands_every_command_that_is_shown(paper: Path) -> None:
+    for arguments in _commands(paper.read_text(encoding="utf-8")):
+        understood(arguments)
 
 
 def test_every_example_is_listed() -> None:
