@@ -26,6 +26,8 @@ from streams.views.registry import registry_routes
 from streams.views.tips import TIPS_PATH, tips_payload
 
 MAX_SLICES_MS = 3_600_000
+SLO_PATHS = ("/api/v1/slos", "/api/v1/slos/{id}", "/api/v1/slos/{id}/slices?from_ms=&to_ms=", LIVE_PATH)
+
 log = structlog.get_logger("fleetbeat.views")
 
 
@@ -84,8 +86,7 @@ class _Views:
         self._live = LiveView(tables.live, peers, tables.slos.completeness, tables.partitions)
 
     async def index(self, _: web.Request) -> web.Response:
-        slos = ("/api/v1/slos", "/api/v1/slos/{id}", "/api/v1/slos/{id}/slices?from_ms=&to_ms=", LIVE_PATH)
-        paths = [*slos, *NODE_PATHS]
+        paths = [*SLO_PATHS, *NODE_PATHS]
         return json_response(
             {"service": "fleetbeat worker", "paths": [*paths, "/subjects", "/metrics", "/-/healthy", "/-/ready"]}
         )

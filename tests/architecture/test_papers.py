@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 import fleetbeat
+from schemas.catalog import load_catalog
+from streams.views.nodes import PATHS as NODE_PATHS
+from streams.views.routes import SLO_PATHS
 from tests.contract.surroundings import understood
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +39,34 @@ def test_every_link_into_the_repository_leads_to_a_file(paper: Path) -> None:
     assert [link for link in inside if not (paper.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("paper", PAPERS, ids=_shown)
+def test_every_table_has_its_heading(paper: Path) -> None:
+    """A blank line in the middle of one makes text of what follows."""
+    blocks = re.findall(
+        r"(?:^ *\|.*\n)+", re.sub(r"```.*?```", "", paper.read_text(encoding="utf-8"), flags=re.DOTALL), re.MULTILINE
+    )
+    assert [block for block in blocks if not re.match(r".*\n *\|[-:| ]+\|\n", block)] == []
+
+
+def test_every_page_is_named_where_the_documentation_begins() -> None:
+    begin = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = [str(path.relative_to(ROOT / "docs")) for path in ROOT.glob("docs/**/*.md") if path.parent.name != "adr"]
+    assert [page for page in sorted(pages) if page != "README.md" and f"({page})" not in begin] == []
+
+
+def test_every_decision_is_in_the_index_in_its_order() -> None:
+    folder = ROOT / "docs" / "adr"
+    listed = re.findall(r"^\| \[(\d+)\]\((.+?)\)", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for _, name in listed] == sorted(path.name for path in folder.glob("0*.md"))
+    assert [number for number, name in listed if not name.startswith(number)] == []
+
+
+def test_every_view_is_in_the_table_of_views() -> None:
+    """What the worker itself names at `/`, without the registry's paths, which stand in docs/producing.md."""
+    table = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8").partition("## The views")[2]
+    assert [path for path in (*SLO_PATHS, *NODE_PATHS) if f"`GET {path}`" not in table] == []
+
+
 def _commands(text: str) -> Iterator[list[str]]:
     """The arguments of fleetbeat wherever a page shows how it is called: in code, written out."""
     fenced = False
@@ -55,6 +86,17 @@ def _commands(text: str) -> Iterator[list[str]]:
 def test_the_command_line_understands_every_command_that_is_shown(paper: Path) -> None:
     for arguments in _commands(paper.read_text(encoding="utf-8")):
         understood(arguments)
+
+
+def test_the_new_version_that_contributors_are_shown_is_the_next_one() -> None:
+    found = re.search(
+        r"\{version: (?P<version>\d+), id: (?P<id>\d+), file: heartbeat\.v(?P=version)\.avsc\}",
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
+    )
+    assert found is not None
+    catalog = load_catalog()
+    greatest = max(version.id for _, version in catalog.schemas())
+    assert (int(found["version"]), int(found["id"])) == (catalog.topic("heartbeats").latest.version + 1, greatest + 1)
 
 
 def test_every_example_is_listed() -> None:
