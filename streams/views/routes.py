@@ -14,7 +14,7 @@ from streams.core.completeness import Tip
 from streams.core.objectives import Objective
 from streams.processors.node_queries import NodeQueries
 from streams.processors.queries import KeptElsewhereError, NotHereError, Queries
-from streams.processors.rollup import PARTIALS
+from streams.processors.slo_recovery import PARTIALS
 from streams.views.answers import bad_request, error, json_response, not_found
 from streams.views.live import PATH as LIVE_PATH
 from streams.views.live import LiveView, Rings
