@@ -54,6 +54,13 @@ def test_every_page_is_named_where_the_documentation_begins() -> None:
     assert [page for page in sorted(pages) if page != "README.md" and f"({page})" not in begin] == []
 
 
+def test_every_benchmark_is_in_the_table_of_benchmarks() -> None:
+    table = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").partition("\n\nA benchmark starts")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    files = (ROOT / "tests" / "bench").glob("*.py")
+    assert sorted(listed) == sorted(file.stem for file in files if file.stem != "__init__")
+
+
 def test_every_decision_is_in_the_index_in_its_order() -> None:
     folder = ROOT / "docs" / "adr"
     listed = re.findall(r"^\| \[(\d+)\]\((.+?)\)", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
