@@ -78,6 +78,11 @@ class Store:
         if not self._doubted:
             self._peel()
         if state is None:
+            if self.waiting:
+                log.warning(
+                    "the spool's journal says nothing: all records on disk are sent, also those that Kafka has",
+                    extra={"records": self.waiting, "path": str(self._journal_path)},
+                )
             self._write()
 
     def close(self) -> None:
