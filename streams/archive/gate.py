@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 
+from streams.archive.ddl import DATABASE
 from streams.archive.embedded import Handle, SqlError
 from streams.archive.wire import escaped
 
@@ -26,6 +27,7 @@ class ErrorCode(IntEnum):
     UNKNOWN_FORMAT = 73
     READONLY = 164
     TOO_MANY_SIMULTANEOUS_QUERIES = 202
+    SOCKET_TIMEOUT = 209
     QUERY_IS_TOO_LARGE = 229
     SESSION_NOT_FOUND = 372
     SESSION_IS_LOCKED = 373
@@ -247,7 +249,8 @@ def _change(tokens: Sequence[_Token]) -> SessionChange | None:
     """What a SET of plain values or a USE says; None for anything else, such as SET ROLE."""
     match tokens:
         case [verb, place] if verb.name == "use" and place.kind in {"BareWord", "QuotedIdentifier"}:
-            return SessionChange({}, place.text.strip(_QUOTES))
+            database = place.text.strip(_QUOTES)
+            return SessionChange({}, DATABASE if database == "default" else database)  # as everywhere at this endpoint
         case [verb, *rest] if verb.name == "set":
             settings = {}
             for assignment in _split(rest):
