@@ -1,6 +1,7 @@
 """The SQL address itself: how many connections it takes, and under which names it answers."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Self
 
@@ -14,14 +15,14 @@ _log = structlog.get_logger(__name__)
 
 MAX_CONNECTIONS = 512
 """Half of the files that a process may usually open: the other half is for the store and Kafka, whoever connects."""
+_TELL_AGAIN_S = 60.0
 
 
 class SqlListener:
     """Listens for a runner that was set up; a connection too many is closed at once, whether it logs in or not."""
 
-    def __init__(self, runner: web.AppRunner, server: asyncio.Server) -> None:
+    def __init__(self, server: asyncio.Server) -> None:
         """Use `open`."""
-        self._runner = runner
         self._server = server
 
     @classmethod
@@ -31,13 +32,19 @@ class SqlListener:
         if handlers is None:
             raise RuntimeError("a runner that was not set up")
 
+        loop = asyncio.get_running_loop()
+        told_s = -math.inf
+
         def protocol() -> asyncio.Protocol:
+            nonlocal told_s
             if len(handlers.connections) < most:
                 return handlers()
-            _log.warning("sql_connections_full", connections=most)
+            if loop.time() - told_s >= _TELL_AGAIN_S:
+                told_s = loop.time()
+                _log.warning("sql_connections_full", connections=most)
             return _Closed()
 
-        return cls(runner, await asyncio.get_running_loop().create_server(protocol, address.host, address.port))
+        return cls(await loop.create_server(protocol, address.host, address.port))
 
     @property
     def port(self) -> int:
@@ -56,7 +63,7 @@ class _Closed(asyncio.Protocol):
 
 
 def only_for(hosts: frozenset[str]) -> Middleware:
-    """Web pages cannot reach this address under a name of their own (DNS rebinding)."""
+    """Web pages cannot reach this address under a name of their own (DNS rebinding), nor send queries to it blindly."""
 
     @web.middleware
     async def guard(
@@ -64,6 +71,8 @@ def only_for(hosts: frozenset[str]) -> Middleware:
     ) -> web.StreamResponse:
         if host_of(request.host) not in hosts:
             return web.Response(status=403, text=f"Host {request.host}: expected one of {', '.join(sorted(hosts))}\n")
+        if request.headers.get("Sec-Fetch-Site") == "cross-site":  # so say browsers of what a page elsewhere sends
+            return web.Response(status=403, text="Sec-Fetch-Site: cross-site: queries from web pages are refused\n")
         return await handler(request)
 
     return guard

@@ -149,6 +149,10 @@ class TestHttp:
         reply = server.ask("SELECT 1", {"Host": "attacker.example"})
         assert (reply.status, "expected one of" in reply.text) == (403, True)
 
+    @pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-origin", 200), ("none", 200)])
+    def test_web_pages_elsewhere_cannot_send_queries(self, server: Server, site: str, status: int) -> None:
+        assert server.ask("SELECT 1", {"Sec-Fetch-Site": site}).status == status
+
 
 class TestRefused:
     @pytest.mark.parametrize(("sql", "status", "code"), REFUSED)

@@ -94,6 +94,12 @@ def test_bytes_in_headers_that_are_no_text(server: Server, header: bytes, status
     assert tell(server, request).split(b" ")[1] == status
 
 
+def test_a_header_that_is_not_read_here_does_not_break_a_large_result(server: Server) -> None:
+    sql = "SELECT number, [number] AS list FROM numbers(200000) ORDER BY number FORMAT RowBinaryWithNamesAndTypes"
+    asked = {"output_format_binary_encode_types_in_binary_format": "1"}
+    assert server.ask(sql, None, "/", **asked).body == server.ask(sql, None, "/", wait_end_of_query="1", **asked).body
+
+
 def test_names_of_hosts_have_no_case(server: Server) -> None:
     assert server.ask("SELECT 1", {"Host": "LocalHost"}).text == "1\n"
 
