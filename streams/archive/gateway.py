@@ -94,6 +94,7 @@ class Gateway:
             self.application(),
             access_log=None,
             shutdown_timeout=5.0,
+            max_line_size=self._limits.query_bytes,  # clients put parameters, and GET the query, into the address
             handler_cancellation=True,  # a client that leaves ends its query
         )
         await self._runner.setup()

@@ -79,6 +79,12 @@ def test_a_body_that_cannot_be_read_is_the_clients_fault(server: Server, headers
     assert "Error handling request" not in server.log
 
 
+def test_an_address_may_be_as_long_as_a_query(server: Server) -> None:
+    assert server.ask("SELECT length({x:String})", None, "/", param_x="y" * 200_000).text == "200000\n"
+    assert server.ask(query="SELECT length('" + "x" * 100_000 + "')").text == "100000\n"
+    assert server.ask("SELECT 1", None, "/", param_x="y" * 300_000).status == 400
+
+
 def test_a_packed_body_is_read(server: Server) -> None:
     assert server.ask(gzip.compress(b"SELECT 1"), {"Content-Encoding": "gzip"}).text == "1\n"
 
