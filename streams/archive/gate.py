@@ -177,7 +177,7 @@ class Gate:
             return change
         _check_class(handle, sql)
         tokens = _tokens(handle, sql)
-        _check_settings(tokens)
+        _check_settings(handle, sql, tokens)
         self._check_names(tokens, params)
         if not asking.sees_system:
             self._check_system(tokens, params, asking.database)
@@ -291,18 +291,33 @@ def _value(tokens: Sequence[_Token]) -> str | None:
             return None
 
 
-def _check_settings(tokens: Sequence[_Token]) -> None:
+def _check_settings(handle: Handle, sql: str, tokens: Sequence[_Token]) -> None:
     """Refuses every SETTINGS clause.
 
     The engine's readonly mode says nothing about one in a subquery. Our limits held against those that were tried, but
     what each of its settings does there is nothing to rely on.
     """
-    for clause, setting, sign in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        if clause.kind == "BareWord" and clause.name == "settings" and setting.name and sign.text in {"=", "."}:
-            raise RefusedError(
-                ErrorCode.READONLY,
-                f"Cannot modify {setting.text!r} setting in readonly mode: give it with the request, not in the query",
-            )
+    unclear = False
+    for clause, setting, sign in zip(tokens, tokens[1:], [*tokens[2:], None], strict=False):
+        if clause.kind == "BareWord" and clause.name == "settings" and setting.name:
+            if sign is not None and sign.text in {"=", "."}:
+                raise _cannot_modify(setting)
+            unclear = True
+    if not unclear:
+        return
+    # A setting without a value, which means 1, or a column of that name before an alias or a keyword. The engine writes
+    # AS before aliases, and what is its own in capitals.
+    plain = handle.query("SELECT formatQuerySingleLine({q:String})", "RawBLOB", {"q": escaped(sql)}).data.decode()
+    for clause, setting in pairwise(_tokens(handle, plain)):
+        if clause.text == "SETTINGS" and setting.name and not setting.text.isupper():
+            raise _cannot_modify(setting)
+
+
+def _cannot_modify(setting: _Token) -> RefusedError:
+    return RefusedError(
+        ErrorCode.READONLY,
+        f"Cannot modify {setting.text!r} setting in readonly mode: give it with the request, not in the query",
+    )
 
 
 def _check_class(handle: Handle, sql: str) -> None:

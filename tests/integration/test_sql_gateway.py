@@ -132,6 +132,8 @@ class TestHttp:
         sql = "SELECT count() > 0 FROM system.settings WHERE name = 'readonly'"
         assert server.ask(sql).text == "1\n"
         assert server.ask("SELECT settings FROM (SELECT 1 AS settings) WHERE settings = 1").text == "1\n"
+        assert server.ask("SELECT settings extremes FROM (SELECT 1 AS settings)").text == "1\n"
+        assert server.ask("SELECT count() > 0 FROM system.settings s WHERE s.name = 'readonly'").text == "1\n"
 
     def test_gzip(self, server: Server) -> None:
         headers = {"Accept-Encoding": "gzip"}
