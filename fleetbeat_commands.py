@@ -59,7 +59,12 @@ app.command(
     help="Write every raw event to ClickHouse, each exactly once.\n\n"
     "Example: `fleetbeat archive --brokers kafka1:9092 --clickhouse http://user:password@ch1:8123/telemetry`",
 )
-app.command("infra.enroll.command:enroll", name="enroll", help="Make the keys with which nodes sign their records.")
+app.command(
+    "infra.enroll.command:enroll",
+    name="enroll",
+    help="Make the keys with which nodes sign their records.\n\n"
+    "Example: `fleetbeat enroll web-1 web-2 --master-file /etc/fleetbeat/master-1 --out keys/`",
+)
 app.command("streams.store.command:app", name="store", help="Look after the archive's tables.")
 app.command(
     "streams.sql.command:app",

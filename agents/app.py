@@ -172,7 +172,7 @@ class _Agent:
             "started",
             extra={
                 "node": self._node.id,
-                "node_from": "config" if self._config.id_is_given else "host name",
+                "node_from": self._config.id_from,
                 "boot_id": self._node.boot_id,
                 "config_version": self._config.version,
                 "probes": len(self._config.probes),

@@ -271,7 +271,7 @@ class KafkaPublisher:
         self,
         topic: str,
         lane: Lane,
-        producer: Any,  # noqa: ANN401 - as above
+        producer: Any,  # noqa: ANN401 - aiokafka ships no types
         doubt: Flight | None,
     ) -> asyncio.Future[Any] | None:
         """A future that is done when Kafka has the batch; None when there is none.

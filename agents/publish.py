@@ -41,7 +41,7 @@ class LaneFigures:
     """What became of one topic's records so far; `waiting` ones are on their way.
 
     With a spool: what it takes on disk, when its oldest record was taken (monotonic), how many are only in memory
-    because the disk took them not, and how many were sent again without Kafka being able to tell.
+    because the disk did not take them, and how many were sent again without Kafka being able to tell.
     """
 
     acknowledged: int

@@ -22,6 +22,7 @@ from schemas.records import Label
 
 DEFAULT_TIMEOUT_S = 5.0
 NO_KIND = "has no kind"
+IdFrom = Literal["config", "FLEETBEAT_NODE_ID", "host name"]
 
 
 def _check_listen(text: str) -> str:
@@ -191,13 +192,13 @@ class ProbeSpec:
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """What the agent runs by. `id_is_given`: the file names the node; else its surroundings do.
+    """What the agent runs by. `id_from`: who names the node, the file or its surroundings.
 
     `version` is made of the file's bytes: `sha256sum agent.yaml` begins with it.
     """
 
     node_id: str
-    id_is_given: bool
+    id_from: IdFrom
     key_file: Path | None
     region: str
     zone: str

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, create_model
 
-from agents.config.file import DEFAULT_TIMEOUT_S, NO_KIND, AgentConfig, AgentFile, ProbeFile, ProbeSpec
+from agents.config.file import DEFAULT_TIMEOUT_S, NO_KIND, AgentConfig, AgentFile, IdFrom, ProbeFile, ProbeSpec
 from agents.probes.base import Probe, ProbeKind
 from agents.probes.registry import PluginError, UnknownKindError, probe_kind, probe_kind_names, probe_kinds
 from agents.targets.probe import TargetedProbe
@@ -172,11 +172,10 @@ def _targeted(place: int, probe: ProbeFile, kinds: Kinds, spec: ProbeSpec, told:
 def _config(
     file: AgentFile, probes: tuple[ProbeSpec, ...], targeted: tuple[TargetedProbe, ...], version: str
 ) -> AgentConfig:
-    # The variable is for where one file is everybody's, and host names are no names of hosts: Kubernetes.
-    node_id = file.node.id or os.environ.get(NODE_ID) or socket.gethostname()
+    node_id, id_from = _named(file.node.id)
     return AgentConfig(
         node_id=node_id,
-        id_is_given=file.node.id is not None or NODE_ID in os.environ,
+        id_from=id_from,
         key_file=file.node.key_file,
         region=file.node.region,
         zone=file.node.zone,
@@ -196,6 +195,16 @@ def _config(
         file=file,
         version=version,
     )
+
+
+def _named(given: str | None) -> tuple[str, IdFrom]:
+    """The node's id, and who says it."""
+    if given is not None:
+        return given, "config"
+    # For where one file is everybody's, and host names are no names of hosts: Kubernetes.
+    if name := os.environ.get(NODE_ID):
+        return name, "FLEETBEAT_NODE_ID"
+    return socket.gethostname(), "host name"
 
 
 def _spec(file: ProbeFile, kind: str, settings: BaseModel, probe: Probe) -> ProbeSpec:

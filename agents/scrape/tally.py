@@ -9,7 +9,7 @@ from agents.scrape.series import Key
 from schemas.buckets import bucket_of
 from schemas.records import BucketCount, RequestCount
 
-# What one record may hold, and how long its window may be.
+# What one record may hold, and how long its window may be. As in schemas.rules, which needs polars: an agent has none.
 MAX_REQUESTS = 100_000_000
 MAX_SUM_US = 100_000_000_000_000
 MAX_WINDOW_MS = 10_000

@@ -61,15 +61,12 @@ class Store:
         """Records lost because their bytes on disk were damaged or gone."""
         self._unsynced: set[Path] = set()
         """The disk has failed to sync them."""
-        self.journal_failures = 0
-        self.journal_lost = False
-        """There are records, and nothing says which of them are settled: all of them count as unsent."""
 
     def open(self) -> None:
         """Looks at what is there: names, the journal, and the last segment from the first unsettled record on."""
         self._segments.load()
         state = self._journal.open()
-        self.journal_lost = state is None and len(self._segments) > 0
+        # Where records are and no journal, nothing says which of them are settled: all of them count as unsent.
         known = state or Settled(number=self._segments.first or 0)
         self._flight, self._doubted = known.flight, known.flight is not None
         self._hole = known.hole_from, known.hole_to
@@ -81,6 +78,11 @@ class Store:
         if not self._doubted:
             self._peel()
         if state is None:
+            if self.waiting:
+                log.warning(
+                    "the spool's journal says nothing: all records on disk are sent, also those that Kafka has",
+                    extra={"records": self.waiting, "path": str(self._journal_path)},
+                )
             self._write()
 
     def close(self) -> None:
@@ -388,7 +390,6 @@ class Store:
         try:
             self._journal.write(state)
         except OSError as cause:
-            self.journal_failures += 1
             log.error(  # noqa: TRY400 - the reason says it all
                 "the spool's journal cannot be written", extra={"path": str(self._journal_path), "why": str(cause)}
             )

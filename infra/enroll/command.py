@@ -18,10 +18,7 @@ def enroll(
     nodes_file: Annotated[Path | None, _says("More ids, one a line.")] = None,
     new_master: Annotated[bool, _says("Make the master first; refused when the file is there.")] = False,
 ) -> int:
-    """Make the keys with which nodes sign their records. Nothing is sent to anyone, and nothing else is needed.
-
-    Example: `fleetbeat enroll web-1 web-2 --master-file /etc/fleetbeat/master-1 --out keys/`
-    """
+    """Sends nothing to anyone and needs nothing else; what --help says stands where the command is registered."""
     from infra.enroll.run import EnrollOptions, run_enroll
 
     return run_enroll(EnrollOptions(nodes, master_file, key_id, out, nodes_file, new_master))

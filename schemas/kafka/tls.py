@@ -3,15 +3,15 @@
 import logging
 import os
 import ssl
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from schemas.file_signature import Signature, signature
 from schemas.secret_files import SecretFileError, require_private
 
 log = logging.getLogger(__name__)
-
-Stamp = tuple[int, int, int]
 
 
 class CertificateError(OSError, ValueError):
@@ -26,7 +26,7 @@ class RenewingContext(ssl.SSLContext):
     """
 
     _files: tuple[Path | None, Path | None, Path | None]
-    _stamps: tuple[Stamp | None, ...]
+    _seen: tuple[Signature | None, ...]
     _now: ssl.SSLContext
 
     def __new__(cls, *_: object) -> Self:
@@ -36,7 +36,7 @@ class RenewingContext(ssl.SSLContext):
     def __init__(self, ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> None:
         """Reads the files. Raises CertificateError, SecretFileError."""
         self._files = (ca_file, cert_file, key_file)
-        self._stamps = tuple(map(_stamp, self._files))
+        self._seen = _look(self._files)
         self._now = _load(*self._files)
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:  # noqa: ANN401 - as ssl has it
@@ -45,15 +45,15 @@ class RenewingContext(ssl.SSLContext):
         return self._now.wrap_bio(*args, **kwargs)
 
     def _renew(self) -> None:
-        stamps = tuple(map(_stamp, self._files))
-        if stamps == self._stamps:
+        seen = _look(self._files)
+        if seen == self._seen:
             return
         try:
             self._now = _load(*self._files)
         except (CertificateError, SecretFileError) as cause:
             log.warning("new TLS files are not used, the ones before are", extra={"why": str(cause)})
         else:
-            self._stamps = stamps
+            self._seen = seen
             log.info("TLS files were read anew", extra={"files": [str(path) for path in self._files if path]})
 
 
@@ -104,10 +104,5 @@ def _why(cause: Exception) -> str:
     return str(cause)
 
 
-def _stamp(path: Path | None) -> Stamp | None:
-    """What changes with a file, also when a link leads elsewhere; None when it is not there."""
-    try:
-        found = None if path is None else path.stat()
-    except OSError:
-        return None
-    return None if found is None else (found.st_ino, found.st_mtime_ns, found.st_size)
+def _look(files: Iterable[Path | None]) -> tuple[Signature | None, ...]:
+    return tuple(None if path is None else signature(path) for path in files)

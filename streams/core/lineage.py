@@ -62,8 +62,3 @@ class Lineage:
 def number(lane: int, topic: int) -> int:
     """The number of a source in cells: of the first topic of its name it is the lane."""
     return lane | topic << _LANE_BITS
-
-
-def lane_of(number: int) -> int:
-    """The lane of a source in cells."""
-    return number & ((1 << _LANE_BITS) - 1)

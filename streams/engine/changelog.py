@@ -1,6 +1,6 @@
 """A changelog from its beginning to its end, as fast as the broker gives it."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 
 from aiokafka import AIOKafkaConsumer
@@ -13,6 +13,9 @@ from streams.engine.app import MAX_MESSAGE_BYTES
 _MAX_RECORDS = 256
 _POLL_MS = 1_000
 _SILENT_POLLS = 30
+
+# Everything that partitions of a topic hold, each in its order.
+ReadLog = Callable[[str, Collection[int]], AsyncIterator[list[ConsumerRecord[bytes, bytes]]]]
 
 
 class ChangelogSilentError(RuntimeError):

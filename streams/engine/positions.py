@@ -1,4 +1,4 @@
-"""Commits whose metadata is a text of the processor's own, where `ResumePoint` knows a number only."""
+"""Commits whose metadata is a text of the processor's own: `TextPoint`, where `ResumePoint` has a number only."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -6,7 +6,7 @@ from typing import cast
 from faust.types import TP
 
 from streams.engine.commit_notes import Note
-from streams.engine.transport import Consumer, ResumePoint
+from streams.engine.transport import Consumer, TextPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Committed:
 
 def move(consumer: Consumer, tp: TP, offset: int, text: str) -> None:
     """From the next commit on a restart reads from `offset` and is given `text`."""
-    consumer.resume_points[tp] = ResumePoint(offset, cast("int", text))  # written by str(), whatever it is
+    consumer.resume_points[tp] = TextPoint(offset, text)
 
 
 async def fetch_committed(consumer: Consumer) -> dict[TP, Committed]:

@@ -3,7 +3,7 @@
 Faust spends about 140 µs on every message, wherever it comes from; batching before it pays that once per poll.
 Its commit bookkeeping is unsafe for such events (a gap hides the record behind it), so the processors of batch topics
 say themselves from where a restart must read again: `Consumer.resume_points`. Faust acknowledges each event at once
-and keeps nothing. The commit's metadata carries a number of the processor's own, which `committed` gives back.
+and keeps nothing. The commit's metadata is a number of the processor's own, which `committed` gives back, or its words.
 
 Faust's seek after a rebalance is replaced too: it passes over commits of offset 0, and takes so long that other
 commits may come between. Polls say where they begin, so that whoever takes them notices what is missing or repeated
@@ -39,6 +39,13 @@ class ResumePoint(NamedTuple):
 
     offset: int
     frontier: int
+
+
+class TextPoint(NamedTuple):
+    """Commit `offset`, with words of the processor's own as metadata (`streams.engine.positions` gives them back)."""
+
+    offset: int
+    text: str
 
 
 class Passed(NamedTuple):
@@ -263,7 +270,7 @@ class Consumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's signature
         super().__init__(*args, **kwargs)
-        self.resume_points: dict[TP, ResumePoint] = {}
+        self.resume_points: dict[TP, ResumePoint | TextPoint] = {}
         self.identities = Identities(self.app)
         self._assigned_in = 0  # the number of the rebalance that the assignment is from
 
@@ -357,10 +364,11 @@ def clock_s() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-def _with_note(identities: Identities, tp: TP, point: ResumePoint | None, offset: int) -> OffsetAndMetadata:
+def _with_note(identities: Identities, tp: TP, point: ResumePoint | TextPoint | None, offset: int) -> OffsetAndMetadata:
     if point is None:
         return OffsetAndMetadata(offset, "")
-    return OffsetAndMetadata(point.offset, identities.note(tp.topic, str(point.frontier)))
+    text = point.text if isinstance(point, TextPoint) else str(point.frontier)
+    return OffsetAndMetadata(point.offset, identities.note(tp.topic, text))
 
 
 def topic_partitions(tps: Iterable[TP], topic: str) -> set[int]:

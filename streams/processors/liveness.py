@@ -15,13 +15,14 @@ from streams import metrics
 from streams.core.liveness.admission import Limits
 from streams.engine.app import App
 from streams.engine.bulk import Bulk
+from streams.engine.changelog import ReadLog
 from streams.engine.fetched import last_heard
 from streams.engine.intake import Intake
 from streams.engine.transport import Consumer, Poll, RawPoll
 from streams.processors.dead_letters import Letters
 from streams.processors.node_folding import NodeFolder
 from streams.processors.node_judging import NodeJudge, Verdict
-from streams.processors.node_recovery import SOURCE, NodeRecovery, ReadLog
+from streams.processors.node_recovery import SOURCE, NodeRecovery
 from streams.processors.node_saving import NodeSaver, Page, Saved, snapshot
 from streams.processors.node_states import TOPIC as NODE_STATES
 from streams.processors.signature_gate import Signatures

@@ -10,9 +10,10 @@ import polars as pl
 
 from streams.core.liveness.reads import FleetCounts, Node, NodeQuery
 from streams.core.liveness.states import STATES
-from streams.core.liveness.zones import OUTAGE, Zone, ZoneState
+from streams.core.liveness.zones import Zone, ZoneState
 from streams.engine.partitioning import partition_of
 from streams.processors.liveness import LivenessProcessor
+from streams.processors.node_judging import outages
 from streams.processors.node_parts import Part
 from streams.processors.node_recovery import SOURCE
 from streams.processors.queries import KeptElsewhereError, NotHereError
@@ -140,7 +141,7 @@ class NodeQueries:
         return answer
 
     def _outages(self) -> Mapping[Zone, ZoneState]:
-        return {zone: known for zone, known in self._processor.judge.zones.items() if known.state == OUTAGE}
+        return outages(self._processor.judge.zones)
 
     def _basis(self, parts: Collection[Part]) -> Basis:
         """To be taken before the tables are looked at: the parts' time goes on meanwhile, and is never ahead of it."""

@@ -2,13 +2,12 @@
 
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
 import structlog
-from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
 from streams import metrics
@@ -16,6 +15,7 @@ from streams.core.liveness.admission import Limits
 from streams.core.liveness.pages import BEGINNING, Position
 from streams.core.liveness.table import NodeTable
 from streams.engine.app import APP_ID, App
+from streams.engine.changelog import ReadLog
 from streams.engine.node_pages import PartitionPages
 from streams.engine.page_heads import Origin, origin_now, require_partitions
 from streams.engine.positions import Committed, fetch_committed
@@ -24,9 +24,6 @@ from streams.processors.node_parts import Part
 
 SOURCE = "heartbeats"
 PAGES_TOPIC = f"{APP_ID}-nodes-changelog"
-
-# Everything that partitions of a topic hold, each in its order.
-ReadLog = Callable[[str, Collection[int]], AsyncIterator[list[ConsumerRecord[bytes, bytes]]]]
 
 log = structlog.get_logger("fleetbeat.liveness")
 

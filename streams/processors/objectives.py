@@ -26,6 +26,7 @@ from streams.core.series import SeriesIndex
 from streams.core.summaries import Shown
 from streams.core.table import Chunk
 from streams.engine.app import App
+from streams.engine.changelog import ReadLog
 from streams.engine.intake import Intake
 from streams.engine.pages import OPEN, Write, chunk_part, page_key, take_chunk, take_open
 from streams.engine.threads import step_back
@@ -33,7 +34,7 @@ from streams.engine.transport import Consumer, Poll, ResumePoint, topic_partitio
 from streams.processors.dead_letters import Letter, send_letters
 from streams.processors.series_telling import SeriesTeller
 from streams.processors.slo_parts import SERIES_MOST, Part, PartFolder
-from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS, ReadLog, SloRecovery
+from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS, SloRecovery
 
 ResultT = TypeVar("ResultT")
 

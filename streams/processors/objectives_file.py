@@ -9,6 +9,7 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from schemas.documents import DocumentError
+from schemas.file_signature import Signature, signature
 from streams import metrics
 from streams.core.objectives import Objective
 from streams.engine.announcements import SetTooLargeError
@@ -19,7 +20,6 @@ LOOK_EVERY_S = 1.0
 log = structlog.get_logger("fleetbeat.objectives")
 
 Load = Callable[[Path], tuple[Objective, ...]]
-Signature = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class LoadedFile:
     @property
     def written_ms(self) -> int:
         """When it was last written."""
-        return self.seen[0] // 1_000_000 if self.seen else 0
+        return self.seen.modified_ns // 1_000_000 if self.seen else 0
 
 
 def load_file(path: Path, load: Load) -> LoadedFile:
     """Raises what `load` raises."""
-    seen = _signature(path)
+    seen = signature(path)
     return LoadedFile(path, load(path), seen)
 
 
@@ -74,16 +74,16 @@ class ObjectivesFile:
         """For ever: load the file when it changes; what Kafka does not take is tried again."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            if _signature(self._path) != self._seen:
+            if signature(self._path) != self._seen:
                 await self.reload()
 
     async def reload(self) -> Outcome:
         """Load the file now, and announce what it changes."""
         async with self._loading:
-            signature = _signature(self._path)
+            seen = signature(self._path)
             outcome = await self._reload()
             if not isinstance(outcome, Failed):
-                self._seen = signature
+                self._seen = seen
             return outcome
 
     async def take(self, loaded: LoadedFile) -> Outcome:
@@ -113,15 +113,6 @@ class ObjectivesFile:
             return Failed(reason)
         metrics.OBJECTIVES_RELOADS.labels("announced" if announced.new else "unchanged").inc()
         return announced
-
-
-def _signature(path: Path) -> Signature | None:
-    """Differs when the file was written or replaced; None without one."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _refused(problems: tuple[str, ...]) -> Refused:

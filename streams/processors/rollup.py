@@ -37,6 +37,7 @@ from streams.engine.partitioning import partition_of
 from streams.engine.transport import Consumer, Poll, RawPoll, ResumePoint
 from streams.processors.dead_letters import Letters, send_letters
 from streams.processors.signature_gate import SIGNED_COLUMNS, SignatureGate, Signatures
+from streams.processors.slo_recovery import PARTIALS
 from streams.processors.source_reading import SourceReader, fresh_letters
 
 ResultT = TypeVar("ResultT")
@@ -47,7 +48,6 @@ _SHAPES: Mapping[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], Sequence[str
     COUNTS: (weigh, WANTED),
 }
 
-PARTIALS = "slo-partials"
 # This often a flush goes to every owner, with or without cells for it. Only then are cells that its frontiers seal done
 # with: an owner that has not heard of the frontier would take what a restart rebuilds of such a cell for newer.
 TELL_ALL_EVERY_S = 1.0

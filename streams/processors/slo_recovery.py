@@ -1,6 +1,6 @@
 """How the objectives' tables of newly owned partitions come back: from their pages, or from `slo-partials` itself."""
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from faust.types import TP
 
 from streams import metrics
 from streams.engine.app import APP_ID, App
+from streams.engine.changelog import ReadLog
 from streams.engine.page_heads import origin_now, require_partitions
 from streams.engine.pages import PartPages, load
 from streams.engine.transport import Consumer
@@ -17,9 +18,6 @@ from streams.processors.slo_parts import Part, PartFolder
 
 PARTIALS = "slo-partials"
 PAGES_TOPIC = f"{APP_ID}-pages-changelog"
-
-# Everything that partitions of a topic hold, each in its order.
-ReadLog = Callable[[str, Collection[int]], AsyncIterator[list[ConsumerRecord[bytes, bytes]]]]
 
 log = structlog.get_logger("fleetbeat.objectives")
 

@@ -23,7 +23,8 @@ class StatusPublisher:
     def __init__(self, app: App, queries: TableQueries) -> None:
         self._app = app
         self._queries = queries
-        self._published: dict[tuple[str, int], tuple[int, int, bool]] = {}
+        # Of each objective the minutes that are still compared, by their start in s: total, good, and whether final.
+        self._published: dict[str, dict[int, tuple[int, int, bool]]] = {}
 
     def lose_all(self) -> None:
         """Another owner may have published since: publish every minute anew."""
@@ -56,15 +57,16 @@ class StatusPublisher:
         minute_ms = MINUTES.step_s * 1000
         start = (now_ms // minute_ms) * minute_ms - LOOK_BACK_S * 1000
         slices = await self._queries.slices(objective.id, start, now_ms + minute_ms, MINUTES)
+        before, now = self._published.get(objective.id, {}), dict[int, tuple[int, int, bool]]()
         changed = []
         for step in slices.steps:
             window = Window(MINUTES.step_s, MINUTES, step.start_s, step.start_s + MINUTES.step_s)
             final = window.end_s * 1000 <= slices.sealed_to_ms
-            seen = (step.total, step.good, final)
-            if self._published.get((objective.id, window.start_s)) != seen:
-                self._published[objective.id, window.start_s] = seen
+            now[window.start_s] = (step.total, step.good, final)
+            if before.get(window.start_s) != now[window.start_s]:
                 version = in_force(slices.versions, window.start_s, window.end_s)[0].version
                 changed.append((version, _window(window, step, final=final)))
+        self._published[objective.id] = now  # older minutes are not asked for again, and would be kept for ever
         return changed
 
     def _status(self, standing: Standing, version: str, now_ms: int, windows: list[SloWindow]) -> SloStatus:

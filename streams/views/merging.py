@@ -5,6 +5,7 @@ from typing import Any
 
 from streams.core.liveness.states import STATES
 from streams.core.routing import not_whole
+from streams.processors.node_recovery import SOURCE
 from streams.processors.queries import NotHereError
 
 Json = dict[str, Any]
@@ -13,7 +14,6 @@ Json = dict[str, Any]
 MAX_ZONES = 1_000
 # A worker tells another one about so many; of more there is no list, because each may have left out another one's.
 MAX_SHARED_ZONES = 20_000
-_TOPIC = "heartbeats"
 
 
 def require_whole(answers: Sequence[Json], topic: str, partitions: int) -> None:
@@ -31,7 +31,7 @@ def merged_nodes(answers: Sequence[Json], limit: int) -> Json:
     """The first `limit` nodes of all. Each answer has its own first ones, in order."""
     nodes = sorted((node for answer in answers for node in answer["nodes"]), key=_node_order)[:limit]
     more = nodes[-1]["node_id"] if len(nodes) == limit else None
-    return {"nodes": nodes, "next": more, **merged_basis(answers, _TOPIC)}
+    return {"nodes": nodes, "next": more, **merged_basis(answers, SOURCE)}
 
 
 def merged_fleet(answers: Sequence[Json]) -> Json:
@@ -53,7 +53,7 @@ def merged_fleet(answers: Sequence[Json]) -> Json:
             {"region": region, "zone": zone, "since_ms": since_ms}
             for (region, zone), since_ms in sorted(outages.items())
         ],
-        **merged_basis(answers, _TOPIC),
+        **merged_basis(answers, SOURCE),
     }
 
 

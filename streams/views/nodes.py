@@ -179,5 +179,5 @@ def _basis_payload(basis: Basis) -> Json:
     return {
         "complete_to_ms": basis.complete_to_ms,
         "staleness_ms": basis.staleness_ms,
-        "offsets": {"heartbeats": {str(partition): applied for partition, applied in basis.offsets.items()}},
+        "offsets": {SOURCE: {str(partition): applied for partition, applied in basis.offsets.items()}},
     }

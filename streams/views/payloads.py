@@ -10,6 +10,7 @@ from streams.core.past import Past
 from streams.core.standing import Figures
 from streams.core.windows import Summary, Window
 from streams.processors.queries import Completeness, Slices, Standing
+from streams.processors.slo_recovery import PARTIALS
 
 # `burn_rate` is that of the first window as long as this, and as a time slice.
 _BURN_WINDOW_S = 60
@@ -164,5 +165,5 @@ def _basis(partition: int, applied_offset: int, sealed_to_ms: int, fresh: Comple
         "complete_to_ms": fresh.complete_to_ms,
         "sealed_to_ms": sealed_to_ms,
         "staleness_ms": fresh.staleness_ms,
-        "offsets": {"slo-partials": {str(partition): applied_offset}},
+        "offsets": {PARTIALS: {str(partition): applied_offset}},
     }

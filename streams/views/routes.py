@@ -14,7 +14,7 @@ from streams.core.completeness import Tip
 from streams.core.objectives import Objective
 from streams.processors.node_queries import NodeQueries
 from streams.processors.queries import KeptElsewhereError, NotHereError, Queries
-from streams.processors.rollup import PARTIALS
+from streams.processors.slo_recovery import PARTIALS
 from streams.views.answers import bad_request, error, json_response, not_found
 from streams.views.live import PATH as LIVE_PATH
 from streams.views.live import LiveView, Rings
@@ -26,6 +26,8 @@ from streams.views.registry import registry_routes
 from streams.views.tips import TIPS_PATH, tips_payload
 
 MAX_SLICES_MS = 3_600_000
+SLO_PATHS = ("/api/v1/slos", "/api/v1/slos/{id}", "/api/v1/slos/{id}/slices?from_ms=&to_ms=", LIVE_PATH)
+
 log = structlog.get_logger("fleetbeat.views")
 
 
@@ -84,8 +86,7 @@ class _Views:
         self._live = LiveView(tables.live, peers, tables.slos.completeness, tables.partitions)
 
     async def index(self, _: web.Request) -> web.Response:
-        slos = ("/api/v1/slos", "/api/v1/slos/{id}", "/api/v1/slos/{id}/slices?from_ms=&to_ms=", LIVE_PATH)
-        paths = [*slos, *NODE_PATHS]
+        paths = [*SLO_PATHS, *NODE_PATHS]
         return json_response(
             {"service": "fleetbeat worker", "paths": [*paths, "/subjects", "/metrics", "/-/healthy", "/-/ready"]}
         )

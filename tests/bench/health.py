@@ -6,7 +6,8 @@ once from /proc alone, once with connections counted in the kernel, where it all
 first: every 100 ms the states of all connections, memory and processor by psutil, and the same weights. `files` polls
 as often for what we read, and opens and understands the same files each time: the least that polling costs. Each runs
 in a process of its own, in turns, and its processor time is its own count of it after `SECONDS`; what an event loop or
-a sleep costs is in all. The floor is the 92 % of row S9. `fleetbeat bench health --json` prints only the last line.
+a sleep costs is in all. The floor is the 92 % of docs/health.md.
+`fleetbeat bench health --json` prints only the last line.
 """
 
 import asyncio

@@ -37,7 +37,7 @@ def test_the_agent_takes_the_config_and_is_called_as_its_node(
     assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
     monkeypatch.setenv(variable["name"], "worker-7.example")
     config = load_agent(config_path)
-    assert (config.node_id, config.id_is_given) == ("worker-7.example", True)
+    assert (config.node_id, config.id_from) == ("worker-7.example", "FLEETBEAT_NODE_ID")
     assert len(config.probes) == 1
 
 

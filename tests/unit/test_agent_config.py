@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import fleetbeat
-from agents.config import AgentConfig, load_agent
+from agents.config import NODE_ID, AgentConfig, load_agent
 from agents.probes.base import ProbeKind, Settings
 from schemas.documents import DocumentError
 from schemas.listen import ListenAddress
@@ -43,7 +43,7 @@ def load(tmp_path: Path, text: str) -> AgentConfig:
 
 def test_a_file_means_what_it_says(tmp_path: Path) -> None:
     config = load(tmp_path, WHOLE)
-    assert (config.node_id, config.id_is_given, config.region, config.zone) == ("web-17", True, "eu-1", "eu-1a")
+    assert (config.node_id, config.id_from, config.region, config.zone) == ("web-17", "config", "eu-1", "eu-1a")
     assert config.labels == (Label("role", "web"),)
     assert (config.kafka.brokers, config.kafka.compression) == ("kafka1:9092,kafka2:9092", "zstd")
     assert (config.kafka.buffer_records, config.kafka.give_up_after_s) == (500, 30)
@@ -54,9 +54,25 @@ def test_a_file_means_what_it_says(tmp_path: Path) -> None:
     assert (cache.endpoint, cache.every_s, cache.timeout_s, cache.impact) == ("cache", 2, 2, None)
 
 
+@pytest.mark.parametrize(
+    ("given", "variable", "called", "by"),
+    [
+        pytest.param("{id: web-17}", "web-18", "web-17", "config", id="the file counts first"),
+        pytest.param("{}", "web-18", "web-18", "FLEETBEAT_NODE_ID", id="then the environment"),
+        pytest.param("{}", "", socket.gethostname(), "host name", id="an empty variable says nothing"),
+    ],
+)
+def test_who_names_the_node(
+    given: str, variable: str, called: str, by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(NODE_ID, variable)
+    config = load(tmp_path, f"node: {given}\nprobes: []\n")
+    assert (config.node_id, config.id_from) == (called, by)
+
+
 def test_a_file_that_says_next_to_nothing_is_enough(tmp_path: Path) -> None:
     config = load(tmp_path, "probes: []\n")
-    assert (config.node_id, config.id_is_given) == (socket.gethostname(), False)
+    assert (config.node_id, config.id_from) == (socket.gethostname(), "host name")
     assert (config.region, config.zone, config.interval_s) == ("default", "default", 10)
     assert (config.kafka.brokers, config.listen) == ("127.0.0.1:19092", ListenAddress("127.0.0.1", 9118))
     assert load(tmp_path, "metrics: {listen: null}\n").listen is None

@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 
 import fleetbeat
 import fleetbeat_commands
@@ -35,6 +37,15 @@ HEAVY = {
     "pydantic",
 }
 START_S = 0.8
+
+
+def _leaves(app: App, name: str = "") -> Iterator[str]:
+    """Everything that can be run, as it is typed."""
+    if app.default_command is not None:
+        yield name
+    for below in app:
+        if not below.startswith("-"):
+            yield from _leaves(app[below], f"{name} {below}".strip())
 
 
 def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -74,9 +85,7 @@ def test_no_help_loads_a_room_or_anything_heavy() -> None:
     assert loaded & (HEAVY | fleetbeat.ROOMS) == set()
 
 
-@pytest.mark.parametrize(
-    "command", [*COMMANDS, "worker", "archive", "sql", "topics apply", "topics check", "topics acl"]
-)
+@pytest.mark.parametrize("command", sorted(_leaves(fleetbeat_commands.app)))
 def test_every_command_shows_an_example_of_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert fleetbeat.main([*command.split(), "--help"]) == 0
     assert f"Example: fleetbeat {command}" in capsys.readouterr().out

@@ -20,7 +20,8 @@ from streams.core.sources import COUNTS, lane
 from streams.core.table import SloTable
 from streams.engine.partials import heading, read_partial
 from streams.engine.transport import LOG_APPEND_TIME, Poll, RawPoll
-from streams.processors.rollup import PARTIALS, RollupProcessor
+from streams.processors.rollup import RollupProcessor
+from streams.processors.slo_recovery import PARTIALS
 from tests.unit.exactness import START_MS
 from tests.unit.raw_batches import raw_batches
 from tests.unit.test_rollup_processor import Fake

@@ -29,7 +29,7 @@ WHERE = Addresses(
 def test_the_agent_takes_the_config_and_probes_the_stack(tmp_path: Path) -> None:
     write_config(tmp_path / "agent.yaml", WHERE, 2, tmp_path)
     config = load_agent(tmp_path / "agent.yaml")
-    assert (config.node_id, config.id_is_given) == ("local-my host", True)
+    assert (config.node_id, config.id_from) == ("local-my host", "config")
     assert (config.region, config.zone, config.interval_s) == ("local", "local", 2.0)
     assert config.kafka.brokers == WHERE.kafka
     assert config.listen == ListenAddress("127.0.0.1", 20_002)

@@ -20,7 +20,7 @@ from streams.core.slices import SECONDS
 from streams.core.versions import Announcement, Stretch, Timeline
 from streams.processors.past import Beginning, Key
 from streams.processors.queries import Completeness, PastOf, TableQueries
-from streams.processors.status import TOPIC, StatusPublisher
+from streams.processors.status import LOOK_BACK_S, TOPIC, StatusPublisher
 from streams.views.payloads import slices_payload, standing_payload
 from tests.faults.world import BEGIN_MS, Clock, Worker, World, clock, objective
 
@@ -143,6 +143,18 @@ def test_a_minute_is_published_under_one_version(clock: Clock) -> None:
     minutes = {(key, status.objective_version) for key, status in sent if key.startswith("o@")}
     assert minutes == {(f"o@{BEGIN_MS}", OLD.version), (f"o@{BEGIN_MS + 60_000}", strict.version)}
     assert {status.objective_version for key, status in sent if key == "o"} == {OLD.version}
+
+
+def test_minutes_that_are_not_compared_any_more_are_forgotten(clock: Clock) -> None:
+    async def publish(queries: TableQueries) -> list[int]:
+        app: Any = type("App", (), {"producer": Producer()})()
+        publisher, kept = StatusPublisher(app, queries), []
+        for now_ms in (BEGIN_MS + LOG_S * 1_000, BEGIN_MS + (LOOK_BACK_S + 60) * 1_000, BEGIN_MS + 86_400_000):
+            await publisher.publish(now_ms)
+            kept.append(len(publisher._published["o"]))
+        return kept
+
+    assert asked(clock, publish) == [2, 1, 0]
 
 
 def before_new(objective_id: str, first: Stretch) -> Past | None:

@@ -15,7 +15,8 @@ from streams.core.series import Judge, SeriesIndex
 from streams.core.sources import PROBES as SOURCE
 from streams.engine.transport import LOG_APPEND_TIME, Poll
 from streams.processors import rollup as processor
-from streams.processors.rollup import PARTIALS, RollupProcessor
+from streams.processors.rollup import RollupProcessor
+from streams.processors.slo_recovery import PARTIALS
 from tests.unit.exactness import START_MS
 from tests.unit.test_rollup_processor import LOUD, PARTITIONS, Fake, record
 

@@ -17,7 +17,8 @@ from streams.engine.partitioning import partition_of
 from streams.engine.topic_ids import TopicIdentity, TopicRecreatedError
 from streams.engine.transport import LOG_APPEND_TIME, Poll
 from streams.processors import rollup as processor
-from streams.processors.rollup import PARTIALS, RollupProcessor
+from streams.processors.rollup import RollupProcessor
+from streams.processors.slo_recovery import PARTIALS
 from tests.unit.exactness import START_MS
 
 PARTITIONS = 2

@@ -10,7 +10,9 @@ from agents.node import Node
 from agents.scrape.counts import Reading
 from agents.scrape.meters import Meter
 from agents.scrape.series import Cell, Delta, Key
-from agents.scrape.tally import MAX_REQUESTS, MAX_SUM_US, Tally, request_count
+from agents.scrape.settings import MAX_WINDOW_S
+from agents.scrape.tally import MAX_REQUESTS, MAX_SUM_US, MAX_WINDOW_MS, Tally, request_count
+from schemas import rules
 from schemas.blocks import BlockReader
 from schemas.buckets import BOUNDS_US, bucket_of, is_bound
 from schemas.codec import encode
@@ -30,6 +32,11 @@ def reading(*deltas: Delta, since_ms: int = NOW_MS, until_ms: int = NOW_MS + 1_0
 
 def records(tally: Tally) -> list[RequestCount]:
     return [request_count(NODE, key, part, seq) for seq, (key, part) in enumerate(tally.take())]
+
+
+def test_limits_of_the_agent_are_those_that_the_pipeline_checks() -> None:
+    ours = (MAX_REQUESTS, MAX_SUM_US, MAX_WINDOW_MS, MAX_WINDOW_S * 1_000)
+    assert ours == (rules.MAX_REQUESTS, rules.MAX_SUM_US, rules.MAX_WINDOW_MS, rules.MAX_WINDOW_MS)
 
 
 def test_pages_of_many_targets_are_one_record_with_the_window_of_all() -> None:

@@ -170,6 +170,37 @@ def test_without_the_journal_records_are_sent_twice(monkeypatch: pytest.MonkeyPa
         run_state_machine_as_test(SpoolMachine, settings=UNTIL_FOUND)
 
 
+@pytest.mark.parametrize("damage", [None, bytes(256)], ids=["deleted", "all zeros"])
+def test_what_a_lost_journal_sends_again_is_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: bytes | None
+) -> None:
+    store = Store(tmp_path, 1 << 20, ERA)
+    store.open()
+    for number in range(5):
+        store.append(number, b"x")
+    for _ in range(3):
+        assert store.peek()
+        store.advance()
+    store.fly(Stamp(1, 0, 0, 0))
+    store.settle()
+    store.close()
+
+    def begins() -> tuple[int, list[object]]:
+        caplog.clear()
+        again = Store(tmp_path, 1 << 20, ERA)
+        again.open()
+        again.close()
+        return again.waiting, [getattr(line, "records", None) for line in caplog.records]
+
+    assert begins() == (2, [])
+    if damage is None:
+        (tmp_path / "journal").unlink()
+    else:
+        (tmp_path / "journal").write_bytes(damage)
+    assert begins() == (5, [5])
+    assert begins() == (5, [])  # the new journal knows that nothing is settled
+
+
 def test_kill_9_costs_nothing_that_was_taken_and_sends_again_only_what_was_on_its_way(tmp_path: Path) -> None:
     rng = random.Random()
     taken: set[int] = set()

@@ -116,6 +116,7 @@ def test_commits_name_the_topics_that_were_sought_and_are_read_back() -> None:
     own: Any = thread.consumer
     asyncio.run(thread._seek_to_committed())
     assert transport._with_note(own.identities, TP("b", 0), ResumePoint(9, 17), 5) == NOTED
+    assert transport._with_note(own.identities, TP("b", 0), transport.TextPoint(9, "17"), 5) == NOTED
     assert transport._with_note(own.identities, TP("other", 0), None, 5) == OffsetAndMetadata(5, "")
     assert Note.read(NOTED.metadata) == Note("17", "b1", "out1", 3)
 

@@ -21,6 +21,7 @@ HELD = 10_000
 # So many records, less than a MiB of compressed batches, and one poll more: a MiB of each partition.
 HELD_BYTES = (2 + PARTITIONS) << 20
 STORED = 'fleetbeat_archive_records_total{topic="probe-results"}'
+REFUSALS = 'fleetbeat_archive_store_errors_total{topic="probe-results"}'
 BUFFERED_BYTES = 'fleetbeat_archive_buffered_bytes{topic="probe-results"}'
 BUFFERED = 'fleetbeat_archive_buffered_records{topic="probe-results"}'
 
@@ -69,8 +70,7 @@ def refusing_store(stand: ArchiveStand) -> None:
     shim = other.shim
     assert shim is not None
     stand.say("  embedded: disk full")
-    shim.fill_disk(full=True)
-    _expect_refused(stand, embedded, 15.0)
+    _expect_refused(stand, embedded, partial(shim.fill_disk, full=True), 15.0)
     shim.fill_disk(full=False)
     eventually(other.is_ready, "readiness with free space", PATIENCE_S)
 
@@ -244,17 +244,20 @@ def _outage(
     seconds: float,
 ) -> None:
     stand.say(f"  {what}")
-    begin()
-    _expect_refused(stand, served.store, seconds)
+    _expect_refused(stand, served.store, begin, seconds)
     heal()
     (archive,) = served.store.archives
     eventually(archive.is_ready, f"readiness after {what}", PATIENCE_S)
 
 
-def _expect_refused(stand: ArchiveStand, store: FilledStore, seconds: float) -> None:
+def _expect_refused(stand: ArchiveStand, store: FilledStore, begin: Callable[[], object], seconds: float) -> None:
     """The archive says that it is not ready, holds no more than it may, and leaves the rest in Kafka."""
     (archive,) = store.archives
+    before = archive.metric(REFUSALS) or 0
+    begin()
     eventually(lambda: not archive.is_ready(), "answer that it is not ready", PATIENCE_S)
+    # An insert of the results that had begun before may still end well after heartbeats were refused.
+    eventually(lambda: (archive.metric(REFUSALS) or 0) > before, "refusal of an insert of probe results", PATIENCE_S)
     sent, stored = log_ends(stand.brokers)["probe-results"], archive.metric(STORED) or 0
     held = _watch(stand, store, seconds)
     sent, stored = log_ends(stand.brokers)["probe-results"] - sent, (archive.metric(STORED) or 0) - stored
