@@ -64,7 +64,7 @@ def run_usage(place: Place, *, as_json: bool) -> int:
             str(table.kept_days or "-"),
             "-" if table.days_left is None else f"{table.days_left:.1f}",
         )
-    Console(width=None if Console().is_terminal else 200).print(shown)
+    Console(width=200).print(shown)  # a narrow terminal breaks its lines, and nobody wants half a name
     full = f", as much as raw rows of yesterday take {free // daily:,} times" if daily else ""
     print(f"disk: {free:,} bytes free of {total:,}{full}")
     return 0
