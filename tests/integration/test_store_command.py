@@ -74,7 +74,7 @@ def fill(client: Any, at: int, first: int) -> None:  # noqa: ANN401
     counts = [RequestCount(node, at - 1_000, 1_000, "b", 0, "shop", "/", "eu", 6, 5, 0, 0, ()) for node in NODES]
     for route, records in ((RESULTS, results), (BEATS, beats), (COUNTS, counts)):
         Ingest(client, route).store(Shaper(route).shape([chunk(*records)]))
-    letter = DeadLetter("r", "d", "heartbeats", 0, first, at, "archive", NODES[2].encode(), b"x", 1)
+    letter = DeadLetter("r", "d", "heartbeats", 0, first, at, "archive", NODES[2].encode(), b"\xff\x00", 2)
     Ingest(client, LETTERS).store(Shaper(LETTERS).shape([Chunk(0, [first], [at], [None], [encode(letter)])]))
 
 
@@ -298,6 +298,13 @@ def test_export_writes_a_range_as_parquet(ask: Ask, tmp_path: Path, table: str, 
         assert sorted(set(found["node_id"].to_pylist())) == sorted(NODES)
         assert found["ts"].to_pylist() == sorted(found["ts"].to_pylist())
         assert sum(found["success"].to_pylist()) == 48
+    elif table == "probe_1m":
+        assert found["minute"].to_pylist() == [
+            datetime.fromtimestamp(at // 60_000 * 60, UTC) for at in (NOW - DAY_MS, NOW - 60_000)
+        ]
+    else:
+        assert set(found["value"].to_pylist()) == {b"\xff\x00"}, "nobody said that it is text"
+        assert set(found["topic"].to_pylist()) == {"heartbeats"}
     assert ask("export", table, str(file), "--from", "-3d").status == 2
     assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
 
