@@ -80,11 +80,13 @@ def named(name: str, pairs: Iterable[str]) -> Statement:
 
 def read_pairs(pairs: Iterable[str]) -> dict[str, str]:
     """KEY=VALUE each. Raises OptionsError."""
-    found = {}
+    found: dict[str, str] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not key.isidentifier():
             raise OptionsError(f"parameter {pair!r}: expected KEY=VALUE")
+        if key in found:
+            raise OptionsError(f"parameter {key}: {found[key]!r} and {value!r}; expected it once")
         found[key] = value
     return found
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import pytest
 import fleetbeat
 from schemas.codec import encode
 from schemas.records import DeadLetter, Heartbeat, ProbeResult, RequestCount
-from streams.archive import ddl, rollups
+from streams.archive import ddl, retention, rollups
 from streams.archive.blocks import Chunk, Shaper, routes
 from streams.archive.embedded import EmbeddedStore
 from streams.archive.ingest import Ingest
@@ -111,6 +111,26 @@ def test_usage_says_what_each_table_takes(ask: Ask, monkeypatch: pytest.MonkeyPa
     plain = ask("usage").out
     assert "archive_migrations" in plain
     assert "disk: " in plain
+
+
+def test_rows_that_go_by_months_have_so_many_days_left(ask: Ask, made: Path, tmp_path: Path) -> None:
+    folder, today = copy(made, tmp_path), datetime.now(UTC).date()
+    month = (today.replace(day=1) - timedelta(days=1)).replace(day=1)  # all of it is over
+    last = month.replace(day=28)
+    kept = (today - month).days - 1  # its first day is, its last one is not
+    with EmbeddedStore(folder) as store:
+        client = store.client()
+        retention.apply(client, retention.ages([f"probe_1m={kept}d"]))
+        client.command("SYSTEM STOP MERGES")
+        client.command(
+            "INSERT INTO telemetry.probe_1m (minute, received_on, total) "  # noqa: S608 - our own dates
+            f"SELECT toDateTime(toDate(at)), toDate(at), 1 FROM (SELECT arrayJoin(['{month}', '{last}']) AS at)"
+        )
+        client.close()
+    found = {table["table"]: table for table in json.loads(ask("usage", "--json", store=folder).out)["tables"]}
+    assert found["probe_1m"]["oldest"] == f"{month}T00:00Z"
+    left = datetime.combine(last, datetime.min.time(), UTC) + timedelta(days=kept) - datetime.now(UTC)
+    assert found["probe_1m"]["days_left"] == pytest.approx(left / timedelta(days=1), abs=0.02)
 
 
 def test_verify_names_minute_and_series_and_repairs_them(ask: Ask, made: Path, tmp_path: Path) -> None:

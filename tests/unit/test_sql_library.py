@@ -156,6 +156,7 @@ def test_addresses() -> None:
     [
         ("--name nothing", 2, "no query 'nothing'"),
         ("--name node_hour --param node", 2, "parameter 'node': expected KEY=VALUE"),
+        ("--name node_hour --param node=a --param node=b", 2, "parameter node: 'a' and 'b'; expected it once"),
         ("--name node_hour --query x", 2, "--name and --query: expected one of them"),
         ("--query x\udcff", 2, "byte 0xff at character 2; expected UTF-8"),
         ("--name node_hour --param node=\udcfe", 2, "byte 0xfe at character 6; expected UTF-8"),
