@@ -52,9 +52,14 @@ class Finding:
     differences: list[tuple[str, Difference]] = field(default_factory=list)
 
     @property
+    def nothing(self) -> bool:
+        """Whether there was nothing to compare, which is no equality."""
+        return not any(self.compared.values()) and not self.lost
+
+    @property
     def equal(self) -> bool:
-        """Whether nothing differs and nothing is lost."""
-        return not self.differences and not self.lost
+        """Whether something was compared, nothing of it differs, and nothing is lost."""
+        return not self.differences and not self.lost and not self.nothing
 
 
 async def reconcile(cluster: Cluster, rows: RawRows, timeline: Timeline, asked: Asked, say: Say) -> Finding:

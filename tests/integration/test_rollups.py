@@ -191,7 +191,7 @@ def test_without_the_repair_rollups_stay_wrong(client: Any, lose: Loss, monkeypa
 
 
 def test_days_of_which_raw_rows_may_have_expired_are_left_alone(client: Any) -> None:  # noqa: ANN401
-    old = batch(RESULTS, 0, [0, 1, 70_000], received_at=NOW - 2 * DAY_MS)
+    old = batch(RESULTS, 0, [0, 1, 70_000], received_at=NOW - 3 * DAY_MS)
     Ingest(client, RESULTS).store(old)
     delete_raw(client, "endpoint = '/a'")  # by its TTL, say
     client.command("INSERT INTO telemetry.archive_retention (raw, since, days) VALUES ('probe_results', now64(3), 2)")
@@ -199,7 +199,7 @@ def test_days_of_which_raw_rows_may_have_expired_are_left_alone(client: Any) -> 
     assert Ingest(client, RESULTS).verify(old.plans) == {}, "rows that expired are no loss"
     assert sums(client, RESULTS) == (1, 3, 3)
     # a late event of today counts in the same old minute, and is mended without what has expired
-    late = batch(RESULTS, 3, [2 * DAY_MS])
+    late = batch(RESULTS, 3, [3 * DAY_MS])
     lose_minutes(client, late)
     Ingest(client, RESULTS).verify(late.plans)
     assert sums(client, RESULTS) == (2, 4, 4)
