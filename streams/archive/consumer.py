@@ -1,7 +1,8 @@
 """Kafka's side of the archive: which partitions, from where, how far behind."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from aiokafka.structs import OffsetAndMetadata
 from schemas.kafka import Brokers, client_settings
 from schemas.kafka.reasons import forbidden_topics, why_not
 from streams.archive.blocks import Chunk, RawChunk, Route
-from streams.raw import RawBatch, hand_on_raw
+from streams.raw import RawBatch, UnreadableBatchError, hand_on_raw
 
 LOG_APPEND_TIME = 1
 POLL_RECORDS = 20_000
@@ -60,6 +61,16 @@ def chunk_of(partition: int, records: Records) -> Chunk | RawChunk:
         [record.key for record in records],
         [record.value for record in records],
     )
+
+
+def _one_by_one(records: Records, last: int) -> Iterator[Any]:
+    for each in records:
+        if not isinstance(each, RawBatch):
+            yield each
+        elif each.base_offset <= last:
+            # of one that cannot be read no row was planned, and its letter was sent before the plan
+            with suppress(UnreadableBatchError):
+                yield from each.records()
 
 
 def _not_append_time(topic: str, partition: int, offset: int) -> UnsuitableTopicError:
@@ -185,6 +196,7 @@ class Source:
         records: list[Any] = []
         try:
             await consumer.start()
+            hand_on_raw(consumer, self._raw)
             consumer.assign([place])
             end = (await consumer.end_offsets([place]))[place]
             begin = (await consumer.beginning_offsets([place]))[place]
@@ -194,7 +206,8 @@ class Source:
                 if not wanted():
                     raise GivenUpError
                 got = await consumer.getmany(place, timeout_ms=500, max_records=POLL_RECORDS)
-                records += [record for record in got.get(place, ()) if record.offset <= last]
+                found = got.get(place, [])
+                records += [each for each in _one_by_one(found, last) if first <= each.offset <= last]
         finally:
             await consumer.stop()
         return chunk_of(partition, records) if records else None

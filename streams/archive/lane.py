@@ -3,23 +3,23 @@
 import asyncio
 import contextlib
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
 
 import polars as pl
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.archive.blocks import KEPT_DAYS, Chunk, RawChunk, Rejected, Route, Shaped
+from streams.archive.blocks import KEPT_DAYS, Chunk, Rejected, Route, Shaped
 from streams.archive.consumer import Bounds, GivenUpError, Records, Source, UnsuitableTopicError, chunk_of
 from streams.archive.ingest import Refused, Settled
 from streams.archive.letters import DeadLetters, letters_of
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.plans import Complete, Doubled, Expiring, Incomplete, Plan, Verdict
 from streams.archive.storing import Connect, Letter, StartOverError, Storing
+from streams.archive.waiting import Waiting
 
 _RETRY_S = 1.0
 REFUSED_DETAIL = 1_000
@@ -72,10 +72,7 @@ class Lane:
         self._wanted: set[int] = set()
         self._expected: dict[int, int] = {}
         self._gaps: list[tuple[int, int, int]] = []
-        self._waiting: deque[Chunk | RawChunk] = deque()
-        self._records = 0
-        self._bytes = 0
-        self._since = 0.0
+        self._waiting = Waiting(route.topic, metrics)
         self._term = 0
         self._idle = asyncio.Event()
         self._changed = asyncio.Event()
@@ -114,12 +111,12 @@ class Lane:
         self.next.clear()
         self._expected.clear()
         self._gaps.clear()
-        self._take_waiting()
+        self._waiting.take()
         self._changed.set()
 
     def places(self) -> list[TopicPartition]:
         """What may be polled for: nothing while too much waits."""
-        if self._records >= self._limits.records or self._bytes >= self._limits.bytes:
+        if self._waiting.records >= self._limits.records or self._waiting.bytes >= self._limits.bytes:
             return []
         return [TopicPartition(self.topic, partition) for partition in self._expected]
 
@@ -135,12 +132,7 @@ class Lane:
         if chunk.first > expected:
             self._gaps.append((partition, expected, chunk.first))
         self._expected[partition] = chunk.next
-        if not self._waiting:
-            self._since = time.monotonic()
-        self._waiting.append(chunk)
-        self._records += len(chunk)
-        self._bytes += chunk.held_bytes
-        self._show_waiting()
+        self._waiting.add(chunk)
         self._changed.set()
 
     def end(self, within_s: float) -> None:
@@ -183,27 +175,10 @@ class Lane:
             await asyncio.wait_for(self._changed.wait(), max(self._due_in(), 0) if self._waiting else None)
 
     def _due_in(self) -> float:
-        if self._records >= self._limits.enough_records or self._ends_at is not None:
+        if self._waiting.records >= self._limits.enough_records or self._ends_at is not None:
             return 0
-        busy = self._records >= self._limits.busy_records
-        return self._since + (self._limits.busy_wait_s if busy else self._limits.wait_s) - time.monotonic()
-
-    def _take_waiting(self, most: float = inf) -> list[Chunk | RawChunk]:
-        """What came first, until it is `most` records or more."""
-        taken: list[Chunk | RawChunk] = []
-        count = 0
-        while self._waiting and count < most:
-            chunk = self._waiting.popleft()
-            taken.append(chunk)
-            count += len(chunk)
-            self._bytes -= chunk.held_bytes
-        self._records -= count
-        self._show_waiting()
-        return taken
-
-    def _show_waiting(self) -> None:
-        self._metrics.buffered.labels(self.topic).set(self._records)
-        self._metrics.buffered_bytes.labels(self.topic).set(self._bytes)
+        busy = self._waiting.records >= self._limits.busy_records
+        return self._waiting.since + (self._limits.busy_wait_s if busy else self._limits.wait_s) - time.monotonic()
 
     def _still(self, term: int) -> bool:
         return term == self._term and (self._ends_at is None or time.monotonic() < self._ends_at)
@@ -214,6 +189,8 @@ class Lane:
         try:
             while ahead is not None and term == self._term:
                 shaped, letters = await ahead
+                if term == self._term:
+                    self._waiting.put_back(shaped.left)
                 more = self._waiting and self._due_in() <= 0 and not self._gaps
                 ahead = self._shape_next() if more else None
                 await self._store(shaped, letters, term)
@@ -223,7 +200,7 @@ class Lane:
                 ahead.cancel()
 
     def _shape_next(self) -> asyncio.Task[tuple[Shaped, list[Letter]]]:
-        taken = self._take_waiting(self._limits.batch_records)
+        taken = self._waiting.take(self._limits.batch_records)
         taken.sort(key=lambda chunk: chunk.partition)  # stable: offsets stay in order
         return asyncio.create_task(self._storing.shape(taken))
 
