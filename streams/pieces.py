@@ -10,6 +10,7 @@ import polars as pl
 from aiokafka.structs import ConsumerRecord
 
 from schemas.blocks import BlockReader, Reject
+from schemas.dead_letters import UNREADABLE_BATCH
 from schemas.record_batches import SIGNATURE, VALUE, RecordBatch
 from schemas.signatures import HEADER
 from streams.raw import RawBatch, UnreadableBatchError
@@ -18,8 +19,6 @@ from streams.unpacking import MAX_UNPACKED_BYTES
 Records = list[ConsumerRecord[bytes, bytes]]
 Longs = npt.NDArray[np.int64]
 
-# The tag of a batch that cannot be unpacked, or is larger than any of ours.
-UNREADABLE = "unreadable-batch"
 # What a batch costs apart from its records. Fewer than so many are read sooner one by one: nodes that report for
 # themselves send batches of one.
 WORTH_IT = 8
@@ -71,7 +70,7 @@ class Unreadable:
         """Why; the row is that of the piece."""
         batch = self.batch
         offsets = f"offsets {batch.base_offset} to {batch.next_offset - 1}"
-        return Reject(0, UNREADABLE, f"a batch of {batch.count} records, {offsets}: {self.detail}")
+        return Reject(0, UNREADABLE_BATCH, f"a batch of {batch.count} records, {offsets}: {self.detail}")
 
     @property
     def record(self) -> ConsumerRecord[bytes, bytes]:

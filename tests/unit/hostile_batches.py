@@ -44,3 +44,11 @@ def _of_broker(tp: TopicPartition, data: bytearray, first: int, append_ms: int) 
     struct.pack_into(">I", data, 17, calc_crc32c(memoryview(data)[21:]))
     (batch,) = RawRecords(tp, bytes(data), first)
     return batch
+
+
+def as_produced(batch: RawBatch) -> bytes:
+    """As a client sends it, which is not the one to say when it was appended."""
+    data = bytearray(batch.data)
+    struct.pack_into(">h", data, 21, struct.unpack_from(">h", data, 21)[0] & ~8)
+    struct.pack_into(">I", data, 17, calc_crc32c(memoryview(data)[21:]))
+    return bytes(data)
