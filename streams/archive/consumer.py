@@ -16,6 +16,7 @@ from schemas.kafka import Brokers, client_settings
 from schemas.kafka.reasons import forbidden_topics, why_not
 from streams.archive.blocks import Chunk, RawChunk, Route
 from streams.raw import RawBatch, UnreadableBatchError, hand_on_raw
+from streams.topic_ids import fetch_topic_ids
 
 LOG_APPEND_TIME = 1
 POLL_RECORDS = 20_000
@@ -164,9 +165,10 @@ class Source:
         """The next offsets that the logs will give. Raises KafkaError, TimeoutError."""
         return await asyncio.wait_for(self._consumer.end_offsets(places), _ANSWER_S)
 
-    async def hint(self, topic: str, partition: int) -> int | None:
-        """The offset last committed by the group, if any. Raises KafkaError."""
-        return await self._consumer.committed(TopicPartition(topic, partition))  # type: ignore[no-any-return]
+    async def topic_ids(self) -> dict[str, str]:
+        """Of the topics that exist; "" on a broker that has no ids. Raises KafkaError, TimeoutError."""
+        client = self._consumer._client  # noqa: SLF001 - no public way to other requests
+        return await asyncio.wait_for(fetch_topic_ids(client, self._topics), _ANSWER_S)
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """Goes on from `offset`."""

@@ -20,6 +20,7 @@ from streams.archive.metrics import ArchiveMetrics
 from streams.archive.plans import Complete, Doubled, Expiring, Incomplete, Plan, Verdict
 from streams.archive.storing import Connect, Letter, StartOverError, Storing
 from streams.archive.waiting import Waiting
+from streams.topic_ids import UNKNOWN
 
 _RETRY_S = 1.0
 REFUSED_DETAIL = 1_000
@@ -73,6 +74,7 @@ class Lane:
         self._expected: dict[int, int] = {}
         self._gaps: list[tuple[int, int, int]] = []
         self._waiting = Waiting(route.topic, metrics)
+        self._topic_id = UNKNOWN
         self._term = 0
         self._idle = asyncio.Event()
         self._changed = asyncio.Event()
@@ -88,6 +90,11 @@ class Lane:
     def adopted(self) -> bool:
         """Whether it is known of every partition given to the lane how far the store is."""
         return self._wanted == self.next.keys()
+
+    def confirm(self, topic_id: str) -> None:
+        """Which topic has the name now. Raises UnsuitableTopicError when it is not the one that is archived."""
+        if UNKNOWN != self._topic_id != topic_id != UNKNOWN:
+            raise UnsuitableTopicError(_created_anew(self.topic, self._topic_id, topic_id))
 
     def follow(self, limits: Limits) -> None:
         """From now on batches are made by these."""
@@ -207,6 +214,7 @@ class Lane:
     async def _store(self, shaped: Shaped, letters: list[Letter], term: int) -> None:
         # before the plan: once a batch is planned and stored nobody looks at its records again
         await self._letters.send(letters, lambda: self._still(term))
+        shaped = replace(shaped, plans=tuple(replace(plan, topic_id=self._topic_id) for plan in shaped.plans))
         stored = await self._storing.store(shaped, lambda: self._still(term))
         await self._set_aside(shaped, stored.refused, term)
         if term != self._term:
@@ -258,7 +266,7 @@ class Lane:
         """Verifies the last plan of each partition and goes on after it."""
         try:
             positions = await self._positions(sorted(self._wanted), term)
-        except KafkaError as error:
+        except (KafkaError, TimeoutError) as error:
             _log.warning("adoption-delayed", topic=self.topic, error=repr(error), retry_s=_RETRY_S)
             await asyncio.sleep(_RETRY_S)
             self._changed.set()
@@ -272,26 +280,28 @@ class Lane:
         _log.info("adopted", topic=self.topic, partitions=len(positions), records_stored_before=sum(positions.values()))
 
     async def _positions(self, partitions: list[int], term: int) -> dict[int, int]:
-        """Where to go on. Raises GivenUpError, KafkaError, UnsuitableTopicError."""
+        """Where to go on. Raises GivenUpError, KafkaError, TimeoutError, UnsuitableTopicError."""
+        topic_id = (await self._source.topic_ids()).get(self.topic, UNKNOWN)
         plans = await self._storing.last_plans(partitions, lambda: self._still(term))
         # only now: who had the partitions before may have read and planned until they were claimed
         bounds = await self._source.bounds(self.topic, partitions)
         for plan in plans.values():
+            if UNKNOWN != plan.topic_id != topic_id != UNKNOWN:
+                raise UnsuitableTopicError(_created_anew(self.topic, plan.topic_id, topic_id))
             if plan.last >= bounds[plan.partition].end:
                 raise UnsuitableTopicError(
                     _went_back(self.topic, plan.partition, plan.last + 1, bounds[plan.partition].end)
                 )
+        self._topic_id = topic_id
         await self._verify(list(plans.values()), term)
         return {
-            partition: await self._position(partition, plans.get(partition), bounds[partition])
-            for partition in partitions
+            partition: self._position(partition, plans.get(partition), bounds[partition]) for partition in partitions
         }
 
-    async def _position(self, partition: int, plan: Plan | None, bounds: Bounds) -> int:
+    def _position(self, partition: int, plan: Plan | None, bounds: Bounds) -> int:
         if plan is None:
-            # the store knows nothing of this partition, so the group's word counts
-            hint = await self._source.hint(self.topic, partition)
-            return bounds.begin if hint is None or not bounds.begin <= hint <= bounds.end else hint
+            # a store that is new, or was lost, has all that the log still holds, whatever the group has committed
+            return bounds.begin
         if plan.last + 1 < bounds.begin:
             self._report_lost(partition, bounds.begin - plan.last - 1, "retention was faster than the archive")
         return max(plan.last + 1, bounds.begin)
@@ -365,6 +375,13 @@ class Lane:
     def _report_lost(self, partition: int, count: int, why: str) -> None:
         self._metrics.lost.labels(self.topic).inc(count)
         _log.error("records-lost", topic=self.topic, partition=partition, count=count, why=why)
+
+
+def _created_anew(topic: str, expected: str, found: str) -> str:
+    return (
+        f"{topic}: the topic was created anew, its id is {found}; expected {expected}, of which the store has records. "
+        "Offsets mean other records now. Rename the old tables, or give the archive a new store"
+    )
 
 
 def _went_back(topic: str, partition: int, expected: int, found: int) -> str:

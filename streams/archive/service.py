@@ -126,11 +126,19 @@ class Archive:
                 self._source.take(more)
                 self._take_on(more)
             try:
+                await self._confirm_topics()
                 await self._measure_lag()
             except (KafkaError, TimeoutError):
                 self.lag.clear()
             await self._commit()
             await asyncio.sleep(_TICK_S)
+
+    async def _confirm_topics(self) -> None:
+        """A topic that is away for a moment has no id, and is not looked at."""
+        ids = await self._source.topic_ids()
+        for topic, lane in self._lanes.items():
+            if self._assigned and topic in ids:
+                lane.confirm(ids[topic])
 
     async def _measure_lag(self) -> None:
         ends = await self._source.ends(list(self._positions()))

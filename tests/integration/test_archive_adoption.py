@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -13,7 +15,7 @@ from schemas.codec import encode
 from schemas.records import Heartbeat
 from streams.archive import ddl, retention
 from streams.archive.blocks import Chunk, Shaped, Shaper, routes
-from streams.archive.consumer import Bounds
+from streams.archive.consumer import Bounds, UnsuitableTopicError
 from streams.archive.embedded import EmbeddedStore
 from streams.archive.ingest import Ingest
 from streams.archive.lane import Lane, Limits
@@ -49,12 +51,13 @@ class Log:
     def __init__(self, times: dict[int, list[int]]) -> None:
         self.times = times
         self.sought = dict[int, int]()
+        self.topic_id = "first"
 
     async def bounds(self, _: str, partitions: Collection[int]) -> dict[int, Bounds]:
         return {partition: Bounds(0, len(self.times[partition])) for partition in partitions}
 
-    async def hint(self, *_: object) -> None:
-        return None
+    async def topic_ids(self) -> dict[str, str]:
+        return {"heartbeats": self.topic_id}
 
     def seek(self, _: str, partition: int, offset: int) -> None:
         self.sought[partition] = offset
@@ -199,3 +202,33 @@ def test_a_partition_is_completed_before_all_are_tried_again(store: EmbeddedStor
     assert not log.overlapped
     assert figure(lane, "fleetbeat_archive_lost_records_total") == 0
     assert offsets(client) == [(partition, n) for partition in (0, 1) for n in range(10)]
+
+
+def test_a_topic_that_was_created_anew_is_refused_also_when_its_log_has_grown_further(
+    store: EmbeddedStore,
+    client: Any,  # noqa: ANN401
+) -> None:
+    PlanStore(client).write([replace(plan, topic_id="first") for plan in Log({0: [NOW] * 10}).batch(0).plans])
+    anew = Log({0: [NOW] * 30})
+    anew.topic_id = "second"
+    with pytest.raises(UnsuitableTopicError, match=r"its id is second; expected first, of which the store has records"):
+        asyncio.run(adopt(store.client, anew))
+    assert offsets(client) == []
+
+
+@pytest.mark.parametrize(("planned", "now"), [("", "first"), ("first", ""), ("first", "first")])
+def test_an_id_that_is_not_known_refuses_nothing(
+    store: EmbeddedStore,
+    client: Any,  # noqa: ANN401
+    planned: str,
+    now: str,
+) -> None:
+    log = Log({0: [NOW] * 10})
+    PlanStore(client).write([replace(plan, topic_id=planned) for plan in log.batch(0).plans])
+    log.topic_id = now
+    lane = asyncio.run(adopt(store.client, log))
+    assert (lane.next, len(offsets(client))) == ({0: 10}, 10)
+    with pytest.raises(UnsuitableTopicError) if now else nullcontext():
+        lane.confirm("second")
+    lane.confirm(now)
+    lane.confirm("")

@@ -30,7 +30,7 @@ ALL = Promise("all")
 NODES = 12
 
 
-def recreate(brokers: str, *topics: str) -> None:
+def recreate(brokers: str, *topics: str, partitions: int = PARTITIONS) -> None:
     async def delete() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
         await admin.start()
@@ -43,7 +43,7 @@ def recreate(brokers: str, *topics: str) -> None:
             await admin.close()
 
     asyncio.run(delete())
-    assert run_apply(brokers, PARTITIONS, local=True) == 0
+    assert run_apply(brokers, partitions, local=True) == 0
 
 
 class Ledger:

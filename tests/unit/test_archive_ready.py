@@ -26,6 +26,9 @@ class Log:
         self.more: Partitions | None = None
         self.taken = list[Partitions]()
 
+    async def topic_ids(self) -> dict[str, str]:
+        return {}
+
     def added(self) -> Partitions | None:
         more, self.more = self.more, None
         return more
