@@ -75,7 +75,7 @@ def documents(content: bytes, path: Path | str, doubled: list[Problem] | None = 
     except MarkedYAMLError as cause:
         mark = cause.problem_mark or cause.context_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise DocumentError([f"{path}{where}: not YAML: {plain(str(cause.problem))}"]) from cause
+        raise DocumentError([f"{path}{where}: not YAML: {printable(str(cause.problem))}"]) from cause
     except ReaderError as cause:
         where, code = _where(text[: cause.position]), cause.character
         why = f"not YAML: character U+{code:04X}; expected text without control characters"
@@ -138,7 +138,7 @@ class _Doubled:
                     return super().construct_non_recursive_object(node, tag)
                 except (ArithmeticError, KeyError, ValueError) as cause:  # 2026-13-01, !!int x, or 5,000 digits
                     kind = str(tag or node.tag).rpartition(":")[2]
-                    problem = f"cannot be read as {plain(kind)}; expected one, or text in quotes"
+                    problem = f"cannot be read as {printable(kind)}; expected one, or text in quotes"
                     raise ConstructorError(None, None, problem, node.start_mark) from cause
 
         return Constructor
@@ -147,11 +147,11 @@ class _Doubled:
         line, column = mark.line + 1, mark.column + 1
         first = f"; line {mapping.lc.data[key][0] + 1} has it" if key in (mapping.lc.data or ()) else ""
         problem = f"value {short(value, str(key))}: expected each key once{first}"
-        sentence = f"{self._path}:{line}:{column}: {plain(str(key))}: {problem}"
+        sentence = f"{self._path}:{line}:{column}: {printable(str(key))}: {problem}"
         self.problems.append(Problem(line, column, sentence))
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """Names from a file for a message: what could command a terminal is written as an escape."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
