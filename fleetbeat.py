@@ -61,14 +61,14 @@ def _cut_short(cause: OSError) -> int | None:
         print(f"fleetbeat: cannot write: {cause.strerror}", file=sys.stderr)
         _give_up([stream.fileno() for stream in (sys.stdout,) if stream is not None])
         return FAILED
+    if not isinstance(cause, BrokenPipeError):
+        return None
     poll = select.poll()
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None when it was closed from the start
         poll.register(stream, 0)
     unread = [number for number, event in poll.poll(0) if event & select.POLLERR]
-    if not unread or not isinstance(cause, BrokenPipeError):
-        return None
     _give_up(unread)
-    return UNREAD
+    return UNREAD if unread else None
 
 
 def _give_up(outputs: Sequence[int]) -> None:

@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from infra.state import DEFAULT_FOLDER
+from schemas.kafka.option import check_typed
 
 LAST_PORT = 65_535
 # What the simulated fleet takes, which is the last to start: a test compares them.
@@ -45,7 +46,8 @@ class UpOptions:
     kafka_config: Path | None = None
 
     def __post_init__(self) -> None:
-        """Raises UpOptionsError."""
+        """Raises UpOptionsError, BrokersError."""
+        check_typed(self.brokers)
         given = {"nodes": self.nodes, "rate": self.rate, "duration": self.duration_s, "seed": self.seed}
         for name, (low, high) in LIMITS.items():
             value = given[name]

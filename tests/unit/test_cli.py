@@ -107,6 +107,7 @@ def test_every_command_shows_an_example_of_itself(command: str, capsys: pytest.C
         ("probe home --config nowhere.yaml", "nowhere.yaml: no such file; expected a YAML file"),
         ("topics check --partitions 0", 'Invalid value "0" for --partitions. Must be >= 1.'),
         ("simulate --brokers a:b:c", "--brokers 'a:b:c': expected HOST:PORT, or several with commas between"),
+        ("up --brokers nonsense", "--brokers 'nonsense': expected HOST:PORT, or several with commas between"),
         ("up --duration nan", "--duration: value nan; expected 0.001 to 2,592,000"),
         ("simulate --script nowhere.yaml", "nowhere.yaml: no such file; expected a YAML file"),
     ],
