@@ -12,18 +12,27 @@ from types import ModuleType
 RELOADING = frozenset({"agent", "archive", "worker"})
 ROOMS = frozenset({"agents", "infra", "schemas", "streams"})
 FAILED, CANNOT_RUN = 1, 2
+# What shells say of a process that Ctrl-C ended, or one that wrote where nobody reads any more, as in `| head -1`.
+STOPPED, UNREAD = 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0 done, 1 failed, 2 cannot run as asked."""
+    """Runs one command and returns its exit status: 0 done, 1 failed, 2 cannot run as asked, 130 and 141 cut short."""
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk is told here, and not after the last moment
+    except KeyboardInterrupt:
+        return STOPPED
     except Exception as cause:
+        if isinstance(cause, OSError) and (cut := _cut_short(cause)) is not None:
+            return cut
         # An error of our own type is a sentence for whoever typed the command. Any other is a bug: keep its traceback.
         if type(cause).__module__.split(".")[0] not in ROOMS | {"fleetbeat_commands"}:
             raise
         print(f"fleetbeat: {cause}", file=sys.stderr)
         return CANNOT_RUN if isinstance(cause, ValueError) else FAILED
+    return status
 
 
 def _run(arguments: list[str]) -> int:
@@ -41,6 +50,31 @@ def _run(arguments: list[str]) -> int:
     from fleetbeat_commands import run
 
     return run(arguments)
+
+
+def _cut_short(cause: OSError) -> int | None:
+    """The exit status when nobody reads our output any more, or the disk is full; None for anything else."""
+    import errno
+    import select
+
+    if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        print(f"fleetbeat: cannot write: {cause.strerror}", file=sys.stderr)
+        _give_up([stream.fileno() for stream in (sys.stdout,) if stream is not None])
+        return FAILED
+    if not isinstance(cause, BrokenPipeError):
+        return None
+    poll = select.poll()
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None when it was closed from the start
+        poll.register(stream, 0)
+    unread = [number for number, event in poll.poll(0) if event & select.POLLERR]
+    _give_up(unread)
+    return UNREAD if unread else None
+
+
+def _give_up(outputs: Sequence[int]) -> None:
+    """What is still in buffers would fail once more when Python ends."""
+    for output in outputs:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
 
 
 def _early(*_: object) -> None:

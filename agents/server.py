@@ -31,7 +31,7 @@ Make = Callable[[], Awaitable[Page]]
 
 
 class Server:
-    """Answers GET and POST on fixed paths, one request a connection. It may listen elsewhere while it runs."""
+    """Answers GET, HEAD and POST on fixed paths, one request a connection. It may listen elsewhere while it runs."""
 
     def __init__(self, pages: dict[str, Make], actions: dict[str, Make] | None = None) -> None:
         self._makers = {path: (b"GET", make) for path, make in pages.items()}
@@ -61,8 +61,9 @@ class Server:
         try:
             if self._clients <= MAX_CLIENTS:
                 async with asyncio.timeout(CLIENT_S) as limit:
-                    page = await self._answer(await reader.readuntil(b"\r\n\r\n"), limit)
-                    writer.write(_head(page) + page.body)
+                    asked = await reader.readuntil(b"\r\n\r\n")
+                    page = await self._answer(asked, limit)
+                    writer.write(_head(page) + (b"" if asked.startswith(b"HEAD ") else page.body))
                     await writer.drain()
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # a client that is slow, gone, or does not speak HTTP
@@ -81,8 +82,10 @@ class Server:
         if found is None:
             return Page(HTTPStatus.NOT_FOUND, "".join(f"{known}\n" for known in self._makers).encode())
         expected, make = found
-        if method != expected:
-            return Page(HTTPStatus.METHOD_NOT_ALLOWED, b"only %b\n" % expected, allow=expected.decode())
+        allowed = [b"GET", b"HEAD"] if expected == b"GET" else [expected]
+        if method not in allowed:
+            only = b", ".join(allowed)
+            return Page(HTTPStatus.METHOD_NOT_ALLOWED, b"only %b\n" % only, allow=only.decode())
         if expected == b"POST":
             limit.reschedule(asyncio.get_running_loop().time() + ACTION_S)
         return await make()

@@ -1,6 +1,9 @@
 """What a user sees while processes start and run: live lines on a terminal, plain lines anywhere else."""
 
+import errno
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console, Group
@@ -24,7 +27,8 @@ PLAIN_STATUS_EVERY_S = 30.0
 class Board:
     """One line a process, and one line of status below; every change is shown at once.
 
-    On a terminal the lines are drawn in place until `settle`, and what follows starts a new block of lines.
+    On a terminal the lines are drawn in place until `settle`, and what follows starts a new block of lines. When its
+    window is closed nothing is shown any more, and whoever shows something goes on: there is a stack to be stopped.
     """
 
     def __init__(self, out: TextIO) -> None:
@@ -56,12 +60,14 @@ class Board:
 
     def say(self, line: str = "") -> None:
         """Prints a line of its own, above what is live."""
-        self.console.print(line, markup=False, soft_wrap=True)
+        with _seen_or_not():
+            self.console.print(line, markup=False, soft_wrap=True)
 
     def settle(self) -> None:
         """Leaves the lines as they are and forgets them."""
         if self._live is not None:
-            self._live.stop()
+            with _seen_or_not():
+                self._live.stop()
             self._live = None
         self._lines.clear()
         self._status = ""
@@ -74,8 +80,19 @@ class Board:
             table.add_row(busy, name, word, Text(detail, overflow="ellipsis", no_wrap=True))
         status = Text(self._status, style="dim", overflow="ellipsis", no_wrap=True)
         shown = Group(*([table] if self._lines else []), *([status] if self._status else []))
-        if self._live is None:
-            self._live = Live(shown, console=self.console, refresh_per_second=8)
-            self._live.start()
-        else:
-            self._live.update(shown)
+        with _seen_or_not():
+            if self._live is None:
+                self._live = Live(shown, console=self.console, refresh_per_second=8)
+                self._live.start()
+            else:
+                self._live.update(shown)
+
+
+@contextmanager
+def _seen_or_not() -> Iterator[None]:
+    """Of a terminal that is gone the kernel says an error of input and output; `| head` is for whoever runs us."""
+    try:
+        yield
+    except OSError as cause:
+        if cause.errno != errno.EIO:
+            raise

@@ -3,13 +3,19 @@
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from schemas.extras import extra
 from schemas.kafka.option import BrokersOption, KafkaConfigOption, reach
 
 app = App(name="topics")
 
-Partitions = Annotated[int, Parameter(help="Of every topic; it stays what it was at first.")]
+# Of a topic; a cluster carries some thousands a broker.
+MOST_PARTITIONS = 10_000
+
+Partitions = Annotated[
+    int, Parameter(help="Of every topic; it stays what it was at first.", validator=Number(gte=1, lte=MOST_PARTITIONS))
+]
 Local = Annotated[
     bool, Parameter(help="One replica instead of three, for a single broker.", negative=(), show_default=False)
 ]

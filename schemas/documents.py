@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from schemas.yaml_files import DocumentError, Problem, documents, only_document, read_bytes, short
+from schemas.yaml_files import DocumentError, Problem, documents, only_document, printable, read_bytes, short
 
 __all__ = ["DocumentError", "judge", "load_document", "parse", "position", "read_all", "read_one"]
 
@@ -111,7 +111,7 @@ def _sentence(name: str, document: Any, error: ErrorDetails) -> str:  # noqa: AN
     path = error["loc"]
     line, column = position(document, path)
     dotted = ".".join(part for part in map(str, path) if not _PYDANTICS.match(part)) or "document"
-    where, key = f"{name}:{line}:{column}: {dotted}", str(path[-1]) if path else ""
+    where, key = f"{name}:{line}:{column}: {printable(dotted)}", str(path[-1]) if path else ""
     match error["type"]:
         case "missing":
             return f"{where}: missing; expected a value"

@@ -9,7 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.constructor import RoundTripConstructor
+from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.reader import ReaderError
 
@@ -75,7 +75,7 @@ def documents(content: bytes, path: Path | str, doubled: list[Problem] | None = 
     except MarkedYAMLError as cause:
         mark = cause.problem_mark or cause.context_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise DocumentError([f"{path}{where}: not YAML: {cause.problem}"]) from cause
+        raise DocumentError([f"{path}{where}: not YAML: {printable(str(cause.problem))}"]) from cause
     except ReaderError as cause:
         where, code = _where(text[: cause.position]), cause.character
         why = f"not YAML: character U+{code:04X}; expected text without control characters"
@@ -133,13 +133,27 @@ class _Doubled:
                 told.add(key_node.start_mark, mapping, key, value)
                 return False
 
+            def construct_non_recursive_object(self, node: Any, tag: str | None = None) -> Any:  # noqa: ANN401 - as above
+                try:
+                    return super().construct_non_recursive_object(node, tag)
+                except (ArithmeticError, KeyError, ValueError) as cause:  # 2026-13-01, !!int x, or 5,000 digits
+                    kind = str(tag or node.tag).rpartition(":")[2]
+                    problem = f"cannot be read as {printable(kind)}; expected one, or text in quotes"
+                    raise ConstructorError(None, None, problem, node.start_mark) from cause
+
         return Constructor
 
     def add(self, mark: Any, mapping: Any, key: object, value: object) -> None:  # noqa: ANN401 - as above
         line, column = mark.line + 1, mark.column + 1
         first = f"; line {mapping.lc.data[key][0] + 1} has it" if key in (mapping.lc.data or ()) else ""
-        sentence = f"{self._path}:{line}:{column}: {key}: value {short(value, str(key))}: expected each key once{first}"
+        problem = f"value {short(value, str(key))}: expected each key once{first}"
+        sentence = f"{self._path}:{line}:{column}: {printable(str(key))}: {problem}"
         self.problems.append(Problem(line, column, sentence))
+
+
+def printable(text: str) -> str:
+    """Names from a file for a message: what could command a terminal is written as an escape."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def short(value: Any, key: str) -> str:  # noqa: ANN401 - whatever stood in the file

@@ -30,6 +30,7 @@ from streams.engine.members import Group, advertise
 from streams.engine.rounds import let_end, pause
 from streams.engine.transport import Consumer, topic_partitions
 from streams.history.past import RawPast
+from streams.listening import require_free
 from streams.logs import configure_logs, set_level
 from streams.options import CannotStartError, WorkerOptions, check_options
 from streams.processors.lags import Lags
@@ -359,6 +360,7 @@ async def _run(
 ) -> int:
     changelogs = (PAGES_TOPIC, NODE_PAGES)
     topics = (*SOURCES, PARTIALS, HEARTBEATS, "slo-status", NODE_STATES, "dead-letters", OBJECTIVES, *changelogs)
+    await require_free(listen)
     partitions = await find_partitions(options.brokers, topics)
     await require_our_schemas(options.brokers)
     async with AnnouncementLog(options.brokers) as announcements:

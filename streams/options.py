@@ -12,6 +12,7 @@ from streams.sql.client import Endpoint
 
 # Of plain series with a name of their own: half of the numbers that rows of tables have room for.
 MOST_SERIES = 500_000
+MOST_NODES = 100_000_000
 SignatureMode = Literal["off", "check", "require"]
 SIGNATURE_MODES = get_args(SignatureMode)
 HISTORY_VARIABLE = "FLEETBEAT_HISTORY"  # so that no password stands on a command line
@@ -51,8 +52,7 @@ def check_options(options: WorkerOptions, objectives: Collection[str]) -> str | 
         advertised = None if options.advertise is None else parse_address(options.advertise)
     except AddressError as cause:
         raise OptionError(f"--advertise: value {options.advertise!r}: {cause}") from None
-    if not options.stall_after_s > 0:
-        raise OptionError(f"--stall-after: value {options.stall_after_s}; expected seconds, more than 0")
+    _check_numbers(options)
     for name in options.live:
         if name not in objectives:
             raise OptionError(
@@ -66,11 +66,21 @@ def check_options(options: WorkerOptions, objectives: Collection[str]) -> str | 
             f"--signatures {options.signatures} and --signing-keys {options.signing_keys}; "
             "expected check or require with a file of keys, or neither"
         )
-    if not 0 < options.series_max <= MOST_SERIES:
-        raise OptionError(f"--series-max: value {options.series_max}; expected 1 to {MOST_SERIES}")
     try:
         if options.history is not None:
             Endpoint.parse(options.history)
     except UrlError as cause:
         raise OptionError(f"--history: {cause}") from None
     return advertised
+
+
+def _check_numbers(options: WorkerOptions) -> None:
+    if not options.stall_after_s > 0:
+        raise OptionError(f"--stall-after: value {options.stall_after_s}; expected seconds, more than 0")
+    for option, value, most in (
+        ("nodes-max", options.nodes_max, MOST_NODES),
+        ("nodes-new-per-minute", options.nodes_new_per_minute, MOST_NODES),
+        ("series-max", options.series_max, MOST_SERIES),
+    ):
+        if not 0 < value <= most:
+            raise OptionError(f"--{option}: value {value}; expected 1 to {most}")

@@ -17,7 +17,7 @@ from agents.targets.template import plain
 from schemas.documents import judge, position
 from schemas.listen import listen_address
 from schemas.records import Label
-from schemas.yaml_files import DocumentError, Problem, config_version, only_document, read_bytes, short
+from schemas.yaml_files import DocumentError, Problem, config_version, only_document, printable, read_bytes, short
 
 NODE_ID = "FLEETBEAT_NODE_ID"
 
@@ -66,7 +66,7 @@ class _Told:
     def add(self, place: tuple[str | int, ...], text: str) -> None:
         line, column = position(self.document, place)
         dotted = ".".join(map(str, place))
-        self.problems.append(Problem(line, column, f"{self.path}:{line}:{column}: {dotted}: {text}", place))
+        self.problems.append(Problem(line, column, f"{self.path}:{line}:{column}: {printable(dotted)}: {text}", place))
 
     def add_all(self, found: list[Problem]) -> None:
         """But that a probe has no kind is no news where the name of its kind is what is wrong."""

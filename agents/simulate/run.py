@@ -73,9 +73,6 @@ class _Run:
 
     async def go(self) -> dict[str, int | float]:
         """The summary of the run. Raises SendError, LedgerError, TooMuchHeldError, OSError."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop.set)
         plan, script = self._fleet.plan, self._fleet.plan.script
         names, standing = name_table(plan.nodes), standing_in(script, plan.nodes)
         bodies = Bodies(
@@ -83,7 +80,10 @@ class _Run:
         )
         counting = script.counting is not None
         async with Emitter(self._options.brokers, names, bodies, counting=counting) as emitter:
-            # Only now: a run that found no broker leaves no ledger behind.
+            # Only now: a run that waits for a broker ends at once, and one that found none leaves no ledger behind.
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self._stop.set)
             with self._ledger() as ledger, progress() as show:
                 self._figures.started = time.monotonic()
                 await self._live(ledger, emitter, show)

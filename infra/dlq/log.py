@@ -1,10 +1,11 @@
 """Reading whole topics from Kafka: letters, and the notes about their replay."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import UnknownTopicOrPartitionError
 
 from infra import InfraError
@@ -83,14 +84,29 @@ async def read_notes(brokers: Brokers, progress: Progress) -> Notes:
 
 async def read_from(brokers: Brokers, starts: Mapping[TopicPartition, int]) -> AsyncIterator[ConsumerRecord]:
     """The records of some partitions from the given offsets to the present end, in whatever transaction they are."""
+    if not starts:  # a consumer that is stopped right after its start raises CancelledError (aiokafka 0.14)
+        return
     async with _reader(brokers, None, "read_uncommitted") as consumer:
         consumer.assign(list(starts))
         async for record in _records(consumer, starts, lambda *_: None):
             yield record
 
 
+async def partitions_of(brokers: Brokers, topics: Collection[str]) -> set[TopicPartition]:
+    """Those that the topics have; a client that is asked about others waits for them in vain."""
+    admin = AIOKafkaAdminClient(**client_settings(brokers))
+    try:
+        await admin.start()
+        described = await admin.describe_topics(list(topics))
+    finally:
+        await admin.close()
+    return {TopicPartition(topic["topic"], each["partition"]) for topic in described for each in topic["partitions"]}
+
+
 async def begin_offsets(brokers: Brokers, places: list[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
     """First offset and end of each partition's log."""
+    if not places:  # as above
+        return {}
     async with _reader(brokers, None, "read_uncommitted") as consumer:
         begins = await consumer.beginning_offsets(places)
         ends = await consumer.end_offsets(places)

@@ -47,7 +47,9 @@ class Replayer:
         for note in begun:
             place = (note.topic, note.target_partition)
             starts[place] = min(starts.get(place, note.target_offset), note.target_offset)
-        self._remember_unknowable(begun, await self._wire.begins(starts))
+        begins = await self._wire.begins(starts)
+        self._remember_unknowable(begun, begins)
+        starts = {place: start for place, start in starts.items() if place in begins}
         sought = {(Origin.of(note).place, note.target_partition): note for note in begun}
         found = []
         async for replay_of, partition, offset in self._wire.replays_since(starts):
@@ -114,7 +116,8 @@ class Replayer:
     def _remember_unknowable(self, begun: Sequence[DeadLetterReplay], begins: Mapping[Place, int]) -> None:
         """Of an intent whose part of the log is deleted nobody can say any more whether it was sent."""
         for note in begun:
-            if begins[note.topic, note.target_partition] > note.target_offset:
+            begin = begins.get((note.topic, note.target_partition))
+            if begin is None or begin > note.target_offset:
                 where = f"offset {note.target_offset} of partition {note.target_partition}"
                 left = Left(Origin.of(note), "maybe-sent", f"a replay was begun at {where}, which is deleted")
                 self._unknowable[left.origin] = left

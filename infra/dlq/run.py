@@ -28,6 +28,7 @@ BATCH_RECORDS = 1_000
 BATCH_BYTES = 4 << 20
 # Nobody wants to hear of work that is done before they have read about it.
 _QUIET_S = 2.0
+_STOPPED = "fleetbeat: stopped before the end; run it again for the rest"
 
 
 class Exit(IntEnum):
@@ -58,7 +59,11 @@ def run_replay(  # noqa: PLR0913 - what the command line takes
     brokers: Brokers, asked: Wanted, limit: int | None, corrections: Corrections, *, yes: bool, as_json: bool
 ) -> int:
     """Sends letters back, or tells what would be sent; returns an Exit."""
-    return _run(_replay(brokers, asked, limit, corrections, yes=yes, as_json=as_json))
+    try:
+        return _run(_replay(brokers, asked, limit, corrections, yes=yes, as_json=as_json))
+    except KeyboardInterrupt:  # before anything was sent: then it is the event of `_stop_asked`
+        print(_STOPPED, file=sys.stderr)
+        return Exit.SOME_LEFT
 
 
 async def _list(brokers: Brokers, asked: Wanted, limit: int, *, by_reason: bool, as_json: bool) -> Exit:
@@ -96,7 +101,7 @@ async def _replay(  # noqa: PLR0913 - as above
     brokers: Brokers, asked: Wanted, limit: int | None, corrections: Corrections, *, yes: bool, as_json: bool
 ) -> Exit:
     tally = Tally()
-    stop = _stop_asked()
+    stopped = False
     with _progress() as progress:
         async with connected(brokers):
             inventory = await _take_inventory(brokers, asked, progress)
@@ -105,43 +110,36 @@ async def _replay(  # noqa: PLR0913 - as above
                 tally.leave(place.split("/")[0], "no-letter", f"{place}: no dead letter is about it")
             async with aclosing(_batches(brokers, chosen, tally, progress)) as batches:
                 if yes:
-                    await _send(brokers, corrections, batches, tally, stop)
+                    stopped = await _send(brokers, corrections, batches, tally)
                 else:
-                    await _pretend(brokers, corrections, batches, tally, stop)
+                    await _pretend(brokers, corrections, batches, tally)
     _tell(tally, yes=yes, as_json=as_json)
-    if stop.is_set():
-        print("fleetbeat: stopped before the end; run it again for the rest", file=sys.stderr)
-    return Exit.SOME_LEFT if tally.left or stop.is_set() else Exit.DONE
+    if stopped:
+        print(_STOPPED, file=sys.stderr)
+    return Exit.SOME_LEFT if tally.left or stopped else Exit.DONE
 
 
 async def _send(
-    brokers: Brokers,
-    corrections: Corrections,
-    batches: AsyncIterator[list[LetterAt]],
-    tally: Tally,
-    stop: asyncio.Event,
-) -> None:
+    brokers: Brokers, corrections: Corrections, batches: AsyncIterator[list[LetterAt]], tally: Tally
+) -> bool:
+    """Whether it was stopped before the end."""
     async with fenced(brokers) as wire:
+        stop = _stop_asked()
         # only now: what an earlier replay did is complete once it is fenced
         replayer = Replayer(wire, await read_notes(brokers, lambda _: None), corrections)
         tally.settled = await replayer.settle()
         async for letters in batches:
             if stop.is_set():
-                return
+                break
             tally.add(await replayer.replay(letters))
+        return stop.is_set()
 
 
 async def _pretend(
-    brokers: Brokers,
-    corrections: Corrections,
-    batches: AsyncIterator[list[LetterAt]],
-    tally: Tally,
-    stop: asyncio.Event,
+    brokers: Brokers, corrections: Corrections, batches: AsyncIterator[list[LetterAt]], tally: Tally
 ) -> None:
     done = (await read_notes(brokers, lambda _: None)).done
     async for letters in batches:
-        if stop.is_set():
-            return
         tally.add(judge([each.letter for each in letters], corrections, done))
 
 
@@ -190,8 +188,6 @@ def _run(work: Coroutine[None, None, Exit]) -> int:
     try:
         with quiet_client():
             return asyncio.run(work)
-    except KeyboardInterrupt:
-        return Exit.SOME_LEFT
     except TakenOverError as cause:
         print(f"fleetbeat: {cause}", file=sys.stderr)
         return Exit.SOME_LEFT

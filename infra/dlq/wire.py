@@ -55,8 +55,10 @@ class Wire:
         return {place: end for place, (_, end) in bounds.items()}
 
     async def begins(self, places: Iterable[Place]) -> dict[Place, int]:
-        """The first offsets that partitions still hold."""
-        bounds = await self._bounds(places)
+        """The first offsets that partitions still hold; without those that are gone."""
+        asked = {TopicPartition(*place) for place in places}
+        there = await log.partitions_of(self._brokers, {place.topic for place in asked})
+        bounds = await self._bounds(asked & there)
         return {place: begin for place, (begin, _) in bounds.items()}
 
     async def replays_since(self, starts: Mapping[Place, int]) -> AsyncIterator[tuple[str, int, int]]:

@@ -5,8 +5,16 @@ from importlib.resources import files
 from pathlib import Path
 
 from infra.state import DEFAULT_FOLDER
+from schemas.kafka.option import check_typed
 
 LAST_PORT = 65_535
+# What the simulated fleet takes, which is the last to start: a test compares them.
+LIMITS = {
+    "nodes": (1, 4_000_000),
+    "rate": (1, 50_000_000),
+    "duration": (0.001, 30 * 86_400),
+    "seed": (0, (1 << 64) - 1),
+}
 HEARTBEAT_EVERY_S = 5
 # A check waits for silent nodes to be DOWN, which takes three intervals.
 HEARTBEAT_EVERY_S_IN_CHECK = 2
@@ -38,10 +46,13 @@ class UpOptions:
     kafka_config: Path | None = None
 
     def __post_init__(self) -> None:
-        """Raises UpOptionsError."""
-        for name, value in (("nodes", self.nodes), ("rate", self.rate), ("duration", self.duration_s)):
-            if value is not None and value <= 0:
-                raise UpOptionsError(f"--{name}: value {value}; expected more than 0")
+        """Raises UpOptionsError, BrokersError."""
+        check_typed(self.brokers)
+        given = {"nodes": self.nodes, "rate": self.rate, "duration": self.duration_s, "seed": self.seed}
+        for name, (low, high) in LIMITS.items():
+            value = given[name]
+            if value is not None and not low <= value <= high:
+                raise UpOptionsError(f"--{name}: value {value}; expected {low:,} to {high:,}")
         for name, port in (("kafka", self.kafka_port), ("worker", self.worker_port), ("sql", self.sql_port)):
             if port is not None and not 0 < port <= LAST_PORT:
                 raise UpOptionsError(f"--{name}-port: value {port}; expected 1 to {LAST_PORT}")

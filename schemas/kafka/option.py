@@ -23,8 +23,27 @@ KafkaConfigOption = Annotated[
 ]
 
 
+class BrokersError(ValueError):
+    """--brokers cannot be meant."""
+
+
+def check_typed(brokers: str | None) -> None:
+    """Nothing that was typed counts as not typed: a variable of a script may be empty. Raises BrokersError."""
+    from schemas.kafka.settings import check_addresses  # noqa: PLC0415 - not for --help
+
+    try:
+        if brokers is not None:
+            check_addresses(brokers)
+    except ValueError:
+        raise BrokersError(f"--brokers {brokers!r}: expected HOST:PORT, or several with commas between") from None
+
+
 def reach(brokers: str | None, config: Path | None) -> Brokers:
-    """Where and how. Raises DocumentError, and SecretFileError or CertificateError for files named in the file."""
+    """Where and how.
+
+    Raises BrokersError, DocumentError, and SecretFileError or CertificateError for files named in the file.
+    """
+    check_typed(brokers)
     if config is None:
         return brokers or LOCAL_KAFKA
     from schemas.documents import load_document  # noqa: PLC0415 - only with a file

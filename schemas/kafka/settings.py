@@ -17,7 +17,8 @@ def check_addresses(text: str) -> str:
     """The text, when it is Kafka's addresses. Raises ValueError."""
     for address in text.split(","):
         host, _, port = address.strip().rpartition(":")
-        if not host or not port.isdecimal() or not 1 <= int(port) <= _LAST_PORT:
+        bare = host.startswith("[") == host.endswith("]") == (":" in host)  # an IPv6 address, and only one, in brackets
+        if not host or not bare or not port.isdecimal() or not 1 <= int(port) <= _LAST_PORT:
             raise ValueError(f"{address.strip()!r}; expected HOST:PORT, several separated by commas")
     return text
 

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from schemas.kafka import Brokers
-from schemas.kafka.option import LOCAL_KAFKA, reach
+from schemas.kafka.option import LOCAL_KAFKA, check_typed, reach
 from schemas.kafka.settings import FilePath, SecurityFile, check_addresses
 from schemas.listen import listen_address
 from schemas.secret_files import read_secret
@@ -53,8 +53,9 @@ class KafkaFile(SecurityFile):
     def reach(self, brokers: str | None, config: Path | None) -> Brokers:
         """Kafka as the command line says, and where that says nothing as this section does.
 
-        Raises DocumentError, SecretFileError, CertificateError.
+        Raises BrokersError, DocumentError, SecretFileError, CertificateError.
         """
+        check_typed(brokers)
         addresses = brokers or self.brokers
         file = config or (None if self.config is None else Path(self.config))
         return self.at(addresses or LOCAL_KAFKA) if file is None else reach(addresses, file)

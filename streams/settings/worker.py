@@ -9,23 +9,22 @@ from pydantic import AfterValidator, Field, model_validator
 
 from schemas.kafka.settings import FilePath
 from streams.core.routing import parse_address
-from streams.options import HISTORY_VARIABLE, MOST_SERIES, OptionError, SignatureMode, WorkerOptions
+from streams.options import HISTORY_VARIABLE, MOST_NODES, MOST_SERIES, OptionError, SignatureMode, WorkerOptions
 from streams.settings.fields import KafkaFile, Listen, LogLevel, Strict, Url, check_login, given, says, with_password
 from streams.settings.load import Kind, Place
 
 _USUAL = WorkerOptions("", Path())
-_MOST_NODES = 100_000_000
 
 
 class LimitsFile(Strict):
     """What the worker keeps at most, over all workers of the group."""
 
     nodes_max: Annotated[
-        int, Field(ge=1, le=_MOST_NODES), says("Nodes known at once; heartbeats of more are refused.")
+        int, Field(ge=1, le=MOST_NODES), says("Nodes known at once; heartbeats of more are refused.")
     ] = _USUAL.nodes_max
     nodes_new_per_minute: Annotated[
         int,
-        Field(ge=1, le=_MOST_NODES),
+        Field(ge=1, le=MOST_NODES),
         says("New nodes taken in a minute; the others come with a later heartbeat."),
     ] = _USUAL.nodes_new_per_minute
     series_max: Annotated[

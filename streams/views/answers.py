@@ -4,6 +4,9 @@ import json
 
 from aiohttp import web
 
+# So much of what was asked for is said again where it is refused.
+MAX_SHOWN = 100
+
 
 def json_response(payload: object, status: int = 200) -> web.Response:
     """The payload as JSON."""

@@ -12,14 +12,13 @@ from streams.core.objectives import Objective, budget
 from streams.processors.live_queries import LiveAnswer, NoRingError
 from streams.processors.queries import Completeness, NotHereError
 from streams.views.answers import bad_request, json_response, not_found
-from streams.views.merging import Json, merged_basis, require_whole
-from streams.views.parameters import require_known, whole_number
+from streams.views.merging import Json, merged_basis, readable, require_whole
+from streams.views.parameters import LAST_MS, require_known, whole_number
 from streams.views.peers import Peers, passed_on
 
 STEP_MS = 1_000
 PATH = "/api/v1/slos/{id}/live?width_ms=&step_ms=&to_ms="
 _PARAMETERS = ("width_ms", "step_ms", "to_ms")
-_LAST_MS = 10**15 - 1  # in 30,000 years
 
 
 class Rings(Protocol):
@@ -77,6 +76,7 @@ class LiveView:
         }
 
 
+@readable()
 def merged(objective: Objective, answers: Sequence[Json], partitions: int) -> Json:
     """The sum of all workers' parts. Raises NotHereError unless they rest on each source partition once."""
     require_whole(answers, objective.source, partitions)
@@ -105,5 +105,5 @@ def _span(query: MultiMapping[str]) -> tuple[int, int, int]:
     step_ms = whole_number(query, "step_ms", min(STEP_MS, width_ms), width_ms)
     if width_ms % step_ms:
         raise bad_request(f"step_ms: value {step_ms}; expected a whole part of width_ms, which is {width_ms}")
-    to_ms = whole_number(query, "to_ms", time.time_ns() // 1_000_000 + 1, _LAST_MS)
+    to_ms = whole_number(query, "to_ms", time.time_ns() // 1_000_000 + 1, LAST_MS)
     return to_ms - width_ms, to_ms, step_ms

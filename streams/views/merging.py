@@ -1,6 +1,7 @@
 """One answer from those of several workers: pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from streams.core.liveness.states import STATES
@@ -16,6 +17,19 @@ MAX_ZONES = 1_000
 MAX_SHARED_ZONES = 20_000
 
 
+@contextmanager
+def readable() -> Iterator[None]:
+    """While answers of other workers are read. Raises NotHereError for what no worker of this version answers."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as cause:
+        raise NotHereError(
+            f"the workers' answers cannot be put together ({type(cause).__name__}: {cause}); "
+            "expected workers of this version at the addresses that the group names"
+        ) from cause
+
+
+@readable()
 def require_whole(answers: Sequence[Json], topic: str, partitions: int) -> None:
     """Raises NotHereError unless the answers rest on each partition of a topic once."""
     shares = [[int(partition) for partition in answer.get("offsets", {}).get(topic, ())] for answer in answers]
@@ -27,6 +41,7 @@ def require_whole(answers: Sequence[Json], topic: str, partitions: int) -> None:
         )
 
 
+@readable()
 def merged_nodes(answers: Sequence[Json], limit: int) -> Json:
     """The first `limit` nodes of all. Each answer has its own first ones, in order."""
     nodes = sorted((node for answer in answers for node in answer["nodes"]), key=_node_order)[:limit]
@@ -34,6 +49,7 @@ def merged_nodes(answers: Sequence[Json], limit: int) -> Json:
     return {"nodes": nodes, "next": more, **merged_basis(answers, SOURCE)}
 
 
+@readable()
 def merged_fleet(answers: Sequence[Json]) -> Json:
     """Figures summed; zones that several workers know are one, lost since the first of them says so."""
     zones = _merged_zones(answers)

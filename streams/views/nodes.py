@@ -50,6 +50,7 @@ class _NodeViews:
         self._partitions = partitions
 
     async def fleet(self, request: web.Request) -> web.Response:
+        require_known(request.query, ())
         if passed_on(request):
             return json_response(_fleet_payload(await self._queries.fleet(), MAX_SHARED_ZONES))
         answers = await self._of_all("/api/v1/fleet", {}, self._own_fleet)
@@ -68,15 +69,16 @@ class _NodeViews:
 
     async def node(self, request: web.Request) -> web.Response:
         node_id = request.match_info["id"]
+        require_known(request.query, ())
         if passed_on(request):
             return _node_response(await self._own_node(node_id))
-        path = f"/api/v1/nodes/{quote(node_id, safe='', errors='replace')}"
+        path, about = f"/api/v1/nodes/{quote(node_id, safe='', errors='replace')}", {"node_id": node_id}
         home = self._peers.members.keeper(SOURCE, self._queries.partition(node_id))
-        first = await self._own_node(node_id) if home is None else await self._peers.ask(Asked(home, path))
+        first = await self._own_node(node_id) if home is None else await self._peers.ask(Asked(home, path, about=about))
         if first.found:
             return _node_response(first)
         others = [address for address in self._peers.members.others(SOURCE) if address != home]
-        rest = await self._peers.ask_all(others, path, {})
+        rest = await self._peers.ask_all(others, path, {}, about)
         if home is not None and self._keeps_some():
             rest.append(await self._own_node(node_id))
         found = next((reply for reply in rest if reply.found), first)

@@ -4,7 +4,9 @@ from collections.abc import Collection, Mapping
 
 from multidict import MultiMapping
 
-from streams.views.answers import bad_request
+from streams.views.answers import MAX_SHOWN, bad_request
+
+LAST_MS = 10**15 - 1  # in 30,000 years
 
 
 def require_known(query: MultiMapping[str], names: Collection[str]) -> None:
@@ -13,7 +15,15 @@ def require_known(query: MultiMapping[str], names: Collection[str]) -> None:
         raise bad_request(f"parameters {list(query)[:10]}; expected each once")
     unknown = [name for name in query if name not in names]
     if unknown:
-        raise bad_request(f"{unknown[0][:100]}: not a parameter; expected {', '.join(names)}")
+        raise bad_request(f"{unknown[0][:MAX_SHOWN]}: not a parameter; expected {', '.join(names) or 'none'}")
+
+
+def moment_ms(query: Mapping[str, str], name: str) -> int:
+    """A time that must be given. Raises HTTPBadRequest."""
+    text = query.get(name, "")
+    if not (_is_whole(text) and int(text) <= LAST_MS):
+        raise bad_request(f"{name}: value {text[:MAX_SHOWN]!r}; expected milliseconds since 1970, UTC")
+    return int(text)
 
 
 def whole_number(query: Mapping[str, str], name: str, usual: int, most: int) -> int:
@@ -21,6 +31,11 @@ def whole_number(query: Mapping[str, str], name: str, usual: int, most: int) -> 
     text = query.get(name)
     if text is None:
         return usual
-    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and 0 < int(text) <= most):
-        raise bad_request(f"{name}: value {text[:100]!r}; expected 1 to {most}")
+    if not (_is_whole(text) and 0 < int(text) <= most):
+        raise bad_request(f"{name}: value {text[:MAX_SHOWN]!r}; expected 1 to {most}")
     return int(text)
+
+
+def _is_whole(text: str) -> bool:
+    """Digits, and not so many that reading them takes time, or that Python refuses to."""
+    return text.isascii() and text.isdecimal() and len(text) <= len(str(LAST_MS))

@@ -36,11 +36,12 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question for another worker."""
+    """A question for another worker; `about` is what an answer that has something must say of itself."""
 
     address: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 class Peers:
@@ -70,7 +71,7 @@ class Peers:
             raise NotHereError(
                 f"worker {asked.address} keeps this and has not answered within {self._timeout_s:g} s"
             ) from None
-        except (ClientError, OSError, ValueError) as cause:
+        except (ClientError, OSError, RecursionError, ValueError) as cause:
             why = str(cause) or type(cause).__name__
             raise NotHereError(f"worker {asked.address} keeps this and cannot be asked: {why}") from cause
         finally:
@@ -85,10 +86,12 @@ class Peers:
             )
         return Reply(status == _OK, body)
 
-    async def ask_all(self, addresses: Collection[str], path: str, query: Mapping[str, str]) -> list[Reply]:
+    async def ask_all(
+        self, addresses: Collection[str], path: str, query: Mapping[str, str], about: Mapping[str, str] | None = None
+    ) -> list[Reply]:
         """The same question to many: all of them answer, or NotHereError is raised."""
-        found = await asyncio.gather(*[self.ask(Asked(address, path, query)) for address in addresses])
-        return list(found)
+        asked = [Asked(address, path, query, about or {}) for address in addresses]
+        return list(await asyncio.gather(*map(self.ask, asked)))
 
     async def close(self) -> None:
         """Ends the connections."""
@@ -110,6 +113,10 @@ class Peers:
             found = json.loads(body)
             if not isinstance(found, dict):
                 raise ValueError(f"answered {body[:100]!r}; expected a JSON object")  # noqa: TRY004 - of its words, not of ours
+            if answer.status == _NOT_FOUND and "error" not in found:
+                raise ValueError(f"answered 404 {body[:100]!r}; expected what is not found")
+            if answer.status == _OK and any(found.get(name) != what for name, what in asked.about.items()):
+                raise ValueError(f"answered {body[:100]!r}; expected {dict(asked.about)}")
             return answer.status, found
 
 

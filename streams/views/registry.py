@@ -9,10 +9,13 @@ from aiohttp import web
 from fastavro.schema import to_parsing_canonical_form
 
 from schemas.catalog import Catalog, SchemaVersion, Topic
+from streams.views.answers import MAX_SHOWN
 
+PREFIXES = ("/schemas", "/subjects", "/config", "/mode", "/compatibility")
 CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
 _SUBJECT_NOT_FOUND, _VERSION_NOT_FOUND, _SCHEMA_NOT_FOUND = 40401, 40402, 40403
 _INVALID_SCHEMA, _INVALID_VERSION, _READ_ONLY = 42201, 42202, 42205
+_MAX_DIGITS = 10
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -71,13 +74,15 @@ class _Registry:
         wanted = request.match_info["version"]
         if wanted in ("latest", "-1"):
             return _described(topic, topic.latest)
-        if not (wanted.isascii() and wanted.isdigit() and int(wanted) > 0):
-            raise _Refusal(_INVALID_VERSION, f"version {wanted!r}; expected a whole number from 1, or latest")
+        number = _whole(wanted)
+        if not number:
+            message = f"version {wanted[:MAX_SHOWN]!r}; expected a whole number from 1, or latest"
+            raise _Refusal(_INVALID_VERSION, message)
         for version in topic.versions:
-            if version.version == int(wanted):
+            if version.version == number:
                 return _described(topic, version)
         raise _Refusal(
-            _VERSION_NOT_FOUND, f"{topic.subject} has no version {wanted}; the latest is {topic.latest.version}"
+            _VERSION_NOT_FOUND, f"{topic.subject} has no version {number}; the latest is {topic.latest.version}"
         )
 
     async def lookup(self, request: web.Request) -> dict[str, Any]:
@@ -104,14 +109,16 @@ class _Registry:
     def _topic(self, request: web.Request) -> Topic:
         subject = request.match_info["subject"]
         if subject not in self._topics:
-            raise _Refusal(_SUBJECT_NOT_FOUND, f"subject {subject!r} not found; expected one of {sorted(self._topics)}")
+            message = f"subject {subject[:MAX_SHOWN]!r} not found; expected one of {sorted(self._topics)}"
+            raise _Refusal(_SUBJECT_NOT_FOUND, message)
         return self._topics[subject]
 
     def _numbered(self, request: web.Request) -> tuple[Topic, SchemaVersion]:
         text = request.match_info["id"]
-        schema_id = int(text) if text.isascii() and text.isdigit() else None
+        schema_id = _whole(text)
         if schema_id not in self._by_id:
-            raise _Refusal(_SCHEMA_NOT_FOUND, f"schema id {text!r} not found; expected one of {sorted(self._by_id)}")
+            message = f"schema id {text[:MAX_SHOWN]!r} not found; expected one of {sorted(self._by_id)}"
+            raise _Refusal(_SCHEMA_NOT_FOUND, message)
         return self._by_id[schema_id]
 
     async def _same(self, request: web.Request, topic: Topic) -> SchemaVersion | None:
@@ -129,7 +136,7 @@ async def _posted(request: web.Request) -> str:
     """Canonical form of the schema in the body."""
     try:
         body = json.loads(await request.text())
-    except (ValueError, RecursionError) as cause:
+    except (LookupError, RecursionError, ValueError, web.RequestPayloadError) as cause:  # an unknown charset, too
         raise _Refusal(400, f"the body is not JSON: {cause}") from cause
     if not isinstance(body, dict) or not isinstance(body.get("schema"), str):
         raise _Refusal(_INVALID_SCHEMA, 'expected {"schema": "<an Avro schema as a string>"}')
@@ -139,6 +146,11 @@ async def _posted(request: web.Request) -> str:
         return _canonical(body["schema"])
     except Exception as cause:  # fastavro meets a foreign schema with whatever it stumbles over
         raise _Refusal(_INVALID_SCHEMA, f"not an Avro schema: {type(cause).__name__}: {cause}"[:500]) from cause
+
+
+def _whole(text: str) -> int | None:
+    """The number that the text is; ids and versions have 32 bits."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
 def _canonical(text: str) -> str:
@@ -153,9 +165,18 @@ def _answered(handler: Callable[[web.Request], Awaitable[Any]]) -> Handler:
             return _json(await handler(request), 200)
         except _Refusal as refusal:
             status = int(str(refusal.code)[:3])
-            return _json({"error_code": refusal.code, "message": str(refusal)}, status)
+            return _json(_said(refusal.code, str(refusal)), status)
 
     return answer
+
+
+def refusal(code: int, message: str) -> bytes:
+    """The body of an answer that is none, as clients of a registry read it."""
+    return json.dumps(_said(code, message)).encode()
+
+
+def _said(code: int, message: str) -> dict[str, Any]:
+    return {"error_code": code, "message": message}
 
 
 def _json(content: object, status: int) -> web.Response:

@@ -2,10 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -13,22 +12,24 @@ from schemas.catalog import load_catalog
 from streams.core.completeness import Tip
 from streams.core.objectives import Objective
 from streams.processors.node_queries import NodeQueries
-from streams.processors.queries import KeptElsewhereError, NotHereError, Queries
+from streams.processors.queries import NotHereError, Queries
 from streams.processors.slo_recovery import PARTIALS
-from streams.views.answers import bad_request, error, json_response, not_found
+from streams.views.answers import MAX_SHOWN, bad_request, json_response, not_found
+from streams.views.errors import errors
 from streams.views.live import PATH as LIVE_PATH
 from streams.views.live import LiveView, Rings
+from streams.views.merging import readable
 from streams.views.nodes import PATHS as NODE_PATHS
 from streams.views.nodes import node_routes
+from streams.views.parameters import moment_ms, require_known
 from streams.views.payloads import objective_payload, slices_payload, standing_payload
-from streams.views.peers import NOBODY_ELSE, NOT_PASSED_ON, Asked, Peers, passed_on
+from streams.views.peers import Asked, Peers, passed_on
 from streams.views.registry import registry_routes
 from streams.views.tips import TIPS_PATH, tips_payload
 
 MAX_SLICES_MS = 3_600_000
+_SPAN = ("from_ms", "to_ms")
 SLO_PATHS = ("/api/v1/slos", "/api/v1/slos/{id}", "/api/v1/slos/{id}/slices?from_ms=&to_ms=", LIVE_PATH)
-
-log = structlog.get_logger("fleetbeat.views")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Tables:
 def create_views(tables: Tables, peers: Peers, health: Callable[[], Health]) -> web.Application:
     """The worker's views as an aiohttp application."""
     views = _Views(tables, peers, health)
-    application = web.Application(middlewares=[_errors], client_max_size=1 << 20)
+    application = web.Application(middlewares=[errors], client_max_size=1 << 20)
     application.add_routes(
         [
             web.get("/", views.index),
@@ -93,6 +94,7 @@ class _Views:
 
     async def slos(self, request: web.Request) -> web.Response:
         """Every objective; those that cannot be answered now say why instead of showing figures."""
+        require_known(request.query, ())
         objectives = self._queries.objectives()
         keepers = {o.id: None if passed_on(request) else self._keeper(o) for o in objectives}
         others = sorted({address for address in keepers.values() if address is not None})
@@ -105,20 +107,22 @@ class _Views:
 
     async def slo(self, request: web.Request) -> web.Response:
         objective = self._known(request)
+        require_known(request.query, ())
         address = None if passed_on(request) else self._keeper(objective)
         if address is not None:
-            return await self._passed_on(Asked(address, f"/api/v1/slos/{objective.id}"))
+            return await self._passed_on(Asked(address, f"/api/v1/slos/{objective.id}", about={"id": objective.id}))
         return json_response(await self._standing(objective))
 
     async def slices(self, request: web.Request) -> web.Response:
         objective = self._known(request)
-        from_ms, to_ms = _number(request, "from_ms"), _number(request, "to_ms")
+        require_known(request.query, _SPAN)
+        from_ms, to_ms = (moment_ms(request.query, name) for name in _SPAN)
         if not 0 < to_ms - from_ms <= MAX_SLICES_MS:
             raise bad_request(f"to_ms - from_ms: value {to_ms - from_ms}; expected 1 to {MAX_SLICES_MS}")
         address = None if passed_on(request) else self._keeper(objective)
         if address is not None:
-            span = {"from_ms": str(from_ms), "to_ms": str(to_ms)}
-            return await self._passed_on(Asked(address, f"/api/v1/slos/{objective.id}/slices", span))
+            path, span = f"/api/v1/slos/{objective.id}/slices", {"from_ms": str(from_ms), "to_ms": str(to_ms)}
+            return await self._passed_on(Asked(address, path, span, about={"id": objective.id}))
         fresh = self._queries.completeness()
         return json_response(
             slices_payload(await self._queries.slices(objective.id, from_ms, to_ms, with_past=True), fresh)
@@ -146,7 +150,7 @@ class _Views:
         objective_id = request.match_info["id"]
         known = {objective.id: objective for objective in self._queries.objectives()}
         if objective_id not in known:
-            raise not_found(f"no objective {objective_id!r}; expected one of {list(known)}")
+            raise not_found(f"no objective {objective_id[:MAX_SHOWN]!r}; expected one of {list(known)}")
         return known[objective_id]
 
     def _keeper(self, objective: Objective) -> str | None:
@@ -171,40 +175,14 @@ class _Views:
         """Another worker's entries, or why there are none."""
         try:
             reply = await self._peers.ask(Asked(address, "/api/v1/slos"))
+            with readable():
+                entries = {entry["id"]: entry for entry in reply.body.get("slos", ())}
         except NotHereError as cause:
             reason = str(cause)
             return lambda objective: _unavailable(objective, reason)
-        entries = {entry["id"]: entry for entry in reply.body.get("slos", ())}
         unknown = f"worker {address} keeps it and does not know it; expected the same objectives at every worker"
         return lambda objective: entries.get(objective.id) or _unavailable(objective, unknown)
 
 
 def _unavailable(objective: Objective, reason: str) -> dict[str, object]:
     return {**objective_payload(objective), "unavailable": reason}
-
-
-@web.middleware
-async def _errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except NotHereError as reason:
-        why = str(reason)
-        if isinstance(reason, KeptElsewhereError):
-            why += NOT_PASSED_ON if passed_on(request) else NOBODY_ELSE
-        return web.Response(status=503, body=error(why), content_type="application/json", headers={"Retry-After": "2"})
-    except (web.HTTPException, asyncio.CancelledError):
-        raise
-    except Exception:
-        log.exception("view failed", path=request.path)
-        return web.Response(
-            status=500, body=error("internal error; see the worker's log"), content_type="application/json"
-        )
-
-
-def _number(request: web.Request, name: str) -> int:
-    text = request.query.get(name, "")
-    if not text.isdecimal() or len(text) > 15:  # noqa: PLR2004 - milliseconds of 30,000 years
-        raise bad_request(f"{name}: value {text!r}; expected milliseconds since 1970, UTC")
-    return int(text)

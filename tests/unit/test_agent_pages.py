@@ -89,6 +89,7 @@ async def _hello() -> Page:
         (b"GET /hello?a=1 HTTP/1.0\r\n\r\n", b"hello\n"),
         (b"GET /nowhere HTTP/1.1\r\n\r\n", b"HTTP/1.1 404 Not Found\r\n"),
         (b"POST /hello HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", b"HTTP/1.1 405 Method Not Allowed\r\n"),
+        (b"POST /hello HTTP/1.1\r\n\r\n", b"Allow: GET, HEAD\r\n"),
         (b"\xff\xfe\r\n\r\n", b"HTTP/1.1 404 Not Found\r\n"),
         (b"GET /" + b"a" * 100_000, b""),
     ],
@@ -181,3 +182,18 @@ def test_probe_shows_with_debug_what_happened_on_the_way() -> None:
         "  resolved to 192.0.2.1",
         "  certificate of shop.example",
     ]
+
+
+def test_who_asks_for_the_head_gets_the_head_of_the_answer() -> None:
+    async def case() -> tuple[bytes, bytes]:
+        server = Server({"/hello": _hello})
+        address = await server.start("127.0.0.1", 0)
+        try:
+            return await ask(address, b"HEAD /hello HTTP/1.1\r\n\r\n"), await ask(
+                address, b"GET /hello HTTP/1.1\r\n\r\n"
+            )
+        finally:
+            server.close()
+
+    head, whole = asyncio.run(case())
+    assert (head, whole) == (whole.removesuffix(b"hello\n"), head + b"hello\n")

@@ -105,6 +105,10 @@ def test_every_command_shows_an_example_of_itself(command: str, capsys: pytest.C
         ("worker", "--objectives: missing; expected an OpenSLO file there, or as `objectives` in --config"),
         ("archive --config nowhere.yaml", "nowhere.yaml: no such file; expected a YAML file"),
         ("probe home --config nowhere.yaml", "nowhere.yaml: no such file; expected a YAML file"),
+        ("topics check --partitions 0", 'Invalid value "0" for --partitions. Must be >= 1.'),
+        ("simulate --brokers a:b:c", "--brokers 'a:b:c': expected HOST:PORT, or several with commas between"),
+        ("up --brokers nonsense", "--brokers 'nonsense': expected HOST:PORT, or several with commas between"),
+        ("up --duration nan", "--duration: value nan; expected 0.001 to 2,592,000"),
         ("simulate --script nowhere.yaml", "nowhere.yaml: no such file; expected a YAML file"),
     ],
 )
@@ -148,6 +152,51 @@ def test_an_error_of_our_own_is_one_sentence_and_any_other_keeps_its_traceback(
     fail_with(ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
         fleetbeat.main([])
+
+
+SLOS = str(ROOT / "infra" / "demo" / "slos.yaml")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["check", SLOS, SLOS], ["check", "--schema", "agent"]])
+@pytest.mark.parametrize(
+    ("output", "status", "said"),
+    [
+        pytest.param("| true", 141, "", id="nobody reads"),
+        pytest.param("> /dev/full", 1, "fleetbeat: cannot write: No space left on device\n", id="the disk is full"),
+        pytest.param(">&-", 0, "", id="no output at all"),
+    ],
+)
+def test_output_that_nobody_takes_is_no_bug(
+    arguments: list[str], output: str, status: int, said: str, unbuffered: str
+) -> None:
+    # The reader has left before anything is written.
+    script = f'(sleep 0.3; exec "$@") {output}; exit ${{PIPESTATUS[0]}}'
+    answer = subprocess.run(
+        ["bash", "-c", script, "", sys.executable, "-m", "fleetbeat", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (answer.returncode, answer.stderr) == (status, said)
+
+
+def test_a_broken_pipe_elsewhere_keeps_its_traceback() -> None:
+    code = (
+        "import fleetbeat, fleetbeat_commands as c\ndef app(_): raise BrokenPipeError\nc.app = app\nfleetbeat.main([])"
+    )
+    answer = _python("-c", code)
+    assert answer.returncode == 1
+    assert "Traceback" in answer.stderr
+
+
+def test_ctrl_c_while_a_command_is_loaded_is_no_traceback() -> None:
+    code = "import fleetbeat, fleetbeat_commands as c\ndef app(_): raise KeyboardInterrupt\nc.app = app\n"
+    answer = _python("-c", f"{code}raise SystemExit(fleetbeat.main([]))")
+    assert (answer.returncode, answer.stderr) == (130, "")
 
 
 def test_check_says_what_good_files_hold(capsys: pytest.CaptureFixture[str]) -> None:

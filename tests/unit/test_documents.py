@@ -136,3 +136,30 @@ def test_places_count_through_all_documents_of_a_file(tmp_path: Path) -> None:
     assert position(second, ("node",)) == (4, 1)
     assert position(second, ("probes", 0, "every_s")) == (5, 11)
     assert position(second, ("probes", 0, "no such key")) == (5, 10)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        pytest.param("2026-13-01", "timestamp", id="a month too many"),
+        pytest.param("2001-12-14t21:59:43.10-99:00", "timestamp", id="no such zone"),
+        pytest.param("9" * 5_000, "int", id="more digits than Python reads"),
+        pytest.param("!!int many", "int", id="a tag that is not true"),
+        pytest.param("!!bool maybe", "bool", id="neither true nor false"),
+    ],
+)
+def test_what_looks_like_a_value_and_is_none_is_refused_at_its_place(tmp_path: Path, value: str, kind: str) -> None:
+    said = f"cannot be read as {kind}; expected one, or text in quotes"
+    assert problems(tmp_path, f"node: a\nprobes: [{{url: {value}}}]\n") == [f"agent.yaml:2:16: not YAML: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('node: a\n"\\e[31mred": 1\n', "agent.yaml:2:1: \\x1b[31mred: unknown key (value 1)"),
+        ('"\\e[2J": 1\n"\\e[2J": 2\n', "agent.yaml:2:1: \\x1b[2J: value 2: expected each key once; line 1 has it"),
+        ("node: *\u202eon\n", "agent.yaml:1:7: not YAML: found undefined alias '\\u202eon'"),
+    ],
+)
+def test_names_from_a_file_cannot_command_a_terminal(tmp_path: Path, text: str, said: str) -> None:
+    assert problems(tmp_path, text) == [said]

@@ -1,6 +1,7 @@
 """The keys `tls` and `sasl`: what they come to, what is refused, and that nothing shows a secret."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from agents.config import load_agent
 from fleetbeat_commands import run
 from schemas.documents import DocumentError, load_document
 from schemas.kafka import SecuredBrokers, client_settings
-from schemas.kafka.option import LOCAL_KAFKA, reach
+from schemas.kafka.option import LOCAL_KAFKA, BrokersError, reach
 from schemas.kafka.settings import SECOND_YES, KafkaConfigFile
 from schemas.secret_files import SecretFileError
 from streams.engine.app import EngineSettings, create_app
+from streams.settings.fields import KafkaFile
 
 HIDDEN = "hunter2-5f1c"
 
@@ -59,6 +61,22 @@ def test_without_a_file_connections_are_plain_and_addresses_come_from_the_neares
     assert str(reach(None, file)) == "k1:9093,k2:9093"
     assert str(reach("k3:9093", file)) == "k3:9093"
     assert reach(None, written(tmp_path, "brokers: k4:9092")) == "k4:9092"
+
+
+@pytest.mark.parametrize(
+    "typed", ["", ",", "k", "k:", "a:b:9092", "k:0", "k:65536", "http://k:9092", "::1:9092", "[k]:1"]
+)
+@pytest.mark.parametrize("read", [reach, KafkaFile(brokers="k:9092").reach], ids=["without a file", "beside a file"])
+def test_addresses_that_cannot_be_meant_are_refused_and_nobody_else_is_asked(
+    read: Callable[..., Any], typed: str
+) -> None:
+    with pytest.raises(BrokersError) as refused:
+        read(typed, None)
+    assert str(refused.value) == f"--brokers {typed!r}: expected HOST:PORT, or several with commas between"
+
+
+def test_addresses_of_every_form_are_taken() -> None:
+    assert reach("k1:9092, 10.0.0.7:9092,[::1]:9092", None) == "k1:9092, 10.0.0.7:9092,[::1]:9092"
 
 
 def test_bad_files_are_refused_with_the_place_and_what_was_expected(tmp_path: Path) -> None:

@@ -1,19 +1,21 @@
 """The config of this host's agent in the stack: what the agent itself makes of it, and the addresses beside it."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agents.config import load_agent
+from agents.simulate.options import SimulateOptions, check
 from infra.local.addresses import Addresses
 from infra.local.agent import local_node_id, write_config
-from infra.local.options import UpOptions
+from infra.local.options import UpOptions, UpOptionsError
 from infra.local.stack import hand_on_kafka_config
 from infra.local.welcome import welcome
 from schemas.kafka import Sasl, Security, Tls
-from schemas.kafka.option import VARIABLE
+from schemas.kafka.option import VARIABLE, reach
 from schemas.listen import ListenAddress
 
 WHERE = Addresses(
@@ -75,3 +77,30 @@ def test_the_agent_logs_in_where_the_stack_does_and_a_broker_of_our_own_knows_no
     assert os.environ[VARIABLE] == str(tmp_path / "kafka.yaml")
     hand_on_kafka_config(UpOptions(kafka_config=tmp_path / "kafka.yaml"))
     assert VARIABLE not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "good"),
+    [
+        ("nodes", 4_000_000, True),
+        ("nodes", 4_000_001, False),
+        ("nodes", 0, False),
+        ("rate", 50_000_000, True),
+        ("rate", 50_000_001, False),
+        ("duration_s", 2_592_000.0, True),
+        ("duration_s", float("inf"), False),
+        ("duration_s", float("nan"), False),
+        ("duration_s", 0.0001, False),
+        ("seed", (1 << 64) - 1, True),
+        ("seed", 1 << 64, False),
+        ("seed", -1, False),
+    ],
+)
+def test_what_the_fleet_would_refuse_is_refused_before_anything_starts(
+    option: str, value: float, *, good: bool
+) -> None:
+    name = option.removesuffix("_s")
+    with nullcontext() if good else pytest.raises(ValueError, match=f"^--{name} .*: expected "):
+        check(SimulateOptions(reach("k:9092", None), **{option: value}))  # type: ignore[arg-type]
+    with nullcontext() if good else pytest.raises(UpOptionsError, match=f"^--{name}: value .*; expected "):
+        UpOptions(**{option: value})  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ DAY_MS = 86_400_000
         ({"nodes": 0}, "--nodes 0: expected 1 to 4,000,000"),
         ({"interval_s": 0.0}, "--interval 0.0: expected 0.1 to 3,600"),
         ({"duration_s": -1.0}, "--duration -1.0: expected 0.001 to 2,592,000"),
+        ({"start_ms": 10**20}, "--start-ms 100000000000000000000: expected 0 to 253,402,300,799,999"),
         ({"seed": -1}, "--seed -1: expected 0 to"),
         ({"rate": -5.0, "services": 0}, "--services 0: expected 1 to 10,000\n--rate -5.0: expected 0 to"),
         ({"requests_per_s": -1.0}, "--requests -1.0: expected 0 to 1,000,000"),

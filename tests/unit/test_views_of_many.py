@@ -151,7 +151,7 @@ def test_headers_of_whoever_asks_are_not_passed_on() -> None:
     async def scene(group: Group) -> None:
         async def note(request: web.Request) -> web.Response:
             seen.append(dict(request.headers))
-            return web.json_response({"anything": 1})
+            return web.json_response({"id": request.path.rpartition("/")[2]})
 
         server = TestServer(web.Application())
         server.app.router.add_get("/{any:.*}", note)
@@ -185,6 +185,18 @@ async def _a_list(_: web.Request) -> web.Response:
     return web.json_response([1])
 
 
+async def _nothing(_: web.Request) -> web.Response:
+    return web.json_response({})
+
+
+async def _nothing_found(_: web.Request) -> web.Response:
+    return web.json_response({}, status=404)
+
+
+async def _deep(_: web.Request) -> web.Response:
+    return web.Response(text='{"a": ' + "[" * 100_000, content_type="application/json")
+
+
 async def _broken(_: web.Request) -> web.Response:
     return web.json_response({"error": "internal error"}, status=500)
 
@@ -197,9 +209,11 @@ async def _broken(_: web.Request) -> web.Response:
         (_elsewhere, "cannot be asked: ", "failed"),
         (_no_json, "cannot be asked: ", "failed"),
         (_a_list, "cannot be asked: answered b'[1]'; expected a JSON object", "failed"),
+        (_nothing_found, "cannot be asked: answered 404 b'{}'; expected what is not found", "failed"),
+        (_deep, "cannot be asked: maximum recursion depth", "failed"),
         (_broken, "answered 500: internal error", "refused"),
     ],
-    ids=["gone", "silent", "redirects", "no JSON", "a list", "broken"],
+    ids=["gone", "silent", "redirects", "no JSON", "a list", "nothing found", "too deep", "broken"],
 )
 def test_a_worker_that_does_not_answer_is_named_and_nothing_is_quietly_left_out(
     handler: Callable[[web.Request], Awaitable[web.Response]] | None, says: str, counted: str
@@ -234,6 +248,41 @@ def test_a_worker_that_does_not_answer_is_named_and_nothing_is_quietly_left_out(
         assert (await group.get(worker, f"/api/v1/nodes/{here}"))[0] == 200
         assert (await group.get(worker, "/api/v1/nodes/nobody"))[0] == 503  # it may be there
         assert time.monotonic() - begun < 25  # of the 30 s that the silent one takes each time
+
+    play(scene, Worker((0, 2), BEATS))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"slos": 5, "offsets": 5},
+        {"slos": [5], "offsets": {"heartbeats": {"1": 1, "3": 1}}, "nodes": [{}], "zones": [1]},
+        {"slos": [{}], "offsets": {"heartbeats": {"x": 1}}, "id": "another", "node_id": "another"},
+    ],
+    ids=["nothing", "numbers", "no such things", "about another"],
+)
+def test_an_answer_of_somebody_else_is_nobodys(body: dict[str, Any]) -> None:
+    async def somebody(_: web.Request) -> web.Response:
+        return web.json_response(body)
+
+    async def scene(group: Group) -> None:
+        server = TestServer(web.Application())
+        server.app.router.add_get("/{any:.*}", somebody)
+        await server.start_server()
+        group.push_async_callback(server.close)
+        group.agree(**{f"p{p}": f"127.0.0.1:{server.port}" for p in (1, 3)})
+        (worker,) = group.workers
+        elsewhere = next(name for name in SLOS if home(name) in (1, 3))
+        lost = next(name for name in NAMES if home(name) in (1, 3))
+        asked = f"/api/v1/slos/{elsewhere}", f"/api/v1/slos/{elsewhere}/slices?from_ms=1&to_ms=2"
+        for path in (*asked, "/api/v1/fleet", "/api/v1/nodes", f"/api/v1/nodes/{lost}", "/api/v1/nodes/nobody"):
+            status, answer = await group.get(worker, path)
+            assert status == 503, (path, answer)
+            assert "expected" in answer["error"] or "try again" in answer["error"], answer
+        status, answer = await group.get(worker, "/api/v1/slos")
+        assert status == 200
+        assert {e["id"] for e in answer["slos"] if "unavailable" in e} == {n for n in SLOS if home(n) in (1, 3)}
 
     play(scene, Worker((0, 2), BEATS))
 
