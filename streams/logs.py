@@ -5,6 +5,8 @@ import sys
 
 import structlog
 
+from streams.log_repeats import Repeats
+
 
 def configure_logs(level: str = "INFO") -> None:
     """Send structlog's and logging's messages through one JSON formatter. Control characters come out escaped."""
@@ -25,6 +27,7 @@ def configure_logs(level: str = "INFO") -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
+    handler.addFilter(Repeats())
     root = logging.getLogger()
     root.handlers = [handler]
     set_level(level)
