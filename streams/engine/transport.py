@@ -311,8 +311,8 @@ class Consumer(driver.Consumer):
         """The end of a partition's log as last heard; None for one that is not assigned to us, or no longer."""
         try:
             return super().highwater(tp)
-        except (AssertionError, ConsumerNotStarted):
-            return None  # the first is aiokafka's answer; asking it before would be no use: it may lose the partition
+        except (AssertionError, AttributeError, ConsumerNotStarted):
+            return None  # the first two are aiokafka's answers: its thread may lose the partition while it looks
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         if not self.batched(tp):

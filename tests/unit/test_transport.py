@@ -2,10 +2,12 @@
 
 import asyncio
 import re
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
@@ -215,6 +217,18 @@ def test_a_log_ends_after_its_last_record(passed: Passed | None, end: int) -> No
     thread = SimpleNamespace(_consumer=kafka, passed={} if passed is None else {TP("b", 1): passed})
     app: Any = SimpleNamespace(consumer=SimpleNamespace(_thread=thread))
     assert last_heard(app, TP("b", 1)) == Heard(end, 77)
+
+
+@pytest.mark.parametrize("assignment", [None, SimpleNamespace(state_value=lambda _: None)], ids=["all", "this one"])
+def test_a_partition_that_the_clients_thread_loses_while_it_is_looked_at_has_not_been_heard_of(
+    assignment: object,
+) -> None:
+    lost = SimpleNamespace(is_assigned=lambda _: True, subscription=SimpleNamespace(assignment=assignment))
+    client: Any = SimpleNamespace(_subscription=lost)
+    looks = {name: partial(getattr(AIOKafkaConsumer, name), client) for name in ("last_poll_timestamp", "highwater")}
+    thread = SimpleNamespace(_consumer=SimpleNamespace(**looks), passed={})
+    app: Any = SimpleNamespace(consumer=SimpleNamespace(_thread=thread))
+    assert last_heard(app, TP("b", 1)) is None
 
 
 @pytest.mark.parametrize(("answer", "heard"), [(0, True), (27, True), (25, False)], ids=["ok", "rebalance", "unknown"])
