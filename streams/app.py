@@ -25,7 +25,7 @@ from streams.engine.app import App, EngineSettings, create_app, raw_schema
 from streams.engine.applied_schemas import require_our_schemas
 from streams.engine.brokers import find_partitions
 from streams.engine.changelog import read_changelog
-from streams.engine.lifetime import end_within, start_app, stop_app
+from streams.engine.lifetime import END_S, end_within, start_app, stop_app
 from streams.engine.members import Group, advertise
 from streams.engine.rounds import Rounds, errors_only, let_end, pause, processor
 from streams.engine.transport import Consumer, topic_partitions
@@ -72,8 +72,6 @@ PUBLISH_EVERY_S = 5.0
 HEAR_EVERY_S = 1.0
 # So long a stop waits for the steps in hand: a broker that is gone acknowledges nothing.
 STOP_S = 10.0
-# So long all of a stop may take: less than a service manager waits.
-END_S = 45.0
 # Ready means that a question is answered from events this fresh at most.
 READY_LAG_RECORDS = 200_000
 
@@ -170,7 +168,6 @@ class Worker:
             self._ahead.begin(pages, range(self._partitions))
         self.app.finalize()
         if not await start_app(self.app, self._stop):
-            end_within(STOP_S)
             await asyncio.gather(stop_app(self.app), self._ahead.stop())
             return 0
         # What was made until here stays; to look through it again would stop all threads for a tenth of a second.
@@ -199,10 +196,9 @@ class Worker:
         end_within(END_S)
         for task in heard:
             task.cancel()
-        failed = self._rounds.failure is not None
-        ended = await let_end(steps, 0 if failed else STOP_S)
+        ended = await let_end(steps, STOP_S if self._rounds.failure is None else 0)
         await asyncio.gather(*heard, self._ahead.stop(), return_exceptions=True)
-        if ended and not failed:
+        if ended and self._rounds.failure is None:
             await self._last_words()
         await stop_app(self.app)
         return 0 if self._rounds.failure is None else 1

@@ -16,23 +16,29 @@ import structlog
 from streams.engine.app import App
 
 FAILED = 1
-# So long Faust has to leave its group.
+# So long Faust has to leave its group, and so long all of an end may take: less than a service manager waits.
 STOP_APP_S = 15.0
+END_S = 45.0
 _FRAMES = 6
 
 log = structlog.get_logger("fleetbeat.worker")
 
 
 async def start_app(app: App, stop: asyncio.Event) -> bool:
-    """Whether it has started before `stop` was set. Raises whatever its start does."""
+    """Whether it has started before `stop` was set. Raises whatever its start does.
+
+    If not, what there is of it may hold the process, which ends within END_S.
+    """
     starting, stopped = asyncio.create_task(app.start()), asyncio.create_task(stop.wait())
     await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    if not starting.done():
-        starting.cancel()
-        return False
-    await starting
-    return True
+    if starting.done() and starting.exception() is None:
+        return True
+    end_within(END_S)
+    starting.cancel()
+    if starting.done():
+        await starting
+    return False
 
 
 async def stop_app(app: App) -> None:

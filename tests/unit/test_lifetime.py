@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from streams.engine import lifetime
 from streams.engine.lifetime import start_app, stop_app
 
 _HEAD = """
@@ -58,7 +59,15 @@ def test_a_process_that_ends_in_time_keeps_its_status() -> None:
     assert (done.returncode, done.stderr) == (7, "")
 
 
-def test_a_stop_does_not_wait_for_a_start_that_does_not_end() -> None:
+@pytest.fixture
+def armed(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Within how many seconds the process would have ended; this one is not to."""
+    told: list[float] = []
+    monkeypatch.setattr(lifetime, "end_within", told.append)
+    return told
+
+
+def test_a_stop_does_not_wait_for_a_start_that_does_not_end(armed: list[float]) -> None:
     async def run() -> bool:
         stop = asyncio.Event()
         app: Any = SimpleNamespace(start=asyncio.Event().wait)
@@ -67,15 +76,26 @@ def test_a_stop_does_not_wait_for_a_start_that_does_not_end() -> None:
             return await start_app(app, stop)
 
     assert not asyncio.run(run())
+    assert armed == [lifetime.END_S]
 
 
-def test_what_a_start_raises_is_raised() -> None:
+def test_what_a_start_raises_is_raised_and_what_it_has_begun_does_not_hold_the_process(armed: list[float]) -> None:
     async def start() -> None:
         raise RuntimeError("no broker")
 
     app: Any = SimpleNamespace(start=start)
     with pytest.raises(RuntimeError, match="no broker"):
         asyncio.run(start_app(app, asyncio.Event()))
+    assert armed == [lifetime.END_S]
+
+
+def test_a_start_in_time_is_told(armed: list[float]) -> None:
+    async def start() -> None:
+        pass
+
+    app: Any = SimpleNamespace(start=start)
+    assert asyncio.run(start_app(app, asyncio.Event()))
+    assert armed == []
 
 
 def test_an_app_that_stops_with_an_error_has_stopped() -> None:
