@@ -23,7 +23,7 @@ from streams.engine.announcements import TOPIC as OBJECTIVES
 from streams.engine.announcements import AnnouncementLog
 from streams.engine.app import App, EngineSettings, create_app, raw_schema
 from streams.engine.applied_schemas import require_our_schemas
-from streams.engine.brokers import find_partitions
+from streams.engine.brokers import find_partitions, require_no_others
 from streams.engine.changelog import read_changelog
 from streams.engine.lifetime import END_S, end_within, start_app, stop_app
 from streams.engine.members import Group, advertise
@@ -226,8 +226,9 @@ class Worker:
         self._lags.lose_all()
 
     def _on_ready(self) -> None:
-        self._lags.assigned()
         owned = self.app.consumer.assignment()
+        require_no_others(owned, self._partitions)
+        self._lags.assigned()
         partials, heartbeats = topic_partitions(owned, PARTIALS), topic_partitions(owned, HEARTBEATS)
         self._recovering = [
             self._begun(lambda: self._objectives.recover(partials)),

@@ -7,6 +7,7 @@ one went on, the commit would pass over what nobody has: a clean stop would lose
 import asyncio
 import contextlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Collection
+from functools import wraps
 from typing import Any, TypeVar
 
 import structlog
@@ -62,6 +63,7 @@ def processor(
 ) -> Callable[[AsyncIterable[ItemT]], Awaitable[None]]:
     """The same for Faust, which ends the app after an Exception of a processor, and passes over all else."""
 
+    @wraps(process)  # Faust's messages have its name
     async def run(stream: AsyncIterable[ItemT]) -> None:
         await errors_only(lambda: process(stream))
 
