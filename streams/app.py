@@ -145,6 +145,7 @@ class Worker:
         if self._rounds.failure is not None:
             return Health(ready=False, reason=f"failed: {self._rounds.failure}")
         for holds, reason in (
+            (not self.app.rebalancing, "the group meets, to share its partitions anew"),
             (self._objectives.recovered, "the tables are being recovered"),
             (self._liveness.answers, "the nodes are being recovered"),
             (self._versions.known() is not None, "the topic objectives could not be read to its end lately"),

@@ -10,6 +10,7 @@ commits may come between. Polls say where they begin, so that whoever takes them
 (`streams.engine.intake`).
 """
 
+import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -28,6 +29,9 @@ from streams.engine.topic_ids import TopicIdentity
 from streams.raw import RawBatch, hand_on_raw
 
 LOG_APPEND_TIME = 1
+# aiokafka goes on for as long as the answer may change, as of a topic that is deleted, or a broker that is silent; and
+# rebalances and stops wait for a commit. Without it more is read again, and that is all.
+COMMIT_S = 5.0
 # Goes on while the machine sleeps, as the group's clock does.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 # A member that hears this is still one: the group waits for it to join again.
@@ -254,7 +258,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if not wanted:
             return False
         try:
-            await self._ensure_consumer().commit(wanted)
+            async with asyncio.timeout(COMMIT_S):
+                await self._ensure_consumer().commit(wanted)
+        except TimeoutError:
+            self.log.warning("commit not acknowledged within %g s: %s", COMMIT_S, sorted(wanted))
+            return False
         except CommitFailedError as error:
             self.log.warning("commit refused, the group has rebalanced: %s", error)
             return False

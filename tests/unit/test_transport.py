@@ -91,6 +91,31 @@ def test_a_seek_goes_to_commits_of_offset_zero_too_and_without_a_commit_to_the_b
     assert thread.committed == {TP("b", 0): ResumePoint(0, 17), TP("b", 1): ResumePoint(9, 0)}
 
 
+def test_a_commit_that_the_broker_goes_on_refusing_holds_up_neither_a_rebalance_nor_a_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a topic that is deleted, say: aiokafka tries for ever, and meanwhile a worker neither folds nor ends."""
+    asked: list[dict[TopicPartition, OffsetAndMetadata]] = []
+
+    async def commit(offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        asked.append(offsets)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(transport, "COMMIT_S", 0.01)
+    kafka: Any = Kafka()
+    kafka.commit = commit
+    thread: Any = thread_of(kafka)
+    thread.log = SimpleNamespace(warning=lambda *_: None)
+    thread.consumer.resume_points = {TP("b", 1): ResumePoint(11, 17)}
+
+    async def run() -> None:
+        async with asyncio.timeout(50):
+            assert not await thread._commit({TP("b", 1): 11})
+
+    asyncio.run(run())
+    assert [offsets[TopicPartition("b", 1)].offset for offsets in asked] == [11]
+
+
 NOTED = OffsetAndMetadata(9, "17 topic=b1 into=out1 partitions=3")
 
 
