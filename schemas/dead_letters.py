@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from schemas.records import DeadLetter
 
 TOPIC = "dead-letters"
+# The reason of a letter about a whole batch, which is at its last offset and has no value.
+UNREADABLE_BATCH = "unreadable-batch"
 MAX_KEPT_BYTES = 262_144
 # The key travels twice, in the letter and as its key; a letter too large for the topic would stop its writer for good.
 MAX_KEPT_KEY_BYTES = 32_768

@@ -6,11 +6,10 @@ records decodes them by columns (`schemas.record_batches`) or, in doubt, one by 
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.protocol.fetch import FetchRequest
@@ -19,13 +18,25 @@ from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from schemas.record_batches import RecordBatch
+from streams.loose_records import LooseRecordsError, loose_records
+from streams.unpacking import UnpackingError, unpack
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _AHEAD_OF_LENGTH = 12  # base offset and length itself
 _CHECKED_FROM = 21
 _FORMAT = 2
-_CODECS = {0: bytes, 1: gzip_decode, 2: snappy_decode, 3: lz4_decode, 4: zstd_decode}
+_ATTRIBUTES_AT = 21
 _CODEC, _APPEND_TIME, _CONTROL = 7, 8, 32
+# As many as a MiB of the shortest heartbeats has, twice. One by one, records take a hundred times their bytes.
+MAX_RECORDS = 1 << 18
+
+
+# Offset, key, value and headers of a record.
+_Parts = tuple[int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]]
+
+
+class UnreadableBatchError(Exception):
+    """No record of a batch can be read, or more than any batch of ours has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +64,40 @@ class RawBatch:
         return bool(self.attributes & _APPEND_TIME)
 
     def content(self) -> RecordBatch:
-        """Decompressed. Raises CorruptRecordException."""
-        decode = _CODECS.get(self.attributes & _CODEC)
-        if decode is None:
-            message = f"{self.tp}: batch {self.base_offset} has codec {self.attributes & _CODEC}; expected up to 4"
-            raise CorruptRecordException(message)
-        return RecordBatch(self.count, decode(bytes(self.data[_HEADER.size :])))
+        """Unpacked. Raises UnreadableBatchError."""
+        if self.count > MAX_RECORDS:
+            raise UnreadableBatchError(f"{self.count} records; expected at most {MAX_RECORDS}")
+        try:
+            return RecordBatch(self.count, unpack(self.attributes & _CODEC, bytes(self.data[_HEADER.size :])))
+        except UnpackingError as cause:
+            raise UnreadableBatchError(str(cause)) from cause
 
-    def records(self) -> Iterator[ConsumerRecord[bytes, bytes]]:
-        """One by one, as aiokafka's own consumer gives them."""
-        for record in DefaultRecordBatch(self.data):
-            key, value = record.key, record.value
+    def records(self, content: RecordBatch | None = None) -> Iterator[ConsumerRecord[bytes, bytes]]:
+        """One by one, as aiokafka's own consumer gives them; `content` is at hand or not.
+
+        Raises UnreadableBatchError, before the first one.
+        """
+        content = content or self.content()
+        for offset, key, value, headers in self._parts(content):
+            sizes = (-1 if part is None else len(part) for part in (key, value))
             yield ConsumerRecord(
-                self.tp.topic,
-                self.tp.partition,
-                record.offset,
-                record.timestamp,
-                record.timestamp_type,
-                key,
-                value,
-                record.checksum,
-                -1 if key is None else len(key),
-                -1 if value is None else len(value),
-                tuple(record.headers),
+                *(self.tp.topic, self.tp.partition, offset, self.time_ms, int(self.append_time)),
+                *(key, value, None, *sizes, tuple(headers)),
             )
+
+    def _parts(self, content: RecordBatch) -> list[_Parts]:
+        plain = bytearray(self.data[: _HEADER.size]) + content.records
+        struct.pack_into(">H", plain, _ATTRIBUTES_AT, self.attributes & 0xFFFF & ~_CODEC)
+        try:
+            return [(each.offset, each.key, each.value, each.headers) for each in DefaultRecordBatch(bytes(plain))]
+        except (CorruptRecordException, ValueError):
+            pass
+        try:
+            return [
+                (self.base_offset + each.ahead, each.key, each.value, each.headers) for each in loose_records(content)
+            ]
+        except LooseRecordsError as cause:
+            raise UnreadableBatchError(str(cause)) from cause
 
 
 class RawRecords:

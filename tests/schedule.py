@@ -36,6 +36,7 @@ SECONDS = {
     "tests/faults/test_archive_row.py": 45,
     "tests/integration/test_several_workers.py": 45,
     "tests/integration/test_liveness.py": 45,
+    "tests/integration/test_sql_http.py": 40,
     "tests/unit/test_liveness_exactness.py": 30,
     "tests/integration/test_sql_clients.py": 40,  # where nothing is built yet
 }

@@ -8,7 +8,7 @@ from functools import cache
 from infra.dlq.letters import AskedWronglyError, Origin
 from schemas.blocks import BlockReader
 from schemas.codec import DecodeError, frame, read_body, split_frame, writer_of
-from schemas.dead_letters import MAX_KEPT_KEY_BYTES
+from schemas.dead_letters import MAX_KEPT_KEY_BYTES, UNREADABLE_BATCH
 from schemas.records import DeadLetter, DeadLetterReplay
 from schemas.rules import KEYED_BY_NODE
 
@@ -88,6 +88,12 @@ def judge(
     return verdicts
 
 
+def _without_value(origin: Origin, reason: str) -> Left:
+    if reason == UNREADABLE_BATCH:
+        return Left(origin, reason, "its records are in Kafka only, until its retention ends")
+    return Left(origin, "empty", "the record had no value")
+
+
 def _corrected(letter: DeadLetter, corrections: Corrections, done: Mapping[Origin, DeadLetterReplay]) -> Verdict:
     origin = Origin.of(letter)
     if origin in done:
@@ -95,7 +101,7 @@ def _corrected(letter: DeadLetter, corrections: Corrections, done: Mapping[Origi
     if letter.topic not in KEYED_BY_NODE:
         return Left(origin, "not-a-producers", f"only {' and '.join(sorted(KEYED_BY_NODE))} can be replayed")
     if letter.value is None:
-        return Left(origin, "empty", "the record had no value")
+        return _without_value(origin, letter.reason)
     if letter.value_bytes > len(letter.value):
         kept = f"the letter keeps {len(letter.value):,} of {letter.value_bytes:,} bytes"
         return Left(origin, "cut", kept)

@@ -71,14 +71,15 @@ def run_archive(options: ArchiveOptions, config: Loaded[ArchiveOptions] | None =
     _check_listen(options)  # before a store is made
     if options.store is None:
         raise OptionsError("no store: expected --store FOLDER for an embedded one, or --clickhouse URL")
-    from streams.archive.embedded import EmbeddedStore  # noqa: PLC0415 - a server needs no chdb
+    from streams.archive.embedded import EmbeddedStore, leave  # noqa: PLC0415 - a server needs no chdb
 
     try:
         embedded = EmbeddedStore(options.store)
     except OSError as error:
         raise CannotStartError(str(error)) from error
     with embedded:
-        return run_with(options, Store(embedded.client, embedded), config)
+        status = run_with(options, Store(embedded.client, embedded), config)
+    return leave(embedded, status)
 
 
 def _check_listen(options: ArchiveOptions) -> None:

@@ -16,7 +16,7 @@ from schemas.catalog import load_catalog
 from schemas.event_time import clamp
 from schemas.rules import KEYED_BY_NODE
 from streams.archive.plans import Plan
-from streams.pieces import partition_of, pieces_of, places_of, read_pieces
+from streams.pieces import Piece, Room, partition_of, pieces_of, places_of, read_pieces
 from streams.raw import RawBatch
 
 Ints = npt.NDArray[np.int64]
@@ -134,12 +134,16 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """Rows as the table has them, of so many records, one plan a partition (in their order, also without rows)."""
+    """Rows as the table has them, of so many records, one plan a partition (in their order, also without rows).
+
+    `left`: what there was no room for; it comes after what was shaped.
+    """
 
     records: int
     frame: pl.DataFrame
     plans: tuple[Plan, ...]
     rejected: tuple[Rejected, ...]
+    left: tuple[RawChunk, ...] = ()
 
 
 class Shaper:
@@ -160,13 +164,18 @@ class Shaper:
     def shape(self, chunks: Sequence[Chunk | RawChunk]) -> Shaped:
         """The rows of `chunks`, all of one kind, which hold each partition's records in offset order.
 
-        Raises CorruptRecordException for batches that cannot be decompressed.
+        Of batches only as many as there is room for at once, usually all.
         """
         raw = [chunk for chunk in chunks if isinstance(chunk, RawChunk)]
         return self._shape_batches(raw) if raw else self._shape_records(cast("Sequence[Chunk]", chunks))
 
     def _shape_batches(self, chunks: Sequence[RawChunk]) -> Shaped:
-        pieces = [piece for chunk in chunks for piece in pieces_of(chunk.batches, chunk.first)]
+        room, pieces, left = Room(), list[Piece](), list[RawChunk]()
+        for chunk in chunks:
+            found, taken = pieces_of(chunk.batches, chunk.first, room)
+            pieces += found
+            if taken < len(chunk.batches):
+                left.append(RawChunk(chunk.partition, chunk.batches[taken:]))
         read = read_pieces(self._reader, pieces)
         places = [(_NONE, _NONE), *map(places_of, read.pieces)]
         offsets, append_ms = (np.concatenate(column) for column in zip(*places, strict=True))
@@ -177,7 +186,7 @@ class Shaper:
             Rejected(reject.reason, reject.detail, at.partition, at.offset, at.timestamp, at.key, at.value)
             for reject, at in zip(read.rejects, read.rejected, strict=True)
         )
-        return Shaped(len(offsets), frame, _plans(self._topic, origin, frame), rejected)
+        return Shaped(len(offsets), frame, _plans(self._topic, origin, frame), rejected, tuple(left))
 
     def _shape_records(self, chunks: Sequence[Chunk]) -> Shaped:
         keys = list(chain.from_iterable(chunk.keys for chunk in chunks))

@@ -1,7 +1,8 @@
 """Kafka's side of the archive: which partitions, from where, how far behind."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,14 @@ from aiokafka.structs import OffsetAndMetadata
 from schemas.kafka import Brokers, client_settings
 from schemas.kafka.reasons import forbidden_topics, why_not
 from streams.archive.blocks import Chunk, RawChunk, Route
-from streams.raw import RawBatch, hand_on_raw
+from streams.raw import RawBatch, UnreadableBatchError, hand_on_raw
+from streams.topic_ids import fetch_topic_ids
 
 LOG_APPEND_TIME = 1
 POLL_RECORDS = 20_000
 _RETRY_S = 1.0
+# aiokafka asks for a group's coordinator for ever.
+_ANSWER_S = 10.0
 _log = structlog.get_logger(__name__)
 
 Records = Sequence[Any]  # of aiokafka.ConsumerRecord, or of RawBatch
@@ -60,6 +64,16 @@ def chunk_of(partition: int, records: Records) -> Chunk | RawChunk:
     )
 
 
+def _one_by_one(records: Records, last: int) -> Iterator[Any]:
+    for each in records:
+        if not isinstance(each, RawBatch):
+            yield each
+        elif each.base_offset <= last:
+            # of one that cannot be read no row was planned, and its letter was sent before the plan
+            with suppress(UnreadableBatchError):
+                yield from each.records()
+
+
 def _not_append_time(topic: str, partition: int, offset: int) -> UnsuitableTopicError:
     return UnsuitableTopicError(
         f"{topic}/{partition} at offset {offset}: the record has the producer's time; expected "
@@ -75,6 +89,7 @@ class Source:
         self._topics = sorted(route.topic for route in routes)
         self._raw = frozenset(route.topic for route in routes if route.raw)
         self._shared = shared
+        self._taken: Partitions = {}
         self._consumer = AIOKafkaConsumer(
             **client_settings(brokers),
             group_id=group,
@@ -89,6 +104,7 @@ class Source:
             fetch_max_wait_ms=100,
             fetch_min_bytes=1 << 20,
             max_poll_records=POLL_RECORDS,
+            metadata_max_age_ms=60_000,  # partitions that are added are seen by then
         )
 
     async def start(
@@ -109,12 +125,30 @@ class Source:
             self._consumer.subscribe(topics=self._topics, listener=_Listener(assigned, revoked))
             return
         partitions = await self._await_topics()
-        self._consumer.assign([TopicPartition(topic, number) for topic in partitions for number in partitions[topic]])
+        self.take(partitions)
         assigned(partitions)
+
+    def take(self, partitions: Partitions) -> None:
+        """From now on these are read, where no group gives them; all have to be sought."""
+        self._consumer.assign([TopicPartition(topic, number) for topic in partitions for number in partitions[topic]])
+        self._taken = partitions
+
+    def added(self) -> Partitions | None:
+        """All partitions, when topics have more than are taken; else, and where a group gives them, None."""
+        there = {topic: self._consumer.partitions_for_topic(topic) or set() for topic in self._taken}
+        if all(there[topic] <= taken for topic, taken in self._taken.items()):
+            return None
+        return {topic: taken | there[topic] for topic, taken in self._taken.items()}
 
     async def stop(self) -> None:
         """Leaves the group and disconnects."""
-        await self._consumer.stop()
+        try:
+            await self._consumer.stop()
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            # a fetch that waited for its broker lets out that it was ended; only connections are left then
+            await self._consumer._client.close()  # noqa: SLF001 - no public way
 
     async def poll(self, wanted: Iterable[TopicPartition]) -> dict[TopicPartition, Records]:
         """Records of the wanted partitions (at least one), or batches, after 200 ms at the latest."""
@@ -128,12 +162,13 @@ class Source:
         return {place.partition: Bounds(begins[place], ends[place]) for place in places}
 
     async def ends(self, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """The next offsets that the logs will give. Raises KafkaError."""
-        return await self._consumer.end_offsets(places)  # type: ignore[no-any-return]
+        """The next offsets that the logs will give. Raises KafkaError, TimeoutError."""
+        return await asyncio.wait_for(self._consumer.end_offsets(places), _ANSWER_S)
 
-    async def hint(self, topic: str, partition: int) -> int | None:
-        """The offset last committed by the group, if any. Raises KafkaError."""
-        return await self._consumer.committed(TopicPartition(topic, partition))  # type: ignore[no-any-return]
+    async def topic_ids(self) -> dict[str, str]:
+        """Of the topics that exist; "" on a broker that has no ids. Raises KafkaError, TimeoutError."""
+        client = self._consumer._client  # noqa: SLF001 - no public way to other requests
+        return await asyncio.wait_for(fetch_topic_ids(client, self._topics), _ANSWER_S)
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """Goes on from `offset`."""
@@ -141,9 +176,10 @@ class Source:
 
     async def commit(self, positions: Mapping[TopicPartition, int]) -> bool:
         """Tells the group how far the store is. Only a hint: false when Kafka did not take it."""
+        offsets = {place: OffsetAndMetadata(offset, "") for place, offset in positions.items()}
         try:
-            await self._consumer.commit({place: OffsetAndMetadata(offset, "") for place, offset in positions.items()})
-        except KafkaError as error:
+            await asyncio.wait_for(self._consumer.commit(offsets), _ANSWER_S)
+        except (KafkaError, TimeoutError) as error:
             _log.info("commit-refused", partitions=len(positions), error=repr(error))
             return False
         return True
@@ -160,8 +196,9 @@ class Source:
             **client_settings(self._brokers), enable_auto_commit=False, auto_offset_reset="earliest"
         )
         records: list[Any] = []
-        await consumer.start()
         try:
+            await consumer.start()
+            hand_on_raw(consumer, self._raw)
             consumer.assign([place])
             end = (await consumer.end_offsets([place]))[place]
             begin = (await consumer.beginning_offsets([place]))[place]
@@ -171,7 +208,8 @@ class Source:
                 if not wanted():
                     raise GivenUpError
                 got = await consumer.getmany(place, timeout_ms=500, max_records=POLL_RECORDS)
-                records += [record for record in got.get(place, ()) if record.offset <= last]
+                found = got.get(place, [])
+                records += [each for each in _one_by_one(found, last) if first <= each.offset <= last]
         finally:
             await consumer.stop()
         return chunk_of(partition, records) if records else None

@@ -1,9 +1,11 @@
 """The embedded store: one folder, one process, the whole ClickHouse engine inside it."""
 
 import fcntl
+import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 import weakref
@@ -17,6 +19,7 @@ from xml.sax.saxutils import escape
 from streams.archive.ddl import DATABASE
 
 _CODE = re.compile(r"Code: (\d+)\. ")
+_NAME = re.compile(r"\(([A-Z][A-Z0-9_]+)\)\s*$")
 _MIB = 1 << 20
 
 # The only user owns nothing itself: its rights come from roles, so a handle that takes the role `reader` is left with
@@ -61,6 +64,12 @@ class SqlError(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
+
+    @property
+    def name(self) -> str:
+        """ClickHouse's name of the code, such as TIMEOUT_EXCEEDED; empty where the text does not give it."""
+        found = _NAME.search(self.text)
+        return found[1] if found else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +175,13 @@ class EmbeddedStore:
 
     The folder holds `data` (the engine's), `engine` (its configuration), `scratch` (inserts on their way, wiped at
     every start) and `owner` (the lock). Raises StoreInUseError when another process has it, OSError when it cannot be
-    written.
+    written. `left_behind` counts queries that would not end: then it cannot be closed, and `leave` ends the process.
     """
 
     def __init__(self, folder: Path, *, memory_cap_bytes: int | None = None) -> None:
         """Opens or creates the store. `memory_cap_bytes` is for the process: by default half of the machine."""
         self.folder = folder.resolve()
+        self.left_behind = 0
         self.memory_cap_bytes = memory_cap_bytes or max(_machine_memory_bytes() // 2, 512 * _MIB)
         if set("?&#%") & set(str(self.folder)):
             raise ValueError(f"store {self.folder}: expected a path without ? & # %, which the engine reads as options")
@@ -210,7 +220,12 @@ class EmbeddedStore:
             handle.query(f"KILL QUERY WHERE {which} ASYNC")
 
     def close(self) -> None:
-        """Closes what is still open and gives the folder free. The process would hang at exit without it."""
+        """Closes what is still open and gives the folder free. The process would hang at exit without it.
+
+        With queries left behind it does nothing: what the engine has stored it will find again, as after a kill.
+        """
+        if self.left_behind:
+            return
         for client in list(self._clients):
             client.close()
         self._anchor.close()
@@ -259,6 +274,18 @@ class EmbeddedStore:
         else:
             os.environ["TMPDIR"] = environment
         self._owner.close()
+
+
+def leave(store: EmbeddedStore, status: int) -> int:
+    """The status to end with, once the store is closed; with queries left behind it ends the process itself.
+
+    Python would wait for the threads of such queries.
+    """
+    if store.left_behind:
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(status)
+    return status
 
 
 def _take(folder: Path) -> IO[str]:

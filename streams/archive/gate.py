@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 
+from streams.archive.ddl import DATABASE
 from streams.archive.embedded import Handle, SqlError
 from streams.archive.wire import escaped
 
@@ -26,6 +27,7 @@ class ErrorCode(IntEnum):
     UNKNOWN_FORMAT = 73
     READONLY = 164
     TOO_MANY_SIMULTANEOUS_QUERIES = 202
+    SOCKET_TIMEOUT = 209
     QUERY_IS_TOO_LARGE = 229
     SESSION_NOT_FOUND = 372
     SESSION_IS_LOCKED = 373
@@ -175,7 +177,7 @@ class Gate:
             return change
         _check_class(handle, sql)
         tokens = _tokens(handle, sql)
-        _check_settings(tokens)
+        _check_settings(handle, sql, tokens)
         self._check_names(tokens, params)
         if not asking.sees_system:
             self._check_system(tokens, params, asking.database)
@@ -247,7 +249,8 @@ def _change(tokens: Sequence[_Token]) -> SessionChange | None:
     """What a SET of plain values or a USE says; None for anything else, such as SET ROLE."""
     match tokens:
         case [verb, place] if verb.name == "use" and place.kind in {"BareWord", "QuotedIdentifier"}:
-            return SessionChange({}, place.text.strip(_QUOTES))
+            database = place.text.strip(_QUOTES)
+            return SessionChange({}, DATABASE if database == "default" else database)  # as everywhere at this endpoint
         case [verb, *rest] if verb.name == "set":
             settings = {}
             for assignment in _split(rest):
@@ -288,18 +291,33 @@ def _value(tokens: Sequence[_Token]) -> str | None:
             return None
 
 
-def _check_settings(tokens: Sequence[_Token]) -> None:
+def _check_settings(handle: Handle, sql: str, tokens: Sequence[_Token]) -> None:
     """Refuses every SETTINGS clause.
 
     The engine's readonly mode says nothing about one in a subquery. Our limits held against those that were tried, but
     what each of its settings does there is nothing to rely on.
     """
-    for clause, setting, sign in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        if clause.kind == "BareWord" and clause.name == "settings" and setting.name and sign.text in {"=", "."}:
-            raise RefusedError(
-                ErrorCode.READONLY,
-                f"Cannot modify {setting.text!r} setting in readonly mode: give it with the request, not in the query",
-            )
+    unclear = False
+    for clause, setting, sign in zip(tokens, tokens[1:], [*tokens[2:], None], strict=False):
+        if clause.kind == "BareWord" and clause.name == "settings" and setting.name:
+            if sign is not None and sign.text in {"=", "."}:
+                raise _cannot_modify(setting)
+            unclear = True
+    if not unclear:
+        return
+    # A setting without a value, which means 1, or a column of that name before an alias or a keyword. The engine writes
+    # AS before aliases, and what is its own in capitals.
+    plain = handle.query("SELECT formatQuerySingleLine({q:String})", "RawBLOB", {"q": escaped(sql)}).data.decode()
+    for clause, setting in pairwise(_tokens(handle, plain)):
+        if clause.text == "SETTINGS" and setting.name and not setting.text.isupper():
+            raise _cannot_modify(setting)
+
+
+def _cannot_modify(setting: _Token) -> RefusedError:
+    return RefusedError(
+        ErrorCode.READONLY,
+        f"Cannot modify {setting.text!r} setting in readonly mode: give it with the request, not in the query",
+    )
 
 
 def _check_class(handle: Handle, sql: str) -> None:

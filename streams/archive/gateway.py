@@ -6,13 +6,12 @@ import re
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Middleware
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from schemas.listen import ListenAddress, parse_listen
@@ -23,6 +22,7 @@ from streams.archive.gate import Asking, ErrorCode, Gate, RefusedError
 from streams.archive.sql_handles import Handles
 from streams.archive.sql_http import Query, answer_headers, read_login, read_query, says_who
 from streams.archive.sql_limits import Limits
+from streams.archive.sql_listen import SqlListener, only_for
 from streams.archive.sql_metrics import SqlMetrics
 from streams.archive.sql_run import Engine, Run
 from streams.archive.sql_sessions import Session, Sessions
@@ -35,7 +35,8 @@ _T = TypeVar("_T")
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _QUERY_ID = re.compile(r"[!-~]{1,128}")
 _ENCODED_FROM_BYTES = 4096
-_KILL_AGAIN_S = 0.05
+_KILL_AGAIN_S, _KILL_SELDOM_S = 0.05, 2.0
+_STOP_WITHIN_S = 10.0
 _LOGINS_WAITING = 32
 _UNAUTHORIZED = 401
 
@@ -72,12 +73,13 @@ class Gateway:
         self._free = asyncio.Semaphore(self._limits.running)
         self._waiting = self._running = 0
         self._free_of: dict[tuple[str, int], asyncio.Semaphore] = {}
-        self._closing = False
+        self._closing = self._left_behind = False
         self._runner: web.AppRunner | None = None
+        self._listener: SqlListener | None = None
 
     def application(self) -> web.Application:
         """The routes, to be served by somebody else; `start` serves them here."""
-        guards = [] if self._users else [_only_for(_LOCAL_NAMES | {self._address.host})]
+        guards = [] if self._users else [only_for(_LOCAL_NAMES | {self._address.host})]
         application = web.Application(client_max_size=self._limits.query_bytes, middlewares=guards)
         application.router.add_get("/ping", _ok)
         application.router.add_get("/replicas_status", _ok)
@@ -92,11 +94,12 @@ class Gateway:
             self.application(),
             access_log=None,
             shutdown_timeout=5.0,
+            max_line_size=self._limits.query_bytes,  # clients put parameters, and GET the query, into the address
             handler_cancellation=True,  # a client that leaves ends its query
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._address.host, self._address.port).start()
-        self._address = ListenAddress(self._address.host, self._runner.addresses[0][1])
+        self._listener = await SqlListener.open(self._runner, self._address)
+        self._address = ListenAddress(self._address.host, self._listener.port)
         return str(self._address)
 
     def follow(self, limits: Limits, users: Users | None) -> None:
@@ -104,17 +107,25 @@ class Gateway:
         self._limits, self._users, self._anyone = limits, users, _anyone(limits)
 
     async def close(self) -> None:
-        """Stops listening and ends running queries; call it before the store is closed."""
+        """Stops listening and ends running queries; call it before the store is closed.
+
+        The engine looks between two blocks of rows whether it is to stop. A query that computes one block for longer
+        than `_STOP_WITHIN_S` is left behind: the store's `left_behind` counts it, and only `leave` ends it.
+        """
         self._closing = True
-        if self._runner is not None:
-            for site in list(self._runner.sites):
-                await site.stop()
-        while self._running:
+        if self._listener is not None:
+            self._listener.close()
+        until_s = time.monotonic() + _STOP_WITHIN_S
+        while self._running and time.monotonic() < until_s:
             await asyncio.to_thread(self._store.stop_queries)
             await asyncio.sleep(_KILL_AGAIN_S)
+        self._store.left_behind = self._running
+        self._left_behind = bool(self._running)
+        if self._left_behind:
+            _log.error("sql_queries_left_behind", queries=self._running, after_s=_STOP_WITHIN_S)
         if self._runner is not None:
             await self._runner.cleanup()
-        self._threads.shutdown()
+        self._threads.shutdown(wait=not self._left_behind)
         self._handles.close()
         self._logins.shutdown()
 
@@ -259,7 +270,7 @@ class Gateway:
             await self._send(response, run.end())
             await response.write_eof()
         except SqlError as problem:
-            self._tell(problem)
+            self._tell(problem, response.headers["X-ClickHouse-Query-Id"])
             if not (run.query.compress or run.query.encoding):
                 await response.write(wire.exception_block(f"{problem.text} (version {self._engine.version})", tag))
             _drop(request)
@@ -286,10 +297,15 @@ class Gateway:
             raise
 
     async def _kill(self, run: Run, future: "asyncio.Future[_T]") -> None:
+        again_s = _KILL_AGAIN_S
         while not future.done():
+            if self._left_behind:
+                run.is_left_behind = True
+                return
             if run.comment:
                 await asyncio.to_thread(self._store.stop_queries, run.comment)
-            await asyncio.wait([future], timeout=_KILL_AGAIN_S)
+            await asyncio.wait([future], timeout=again_s)
+            again_s = min(again_s * 2, _KILL_SELDOM_S)
         future.exception()  # nobody waits for it
 
     async def _finish(self, run: Run, user: User, query_id: str, outcome: Outcome, waited_s: float) -> None:
@@ -301,7 +317,7 @@ class Gateway:
             metrics.queries.labels(outcome.kind).inc()
         if outcome is OK:
             metrics.seconds.observe(seconds)
-        if run.is_open:
+        if run.is_open and not run.is_left_behind:
             await asyncio.get_running_loop().run_in_executor(self._threads, run.close)
         if not self._closing:
             asyncio.get_running_loop().run_in_executor(self._threads, run.prepare_next)
@@ -319,7 +335,7 @@ class Gateway:
         return web.json_response({"slower_than_s": self._limits.slow_s, "queries": [query.payload() for query in kept]})
 
     def _error(self, request: web.Request, problem: SqlError, headers: dict[str, str]) -> web.Response:
-        self._tell(problem)
+        self._tell(problem, headers.get("X-ClickHouse-Query-Id", ""))
         headers["X-ClickHouse-Exception-Code"] = str(int(problem.code))
         status = wire.http_status(problem.code)
         if problem.code == ErrorCode.AUTHENTICATION_FAILED and not says_who(request):
@@ -328,11 +344,13 @@ class Gateway:
         text = f"{problem.text} (version {self._engine.version})\n"
         return web.Response(status=status, text=text, headers=headers)
 
-    def _tell(self, problem: SqlError) -> None:
+    def _tell(self, problem: SqlError, query_id: str) -> None:
+        """Counts and logs an error. The engine's text may quote the query: that is for who asked, not for the log."""
         busy = problem.code == ErrorCode.TOO_MANY_SIMULTANEOUS_QUERIES
         outcome = "busy" if busy else "refused" if isinstance(problem, RefusedError) else "failed"
         self._metrics.queries.labels(outcome).inc()
-        _log.info("sql_query_" + outcome, code=int(problem.code), reason=problem.text[:300])
+        reason = problem.text[:300] if isinstance(problem, RefusedError) else problem.name
+        _log.info("sql_query_" + outcome, code=int(problem.code), reason=reason, query_id=query_id)
 
 
 def _anyone(limits: Limits) -> User:
@@ -355,24 +373,6 @@ def _summary(run: Run) -> dict[str, int]:
         "result_bytes": totals.result_bytes,
         "elapsed_ns": totals.elapsed_ns,
     }
-
-
-def _only_for(hosts: frozenset[str]) -> Middleware:
-    """Web pages cannot reach this address under a name of their own (DNS rebinding)."""
-
-    @web.middleware
-    async def guard(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        if _host_of(request.host) not in hosts:
-            return web.Response(status=403, text=f"Host {request.host}: expected one of {', '.join(sorted(hosts))}\n")
-        return await handler(request)
-
-    return guard
-
-
-def _host_of(header: str) -> str:
-    return header[1:].partition("]")[0] if header.startswith("[") else header.partition(":")[0]
 
 
 async def _ok(_: web.Request) -> web.Response:

@@ -13,6 +13,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from streams.archive.blocks import Route, Shaped, arrow_stream
 from streams.archive.claims import Claims
 from streams.archive.plans import (
+    Expiring,
     Found,
     Incomplete,
     Plan,
@@ -24,7 +25,7 @@ from streams.archive.plans import (
     touches,
     where,
 )
-from streams.archive.retention import whole_from_ms
+from streams.archive.retention import kept_from_ms
 from streams.archive.rollups import mend
 
 # A batch may touch months of slo_windows; the answer must not come before the rows are written.
@@ -124,6 +125,12 @@ class Ingest:
         self._plans.write([replace(plan, rows=plan.rows - without[plan.partition]) for plan in plans])
         self._check(plans)
 
+    def no_longer_in_doubt(self, plan: Plan) -> None:
+        """Plans the same offsets without rows, so that none is looked for again."""
+        plans = [replace(written.again(), rows=0) for written in self._as_written([plan])]
+        self._plans.write(plans)
+        self._check(plans)
+
     def last_plans(self, partitions: Collection[int]) -> dict[int, Plan]:
         """The last plan of each partition that has one; once it is carried out, `last` + 1 is where to go on.
 
@@ -140,13 +147,20 @@ class Ingest:
         """What became of each plan that has rows, by partition. Raises UnsettledError.
 
         A table that keeps one row a key cannot tell: there every plan counts as not carried out. Of a plan whose rows
-        may have expired nothing is said. Where all rows are there, the rollups made of them are mended.
+        may all have expired nothing is said. Where all rows are there, the rollups made of them are mended.
         """
-        kept_from_ms = whole_from_ms(self._client, self._route.table)
-        asked = [plan for plan in plans if plan.rows and plan.received_from_ms >= kept_from_ms]
-        self._refuse_while_running(asked)
-        if self._route.replacing or not asked:
-            return {plan.partition: Incomplete(plan.rows) for plan in asked}
+        kept_from = kept_from_ms(self._client, self._route.table)
+        kept = [plan for plan in plans if plan.rows and plan.received_to_ms >= kept_from]
+        self._refuse_while_running(kept)
+        if self._route.replacing:
+            return {plan.partition: Incomplete(plan.rows) for plan in kept}
+        asked = [plan for plan in kept if plan.received_from_ms >= kept_from]
+        return {plan.partition: Expiring(kept_from) for plan in kept} | self._judge(asked)
+
+    def _judge(self, asked: Sequence[Plan]) -> dict[int, Verdict]:
+        """The verdicts about plans of which no row can have expired."""
+        if not asked:
+            return {}
         result = self._client.query(
             "SELECT kafka_partition, count(), uniqExact(kafka_offset) "  # noqa: S608 - numbers and our own names
             f"FROM {self._route.table} WHERE {where(asked)} GROUP BY kafka_partition"

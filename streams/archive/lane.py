@@ -3,22 +3,24 @@
 import asyncio
 import contextlib
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
 
+import polars as pl
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.archive.blocks import KEPT_DAYS, Chunk, RawChunk, Rejected, Route, Shaped
+from streams.archive.blocks import KEPT_DAYS, Chunk, Rejected, Route, Shaped
 from streams.archive.consumer import Bounds, GivenUpError, Records, Source, UnsuitableTopicError, chunk_of
 from streams.archive.ingest import Refused, Settled
 from streams.archive.letters import DeadLetters, letters_of
 from streams.archive.metrics import ArchiveMetrics
-from streams.archive.plans import Complete, Doubled, Incomplete, Plan, Verdict
+from streams.archive.plans import Complete, Doubled, Expiring, Incomplete, Plan, Verdict
 from streams.archive.storing import Connect, Letter, StartOverError, Storing
+from streams.archive.waiting import Waiting
+from streams.topic_ids import UNKNOWN
 
 _RETRY_S = 1.0
 REFUSED_DETAIL = 1_000
@@ -70,11 +72,9 @@ class Lane:
         self._storing = Storing(route, connect, metrics, claims=claims)
         self._wanted: set[int] = set()
         self._expected: dict[int, int] = {}
-        self._gaps: dict[int, int] = {}
-        self._waiting: deque[Chunk | RawChunk] = deque()
-        self._records = 0
-        self._bytes = 0
-        self._since = 0.0
+        self._gaps: list[tuple[int, int, int]] = []
+        self._waiting = Waiting(route.topic, metrics)
+        self._topic_id = UNKNOWN
         self._term = 0
         self._idle = asyncio.Event()
         self._changed = asyncio.Event()
@@ -84,7 +84,17 @@ class Lane:
     @property
     def well(self) -> bool:
         """Whether every partition given to the lane is verified and the store takes what it is given."""
-        return self._wanted == self.next.keys() and not self._storing.failing
+        return self.adopted and not self._storing.failing
+
+    @property
+    def adopted(self) -> bool:
+        """Whether it is known of every partition given to the lane how far the store is."""
+        return self._wanted == self.next.keys()
+
+    def confirm(self, topic_id: str) -> None:
+        """Which topic has the name now. Raises UnsuitableTopicError when it is not the one that is archived."""
+        if UNKNOWN != self._topic_id != topic_id != UNKNOWN:
+            raise UnsuitableTopicError(_created_anew(self.topic, self._topic_id, topic_id))
 
     def follow(self, limits: Limits) -> None:
         """From now on batches are made by these."""
@@ -108,12 +118,12 @@ class Lane:
         self.next.clear()
         self._expected.clear()
         self._gaps.clear()
-        self._take_waiting()
+        self._waiting.take()
         self._changed.set()
 
     def places(self) -> list[TopicPartition]:
         """What may be polled for: nothing while too much waits."""
-        if self._records >= self._limits.records or self._bytes >= self._limits.bytes:
+        if self._waiting.records >= self._limits.records or self._waiting.bytes >= self._limits.bytes:
             return []
         return [TopicPartition(self.topic, partition) for partition in self._expected]
 
@@ -127,14 +137,9 @@ class Lane:
         if chunk.first < expected:
             raise UnsuitableTopicError(_went_back(self.topic, partition, expected, chunk.first))
         if chunk.first > expected:
-            self._gaps[partition] = expected
+            self._gaps.append((partition, expected, chunk.first))
         self._expected[partition] = chunk.next
-        if not self._waiting:
-            self._since = time.monotonic()
-        self._waiting.append(chunk)
-        self._records += len(chunk)
-        self._bytes += chunk.held_bytes
-        self._show_waiting()
+        self._waiting.add(chunk)
         self._changed.set()
 
     def end(self, within_s: float) -> None:
@@ -166,8 +171,8 @@ class Lane:
     async def _step(self, term: int) -> None:
         if self._ends_at is None and self._wanted != self.next.keys():
             await self._adopt(term)
-        for partition in list(self._gaps):
-            await self._look_for_hole(partition, self._gaps.pop(partition))
+        while self._gaps:
+            await self._look_for_hole(*self._gaps.pop(0))
         if self._waiting and self._due_in() <= 0:
             await self._store_waiting(term)
 
@@ -177,27 +182,10 @@ class Lane:
             await asyncio.wait_for(self._changed.wait(), max(self._due_in(), 0) if self._waiting else None)
 
     def _due_in(self) -> float:
-        if self._records >= self._limits.enough_records or self._ends_at is not None:
+        if self._waiting.records >= self._limits.enough_records or self._ends_at is not None:
             return 0
-        busy = self._records >= self._limits.busy_records
-        return self._since + (self._limits.busy_wait_s if busy else self._limits.wait_s) - time.monotonic()
-
-    def _take_waiting(self, most: float = inf) -> list[Chunk | RawChunk]:
-        """What came first, until it is `most` records or more."""
-        taken: list[Chunk | RawChunk] = []
-        count = 0
-        while self._waiting and count < most:
-            chunk = self._waiting.popleft()
-            taken.append(chunk)
-            count += len(chunk)
-            self._bytes -= chunk.held_bytes
-        self._records -= count
-        self._show_waiting()
-        return taken
-
-    def _show_waiting(self) -> None:
-        self._metrics.buffered.labels(self.topic).set(self._records)
-        self._metrics.buffered_bytes.labels(self.topic).set(self._bytes)
+        busy = self._waiting.records >= self._limits.busy_records
+        return self._waiting.since + (self._limits.busy_wait_s if busy else self._limits.wait_s) - time.monotonic()
 
     def _still(self, term: int) -> bool:
         return term == self._term and (self._ends_at is None or time.monotonic() < self._ends_at)
@@ -208,6 +196,8 @@ class Lane:
         try:
             while ahead is not None and term == self._term:
                 shaped, letters = await ahead
+                if term == self._term:
+                    self._waiting.put_back(shaped.left)
                 more = self._waiting and self._due_in() <= 0 and not self._gaps
                 ahead = self._shape_next() if more else None
                 await self._store(shaped, letters, term)
@@ -217,13 +207,14 @@ class Lane:
                 ahead.cancel()
 
     def _shape_next(self) -> asyncio.Task[tuple[Shaped, list[Letter]]]:
-        taken = self._take_waiting(self._limits.batch_records)
+        taken = self._waiting.take(self._limits.batch_records)
         taken.sort(key=lambda chunk: chunk.partition)  # stable: offsets stay in order
         return asyncio.create_task(self._storing.shape(taken))
 
     async def _store(self, shaped: Shaped, letters: list[Letter], term: int) -> None:
         # before the plan: once a batch is planned and stored nobody looks at its records again
         await self._letters.send(letters, lambda: self._still(term))
+        shaped = replace(shaped, plans=tuple(replace(plan, topic_id=self._topic_id) for plan in shaped.plans))
         stored = await self._storing.store(shaped, lambda: self._still(term))
         await self._set_aside(shaped, stored.refused, term)
         if term != self._term:
@@ -246,6 +237,8 @@ class Lane:
     async def _as_rejected(self, row: Refused, term: int) -> list[Rejected]:
         """The record behind a row; none when Kafka no longer has it."""
         while True:
+            if not self._still(term):
+                raise GivenUpError
             try:
                 found = await self._source.read_again(
                     *(self.topic, row.partition, row.offset, row.offset), lambda: self._still(term)
@@ -273,7 +266,7 @@ class Lane:
         """Verifies the last plan of each partition and goes on after it."""
         try:
             positions = await self._positions(sorted(self._wanted), term)
-        except KafkaError as error:
+        except (KafkaError, TimeoutError) as error:
             _log.warning("adoption-delayed", topic=self.topic, error=repr(error), retry_s=_RETRY_S)
             await asyncio.sleep(_RETRY_S)
             self._changed.set()
@@ -287,36 +280,44 @@ class Lane:
         _log.info("adopted", topic=self.topic, partitions=len(positions), records_stored_before=sum(positions.values()))
 
     async def _positions(self, partitions: list[int], term: int) -> dict[int, int]:
-        """Where to go on. Raises GivenUpError, KafkaError, UnsuitableTopicError."""
-        bounds = await self._source.bounds(self.topic, partitions)
+        """Where to go on. Raises GivenUpError, KafkaError, TimeoutError, UnsuitableTopicError."""
+        topic_id = (await self._source.topic_ids()).get(self.topic, UNKNOWN)
         plans = await self._storing.last_plans(partitions, lambda: self._still(term))
+        # only now: who had the partitions before may have read and planned until they were claimed
+        bounds = await self._source.bounds(self.topic, partitions)
         for plan in plans.values():
+            if UNKNOWN != plan.topic_id != topic_id != UNKNOWN:
+                raise UnsuitableTopicError(_created_anew(self.topic, plan.topic_id, topic_id))
             if plan.last >= bounds[plan.partition].end:
                 raise UnsuitableTopicError(
                     _went_back(self.topic, plan.partition, plan.last + 1, bounds[plan.partition].end)
                 )
+        self._topic_id = topic_id
         await self._verify(list(plans.values()), term)
         return {
-            partition: await self._position(partition, plans.get(partition), bounds[partition])
-            for partition in partitions
+            partition: self._position(partition, plans.get(partition), bounds[partition]) for partition in partitions
         }
 
-    async def _position(self, partition: int, plan: Plan | None, bounds: Bounds) -> int:
+    def _position(self, partition: int, plan: Plan | None, bounds: Bounds) -> int:
         if plan is None:
-            # the store knows nothing of this partition, so the group's word counts
-            hint = await self._source.hint(self.topic, partition)
-            return bounds.begin if hint is None or not bounds.begin <= hint <= bounds.end else hint
+            # a store that is new, or was lost, has all that the log still holds, whatever the group has committed
+            return bounds.begin
         if plan.last + 1 < bounds.begin:
             self._report_lost(partition, bounds.begin - plan.last - 1, "retention was faster than the archive")
         return max(plan.last + 1, bounds.begin)
 
     async def _verify(self, plans: list[Plan], term: int) -> None:
-        # of an older plan ClickHouse may have dropped the rows by now, which is no loss
-        kept_from_ms = time.time() * 1000 - (KEPT_DAYS - 1) * 86_400_000
-        plans = [plan for plan in plans if plan.received_to_ms >= kept_from_ms]
+        if self._route.replacing:
+            # what Kafka may have deleted need not be written again
+            kept_from_ms = time.time() * 1000 - (KEPT_DAYS - 1) * 86_400_000
+            plans = [plan for plan in plans if plan.received_to_ms >= kept_from_ms]
         verdicts = await self._storing.verify(plans, lambda: self._still(term))
         outcomes = [self._outcome(plan, verdicts.get(plan.partition, Complete()), term) for plan in plans]
-        for outcome in await asyncio.gather(*outcomes):
+        # all of them to their end: what goes on behind a new attempt would find its rows there, and report them lost
+        found = await asyncio.gather(*outcomes, return_exceptions=True)
+        for outcome in found:
+            if isinstance(outcome, BaseException):
+                raise outcome
             self._metrics.verified.labels(self.topic, outcome).inc()
 
     async def _outcome(self, plan: Plan, verdict: Verdict, term: int) -> str:
@@ -325,42 +326,62 @@ class Lane:
                 return "complete"
             case Incomplete(missing):
                 return await self._complete(plan, missing, term)
+            case Expiring(kept_from_ms):
+                outcome = await self._complete(plan, 0, term, kept_from_ms)
+                await self._storing.no_longer_in_doubt(plan, lambda: self._still(term))
+                return outcome
             case Doubled(extra):
                 _log.error("plan-doubled", topic=self.topic, partition=plan.partition, first=plan.first, extra=extra)
                 return "doubled"
 
-    async def _complete(self, plan: Plan, missing: int, term: int) -> str:
-        """Reads the plan's records again and inserts the rows that are not there."""
+    async def _complete(self, plan: Plan, missing: int, term: int, kept_from_ms: int = 0) -> str:
+        """Reads the plan's records again and inserts the rows that are not there, of those received since."""
         chunk = await self._source.read_again(
             self.topic, plan.partition, plan.first, plan.last, lambda: self._still(term)
         )
         settled = Settled()
         if chunk is not None:
             shaped, _ = await self._storing.shape([chunk])
-            mine = replace(shaped, plans=(plan,))
+            # what has expired would come back, and be counted in the rollups once more
+            frame = shaped.frame.filter(pl.col("received_at").dt.timestamp("ms") >= kept_from_ms)
+            mine = replace(shaped, frame=frame, plans=(plan,))
             settled = await self._storing.settle(mine, lambda: self._still(term))
             await self._set_aside(mine, settled.refused, term)
         if self._route.replacing:
             return "rewritten"
         inserted, refused = settled.inserted, len(settled.refused)
         _log.info("plan-completed", topic=self.topic, partition=plan.partition, first=plan.first, inserted=inserted)
-        if inserted + refused < missing:
-            self._report_lost(
-                plan.partition, missing - inserted - refused, "Kafka no longer has records of the last plan"
-            )
+        if inserted + refused < missing and (lost := await self._still_missing(plan, term) - refused):
+            self._report_lost(plan.partition, lost, "Kafka no longer has records of the last plan")
+            # they are counted once, not at each rebalance
+            await self._storing.no_longer_in_doubt(plan, lambda: self._still(term))
             return "lost"
         return "completed"
 
-    async def _look_for_hole(self, partition: int, expected: int) -> None:
+    async def _still_missing(self, plan: Plan, term: int) -> int:
+        """Rows that are not there: an attempt of which the answer was lost may have added some."""
+        verdict = (await self._storing.verify([plan], lambda: self._still(term))).get(plan.partition)
+        return verdict.missing if isinstance(verdict, Incomplete) else 0
+
+    async def _look_for_hole(self, partition: int, expected: int, found: int) -> None:
         """Offsets may be missing by compaction; retention, which takes what nobody has read, is another thing."""
         with contextlib.suppress(KafkaError):
             begin = (await self._source.bounds(self.topic, [partition]))[partition].begin
             if begin > expected:
-                self._report_lost(partition, begin - expected, "retention was faster than the archive")
+                # by now it may have taken what was read
+                lost = min(begin, found) - expected
+                self._report_lost(partition, lost, "retention was faster than the archive")
 
     def _report_lost(self, partition: int, count: int, why: str) -> None:
         self._metrics.lost.labels(self.topic).inc(count)
         _log.error("records-lost", topic=self.topic, partition=partition, count=count, why=why)
+
+
+def _created_anew(topic: str, expected: str, found: str) -> str:
+    return (
+        f"{topic}: the topic was created anew, its id is {found}; expected {expected}, of which the store has records. "
+        "Offsets mean other records now. Rename the old tables, or give the archive a new store"
+    )
 
 
 def _went_back(topic: str, partition: int, expected: int, found: int) -> str:

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -15,6 +17,7 @@ from streams.archive.blocks import Rejected
 from streams.archive.consumer import GivenUpError
 
 _RETRY_S = 1.0
+_CLOSE_S = 5.0
 _log = structlog.get_logger(__name__)
 
 
@@ -40,7 +43,7 @@ class DeadLetters:
             try:
                 producer = await self._started()
                 futures = [await producer.send(TOPIC, value, key=key) for key, value in letters]
-                await asyncio.gather(*futures)
+                await _acknowledged(asyncio.gather(*futures), wanted)
             except KafkaError as error:
                 _log.warning("dead-letters-refused", letters=len(letters), error=repr(error), retry_s=_RETRY_S)
                 await asyncio.sleep(_RETRY_S)
@@ -50,7 +53,9 @@ class DeadLetters:
     async def close(self) -> None:
         """Ends the producer, if there is one."""
         if self._producer is not None:
-            await self._producer.stop()
+            # without a broker it would wait for ever for what it still has
+            with suppress(KafkaError, TimeoutError):
+                await asyncio.wait_for(self._producer.stop(), _CLOSE_S)
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:
@@ -65,6 +70,15 @@ class DeadLetters:
                     raise
                 self._producer = producer
             return self._producer
+
+
+async def _acknowledged(letters: asyncio.Future[list[Any]], wanted: Callable[[], bool]) -> None:
+    """An idempotent producer never gives up, so somebody has to look whether this is still wanted."""
+    while not (await asyncio.wait([letters], timeout=_RETRY_S))[0]:
+        if not wanted():
+            letters.cancel()
+            raise GivenUpError
+    letters.result()
 
 
 def _letter(topic: str, record: Rejected) -> DeadLetter:

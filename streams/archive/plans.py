@@ -19,7 +19,8 @@ class Plan:
     """The rows that offsets `first` to `last` (both included) of one Kafka partition make in the topic's table.
 
     `rows` counts table rows: rejected records and offsets that the log does not hold make none. `received_from_ms`
-    and `received_to_ms` are the lowest and highest append time among the records.
+    and `received_to_ms` are the lowest and highest append time among the records. `topic_id`: which topic had that name
+    then; empty where that is not known.
     """
 
     topic: str
@@ -30,11 +31,13 @@ class Plan:
     received_from_ms: int
     received_to_ms: int
     epoch: int = 0
+    topic_id: str = ""
 
     @property
     def revision(self) -> int:
         """Orders the plans of a partition, whoever writes them and whenever they arrive."""
-        return (self.last + 1 << _EPOCH_BITS) + self.epoch
+        # however often a table has refused it, it is not the last plan once there is one for a later offset
+        return (self.last + 1 << _EPOCH_BITS) + min(self.epoch, (1 << _EPOCH_BITS) - 1)
 
     def again(self) -> "Plan":
         """The same offsets under the next epoch, so under a token that was never used."""
@@ -101,7 +104,14 @@ class Doubled:
     extra: int
 
 
-Verdict = Complete | Incomplete | Doubled
+@dataclass(frozen=True, slots=True)
+class Expiring:
+    """Some of the planned rows may have expired, so their number says nothing; none received since `kept_from_ms`."""
+
+    kept_from_ms: int
+
+
+Verdict = Complete | Incomplete | Doubled | Expiring
 
 
 def judge(plan: Plan, found: Found) -> Verdict:
@@ -136,15 +146,15 @@ class PlanStore:
     def last(self, topic: str, partitions: Collection[int]) -> dict[int, Plan]:
         """The last plan of each of the partitions that has one."""
         span = "toUnixTimestamp64Milli(received_from), toUnixTimestamp64Milli(received_to)"
-        fields = f"first_offset, last_offset, rows, {span}, epoch"
+        fields = f"first_offset, last_offset, rows, {span}, epoch, topic_id"
         result = self._client.query(
             f"SELECT partition, argMax(({fields}), revision) FROM {TABLE} "  # noqa: S608 - our own names
             "WHERE topic = {topic:String} GROUP BY partition",
             parameters={"topic": topic},
         )
         return {
-            partition: Plan(topic, partition, first, last, rows, received_from, received_to, epoch)
-            for partition, (first, last, rows, received_from, received_to, epoch) in result.result_rows
+            partition: Plan(topic, partition, *fields)
+            for partition, fields in result.result_rows
             if partition in partitions
         }
 
@@ -153,6 +163,7 @@ def _row(plan: Plan) -> dict[str, str | int]:
     return {
         "topic": plan.topic,
         "partition": plan.partition,
+        "topic_id": plan.topic_id,
         "first_offset": plan.first,
         "last_offset": plan.last,
         "rows": plan.rows,

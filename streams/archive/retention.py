@@ -100,27 +100,39 @@ def statements(table: str, age: Age, policy: str | None = None) -> list[str]:
 
 def whole_from(client: Any, raw: str) -> date:  # noqa: ANN401 - clickhouse-connect is not typed
     """The first day (of received_at, UTC) of which no raw row can have expired."""
+    return first_whole_day(*_history(client, raw))
+
+
+def kept_from_ms(client: Any, table: str) -> int:  # noqa: ANN401 - clickhouse-connect is not typed
+    """The append time from which on no row can have expired, in ms, of a raw table by its full name.
+
+    0 for a table whose rows are not looked up by offset.
+    """
+    raw = table.removeprefix(f"{DATABASE}.")
+    return gone_to_ms(*_history(client, raw)) if raw in RAW else 0
+
+
+def first_whole_day(now_ms: int, history: Sequence[tuple[int, int]]) -> date:
+    """The first day of which no row can have expired, from what `gone_to_ms` takes."""
+    return date(1970, 1, 1) + timedelta(days=-(-gone_to_ms(now_ms, history) // _DAY_MS))
+
+
+def gone_to_ms(now_ms: int, history: Sequence[tuple[int, int]]) -> int:
+    """From (since in ms, days) in order; what was kept too short once does not come back when more is kept later."""
+    gone_to, days = 0, _FIRST_DAYS
+    for since_ms, then_days in history:
+        gone_to, days = max(gone_to, since_ms - days * _DAY_MS), then_days
+    return max(gone_to, now_ms - days * _DAY_MS) + _MARGIN_MS
+
+
+def _history(client: Any, raw: str) -> tuple[int, Sequence[tuple[int, int]]]:  # noqa: ANN401
+    """The store's time in ms, and how long rows were kept since when."""
     found = client.query(
         "SELECT toUnixTimestamp64Milli(now64(3)), arraySort(groupUniqArray((toUnixTimestamp64Milli(since), days))) "  # noqa: S608
         f"FROM {_HISTORY} WHERE raw = '{raw}'"
     )
     (now_ms, history) = found.result_rows[0]
-    return first_whole_day(now_ms, history)
-
-
-def whole_from_ms(client: Any, table: str) -> int:  # noqa: ANN401 - clickhouse-connect is not typed
-    """The start of that day for a raw table by its full name; 0 for one whose rows are not looked up by offset."""
-    raw = table.removeprefix(f"{DATABASE}.")
-    return (whole_from(client, raw) - date(1970, 1, 1)).days * _DAY_MS if raw in RAW else 0
-
-
-def first_whole_day(now_ms: int, history: Sequence[tuple[int, int]]) -> date:
-    """From (since in ms, days) in order; what was kept too short once does not come back when more is kept later."""
-    gone_to_ms, days = 0, _FIRST_DAYS
-    for since_ms, then_days in history:
-        gone_to_ms, days = max(gone_to_ms, since_ms - days * _DAY_MS), then_days
-    gone_to_ms = max(gone_to_ms, now_ms - days * _DAY_MS) + _MARGIN_MS
-    return date(1970, 1, 1) + timedelta(days=-(-gone_to_ms // _DAY_MS))
+    return now_ms, history
 
 
 def _note(client: Any, raw: str, days: int) -> None:  # noqa: ANN401

@@ -131,9 +131,31 @@ def mend(client: Any, table: str, plans: Sequence[Plan]) -> str | None:  # noqa:
         return None
     whole = whole_from(client, rollup.source)
     for cells in touched(client, rollup, asked):
-        if cells.day >= whole and (wrong := _make_equal(client, rollup, cells)):
+        if cells.day >= whole and (wrong := make_equal(client, rollup, cells)):
             return wrong
     return None
+
+
+def make_equal(client: Any, rollup: Rollup, cells: Cells) -> str | None:  # noqa: ANN401
+    """Rebuilds what differs until nothing does, also while others insert; a reason when it still does."""
+    for attempt in range(_TRIES):
+        wrong = differing(client, rollup, cells)
+        hours = coarse(cells, rollup.coarser) if rollup.coarser else Cells(cells.day, ())
+        wrong_hours = differing(client, rollup.coarser, hours) if rollup.coarser else hours
+        if not wrong.starts and not wrong_hours.starts:
+            return None
+        if attempt == _TRIES - 1:
+            break
+        if wrong.starts:
+            rebuild(client, rollup, wrong)
+        elif rollup.coarser:
+            rebuild(client, rollup.coarser, wrong_hours)
+        if running := _outlast_inserts(client, rollup):
+            return running
+    return (
+        f"{rollup.table}: {len(wrong.starts)} minutes and {len(wrong_hours.starts)} hours of {cells.day} differ from "
+        f"{rollup.source}, also after they were made again"
+    )
 
 
 def touched(client: Any, rollup: Rollup, plans: Sequence[Plan]) -> list[Cells]:  # noqa: ANN401
@@ -184,28 +206,6 @@ def fill(client: Any, table: str, told: Callable[[str], None] = lambda _: None) 
 def coarse(cells: Cells, coarser: Rollup) -> Cells:
     """The hours that the minutes are in."""
     return Cells(cells.day, tuple(sorted({start - start % coarser.step_s for start in cells.starts})))
-
-
-def _make_equal(client: Any, rollup: Rollup, cells: Cells) -> str | None:  # noqa: ANN401
-    """Rebuilds what differs until nothing does; a reason when it still does."""
-    for attempt in range(_TRIES):
-        wrong = differing(client, rollup, cells)
-        hours = coarse(cells, rollup.coarser) if rollup.coarser else Cells(cells.day, ())
-        wrong_hours = differing(client, rollup.coarser, hours) if rollup.coarser else hours
-        if not wrong.starts and not wrong_hours.starts:
-            return None
-        if attempt == _TRIES - 1:
-            break
-        if wrong.starts:
-            rebuild(client, rollup, wrong)
-        elif rollup.coarser:
-            rebuild(client, rollup.coarser, wrong_hours)
-        if running := _outlast_inserts(client, rollup):
-            return running
-    return (
-        f"{rollup.table}: {len(wrong.starts)} minutes and {len(wrong_hours.starts)} hours of {cells.day} differ from "
-        f"{rollup.source}, also after they were made again"
-    )
 
 
 def _outlast_inserts(client: Any, rollup: Rollup) -> str | None:  # noqa: ANN401

@@ -1,7 +1,6 @@
 """The running archive: lanes, the loop that polls for them, commits as hints, lag."""
 
 import asyncio
-import contextlib
 
 import structlog
 from aiokafka import TopicPartition
@@ -121,16 +120,31 @@ class Archive:
     async def _tick(self, starting: asyncio.Task[None]) -> None:
         await asyncio.wait([starting])
         while not starting.cancelled():
-            with contextlib.suppress(KafkaError):
+            if (more := self._source.added()) is not None:
+                _log.info("partitions-added", count=sum(map(len, more.values())))
+                await self._give_back()
+                self._source.take(more)
+                self._take_on(more)
+            try:
+                await self._confirm_topics()
                 await self._measure_lag()
+            except (KafkaError, TimeoutError):
+                self.lag.clear()
             await self._commit()
             await asyncio.sleep(_TICK_S)
+
+    async def _confirm_topics(self) -> None:
+        """A topic that is away for a moment has no id, and is not looked at."""
+        ids = await self._source.topic_ids()
+        for topic, lane in self._lanes.items():
+            if self._assigned and topic in ids:
+                lane.confirm(ids[topic])
 
     async def _measure_lag(self) -> None:
         ends = await self._source.ends(list(self._positions()))
         held = self._positions()
         for topic, lane in self._lanes.items():
-            if not (self._assigned and lane.well):
+            if not (self._assigned and lane.adopted):
                 self.lag.pop(topic, None)
                 continue
             mine = [max(end - held.get(place, end), 0) for place, end in ends.items() if place.topic == topic]

@@ -1,11 +1,13 @@
 """Requests and responses of ClickHouse's HTTP interface: who asks what, with which settings, and how to answer."""
 
+import asyncio
 import base64
 import binascii
 import json
 from dataclasses import dataclass
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from streams.archive import wire
 from streams.archive.ddl import DATABASE
@@ -26,6 +28,10 @@ _TRANSPORT = frozenset({
     "network_compression_method", "password", "query", "query_id", "quota_key", "send_progress_in_http_headers",
     "session_check", "session_id", "session_timeout", "user", "wait_end_of_query",
 })  # fmt: skip
+
+_BODY_S = 30
+# What aiohttp says of a body that cannot be unpacked, and of a form that is none.
+_UNREADABLE = (web.RequestPayloadError, HttpProcessingError, LookupError, RuntimeError, ValueError)
 
 _LOGIN_HEADERS = ("Authorization", "X-ClickHouse-User", "X-ClickHouse-Key")
 
@@ -50,31 +56,37 @@ async def read_query(request: web.Request, limits: Limits) -> Query:
     """Puts a query together from address, headers and body. Raises RefusedError."""
     asked, text = dict(request.query), ""
     try:
-        if request.content_type == "multipart/form-data":
-            asked |= _form_fields(dict(await request.post()))
-        else:
-            text = (await request.read()).decode()
+        async with asyncio.timeout(_BODY_S):
+            if request.content_type == "multipart/form-data":
+                asked |= _form_fields(dict(await request.post()))
+            else:
+                text = (await request.read()).decode()
+    except TimeoutError:
+        raise RefusedError(ErrorCode.SOCKET_TIMEOUT, f"The body did not come within {_BODY_S} s") from None
     except web.HTTPRequestEntityTooLarge:
         raise RefusedError(
             ErrorCode.QUERY_IS_TOO_LARGE, f"Query is too large: expected at most {limits.query_bytes} bytes"
         ) from None
     except UnicodeDecodeError:
         raise RefusedError(ErrorCode.READONLY, "The body is no text, and this endpoint takes no data") from None
+    except _UNREADABLE as problem:
+        said = " ".join(str(problem).split())[:200]
+        raise RefusedError(ErrorCode.BAD_ARGUMENTS, f"The body cannot be read: {said}") from None
     settings = {name: asked[name] for name in asked.keys() - _TRANSPORT if not name.startswith("param_")}
     if settings.pop("decompress", "0") not in {"", "0"}:
         raise RefusedError(ErrorCode.NOT_IMPLEMENTED, "decompress=1: expected a plain or gzip body")
-    database = asked.get("database") or request.headers.get("X-ClickHouse-Database") or ""
+    database = asked.get("database") or _header(request, "X-ClickHouse-Database") or ""
     encodings = request.headers.get("Accept-Encoding", "")
     return Query(
         sql="\n".join(part for part in (asked.get("query", ""), text) if part).strip(),
         database=DATABASE if database in _UNSAID_DATABASES else database,
-        output_format=asked.get("default_format") or request.headers.get("X-ClickHouse-Format") or _DEFAULT_FORMAT,
+        output_format=asked.get("default_format") or _header(request, "X-ClickHouse-Format") or _DEFAULT_FORMAT,
         settings=settings,
         params=admit_params({name[6:]: value for name, value in asked.items() if name.startswith("param_")}),
         protocol=asked.get("client_protocol_version", "0") != "0",
         compress=asked.get("compress") == "1",
         encoding=_encoding(encodings) if asked.get("enable_http_compression") == "1" else "",
-        waits=asked.get("wait_end_of_query") == "1",
+        waits=asked.get("wait_end_of_query") == "1" or not _takes_pieces(request),
         session=read_session(asked),
     )
 
@@ -84,7 +96,7 @@ def read_login(request: web.Request) -> Login | None:
     found = []
     if header := request.headers.get("Authorization"):
         found.append(_basic(header))
-    name, key = (request.headers.get(header) for header in _LOGIN_HEADERS[1:])
+    name, key = (_header(request, header) for header in _LOGIN_HEADERS[1:])
     if name is not None or key is not None:
         found.append(Login(name or "", key or ""))
     asked = request.query
@@ -143,6 +155,17 @@ def _encoding(accepted: str) -> str:
     if names == {"lz4"}:
         return "lz4"
     return "gzip" if "gzip" in names and "lz4" not in names else ""
+
+
+def _header(request: web.Request, name: str) -> str | None:
+    """As text that can be encoded again: aiohttp keeps bytes that are no UTF-8 as halves of characters."""
+    text = request.headers.get(name)
+    return None if text is None else text.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def _takes_pieces(request: web.Request) -> bool:
+    """Whether a body may be sent whose length is not known. HTTP/1.0 has no such bodies, and HEAD has none at all."""
+    return request.version >= HttpVersion11 and request.method != "HEAD"
 
 
 def _form_fields(fields: dict[str, object]) -> dict[str, str]:

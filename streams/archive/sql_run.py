@@ -56,6 +56,8 @@ class Run:
     totals: Totals = field(default_factory=Totals)
     whole: bool = False
     """Everything was handed out."""
+    is_left_behind: bool = False
+    """The engine did not stop it, so a thread is still in it: nothing of it may be touched."""
     change: SessionChange | None = None
     _handle: Handle | None = None
     _taken_for: dict[str, str] | None = None

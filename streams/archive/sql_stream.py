@@ -22,8 +22,10 @@ _HEADER_LINES = {
 _BINARY_HEADER = {"rowbinarywithnames": 1, "rowbinarywithnamesandtypes": 2}
 _ARROW = "arrowstream"
 _ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"
-# With these a result is more than its rows.
-_WHOLE_SETTINGS = frozenset({"extremes", "output_format_json_array_of_rows"})
+# With these a result is more than its rows, or has a header that is not read here.
+_WHOLE_SETTINGS = frozenset({
+    "extremes", "output_format_binary_encode_types_in_binary_format", "output_format_json_array_of_rows",
+})  # fmt: skip
 _OFF = frozenset({"", "0", "false"})
 
 HEADERLESS = {

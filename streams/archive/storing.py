@@ -76,6 +76,10 @@ class Storing:
         """Ends the doubt about a batch of which rows were refused. Raises GivenUpError, StartOverError."""
         await self._write(wanted, lambda ingest: ingest.accept(shaped, refused))
 
+    async def no_longer_in_doubt(self, plan: Plan, wanted: Wanted) -> None:
+        """Ends the doubt about a plan of which all kept rows are there. Raises GivenUpError, StartOverError."""
+        await self._write(wanted, lambda ingest: ingest.no_longer_in_doubt(plan))
+
     async def last_plans(self, partitions: Collection[int], wanted: Wanted) -> dict[int, Plan]:
         """The last plan of each partition that has one. Raises GivenUpError."""
         return await self._until_done(wanted, lambda ingest: ingest.last_plans(partitions))

@@ -10,7 +10,7 @@ from faust.types import TP
 
 from streams import metrics
 from streams.engine.commit_notes import Note
-from streams.engine.topic_ids import UNKNOWN, TopicIdentity, TopicRecreatedError, fetch_topic_ids
+from streams.topic_ids import UNKNOWN, TopicIdentity, TopicRecreatedError, fetch_topic_ids
 
 # So long a topic may be away while what was polled of it is held back.
 GONE_S = 5.0

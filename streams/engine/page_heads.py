@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from streams.engine.topic_ids import TopicIdentity
+from streams.topic_ids import TopicIdentity
 
 NODES_FORMAT = OLDEST = 1
 SLO_FORMAT = 3

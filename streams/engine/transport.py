@@ -25,8 +25,8 @@ from faust.types import TP
 
 from streams.engine.commit_notes import Note
 from streams.engine.identities import Identities
-from streams.engine.topic_ids import TopicIdentity
 from streams.raw import RawBatch, hand_on_raw
+from streams.topic_ids import TopicIdentity
 
 LOG_APPEND_TIME = 1
 # aiokafka goes on for as long as the answer may change, as of a topic that is deleted, or a broker that is silent; and

@@ -134,9 +134,14 @@ class LivenessProcessor:
         """Count what is pending."""
         epoch = self._epoch
         while self.recovered and self.heard_of and self._pending and epoch == self._epoch:
+            if await self.in_thread(lambda: self._folder.is_full):
+                break  # until they are saved
             polls = self._take()
             with metrics.BATCH_SECONDS.labels("liveness").time():
-                await self.in_thread(self._folder.fold, self.parts, polls)
+                left = await self.in_thread(self._folder.fold, self.parts, polls)
+            if epoch == self._epoch:
+                self._pending.extendleft(reversed(left))
+                self._pending_count += sum(map(len, left))
         self._look()
 
     async def tend(self) -> None:

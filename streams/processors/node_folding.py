@@ -16,6 +16,8 @@ from streams.processors.node_recovery import SOURCE
 from streams.processors.signature_gate import SignatureGate, Signatures
 from streams.processors.source_reading import Reading, SourceReader, fresh_letters
 
+LETTER_BYTES = 64 << 20
+
 
 class NodeFolder:
     """Decodes polls of many partitions in one go."""
@@ -30,8 +32,16 @@ class NodeFolder:
         letters, self._letters = self._letters, []
         return letters
 
-    def fold(self, parts: Mapping[int, Part], polls: Sequence[Poll | RawPoll]) -> None:
-        """Counts what is new in the polls, which hold each partition's records in offset order."""
+    @property
+    def is_full(self) -> bool:
+        """So many bytes of letters wait that they have to be taken before more is folded."""
+        return sum(len(value) for _, _, value in self._letters) > LETTER_BYTES
+
+    def fold(self, parts: Mapping[int, Part], polls: Sequence[Poll | RawPoll]) -> list[Poll | RawPoll]:
+        """Counts what is new in the polls, which hold each partition's records in offset order.
+
+        Returns what there was no room for, which is to be folded next.
+        """
         # What was lost meanwhile is read by its new owner.
         known = sorted((poll for poll in polls if poll.partition in parts), key=lambda poll: poll.partition)
         reading = self._reader.read(known)
@@ -50,6 +60,7 @@ class NodeFolder:
                 again += (begin + np.searchsorted(batch.offsets, ignored)).tolist()
         if again and self._gate is not None:
             self._letters += fresh_letters(SOURCE, self._gate.again(reading, again), begins)
+        return reading.left
 
 
 def _placed(reading: Reading, rows: npt.NDArray[np.uint32]) -> pl.DataFrame:

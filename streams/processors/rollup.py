@@ -71,6 +71,8 @@ class _Outcome:
     telling: list[tuple[int, bytes]]
     told_all: bool
     letters: Letters = field(default_factory=list)
+    left: list[Poll | RawPoll] = field(default_factory=list)
+    """There was no room for it in this step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,10 @@ class RollupProcessor:
         with metrics.BATCH_SECONDS.labels("rollup").time():
             counting = self._in_thread(self._count, rollup, replays, polls, timeline, topic_id)
             outcome, _ = await asyncio.gather(counting, self._consumer.confirm(self._source))
-        return _Counted(epoch, rollup, replays, outcome) if epoch == self._epoch else None
+        if epoch != self._epoch:
+            return None
+        self._put_back(outcome.left)
+        return _Counted(epoch, rollup, replays, outcome)
 
     async def _sent(self, counted: _Counted) -> None:
         """Publish and, once all is acknowledged, move the commit. Flushes are sent one after the other."""
@@ -238,6 +243,11 @@ class RollupProcessor:
         self._pending_count = 0
         self._enough.clear()
 
+    def _put_back(self, polls: list[Poll | RawPoll]) -> None:
+        """The next step begins with these."""
+        self._pending = polls + self._pending
+        self._pending_count += sum(map(len, polls))
+
     def _open(self, rollup: Rollup, replays: Replays, partition: int) -> None:
         if partition in rollup.progress:
             return
@@ -269,7 +279,8 @@ class RollupProcessor:
         if self._index.crowded:
             rollup.forget_series(self._index)
             self._owners = self._owners[:0]
-        return _Outcome(flush, silent, telling, tell_all, fresh_letters(self._source, reading, begins))
+        letters = fresh_letters(self._source, reading, begins)
+        return _Outcome(flush, silent, telling, tell_all, letters, reading.left)
 
     def _partials(
         self, flush: Flush, topic_id: str, *, tell_all: bool

@@ -11,16 +11,15 @@ from schemas.blocks import BlockReader, Reject
 from streams import metrics
 from streams.core.rollup import SourceBatch
 from streams.engine.transport import Poll, RawPoll, require_append_time
-from streams.pieces import Piece, Records, partition_of, pieces_of, places_of, read_pieces
+from streams.pieces import Piece, Records, Room, partition_of, pieces_of, places_of, read_pieces
 from streams.processors.dead_letters import Letters, dead_letters
-from streams.raw import RawBatch
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """`batches`: all records; `frame`: the good ones, `_row` counts over `batches`; each reject is about a record.
 
-    `pieces`: all records as they were read.
+    `pieces`: all records as they were read. `left`: what there was no room for; it comes after what was read.
     """
 
     batches: list[SourceBatch]
@@ -28,6 +27,7 @@ class Reading:
     rejects: list[Reject]
     rejected: Records
     pieces: list[Piece]
+    left: list[Poll | RawPoll]
 
 
 def fresh_letters(topic: str, reading: Reading, begins: Mapping[int, int]) -> Letters:
@@ -48,17 +48,23 @@ class SourceReader:
         self._reader = BlockReader(topic, columns, signatures=signatures)
 
     def read(self, polls: Sequence[Poll | RawPoll]) -> Reading:
-        """Everything in the polls. Raises NotAppendTimeError, and CorruptRecordException for what is no batch."""
-        pieces = [piece for poll in polls for piece in _pieces(poll)]
-        for piece in pieces:
-            require_append_time([piece] if isinstance(piece, RawBatch) else piece)
+        """As much of the polls as there is room for at once, usually all. Raises NotAppendTimeError."""
+        room, pieces, left = Room(), list[Piece](), list[Poll | RawPoll]()
+        for poll in polls:
+            if not room:
+                left.append(poll)
+            elif isinstance(poll, Poll):
+                require_append_time(poll)
+                pieces.append(poll)
+            else:
+                require_append_time(poll.batches)
+                found, taken = pieces_of(poll.batches, poll.first, room)
+                pieces += found
+                if taken < len(poll.batches):
+                    left.append(poll.since(poll.batches[taken].base_offset))
         read = read_pieces(self._reader, pieces)
         batches = [_source_batch(list(run)) for _, run in groupby(read.pieces, partition_of)]
-        return Reading(batches, read.frame, read.rejects, read.rejected, read.pieces)
-
-
-def _pieces(poll: Poll | RawPoll) -> list[Piece]:
-    return [poll] if isinstance(poll, Poll) else pieces_of(poll.batches, poll.first)
+        return Reading(batches, read.frame, read.rejects, read.rejected, read.pieces, left)
 
 
 def _source_batch(run: list[Piece]) -> SourceBatch:

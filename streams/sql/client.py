@@ -103,4 +103,4 @@ def _error(endpoint: Endpoint, response: HTTPResponse) -> Exception:
 
 
 def _without_password(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//…@", url)
+    return re.sub(r"//[^/]*@", "//…@", url)

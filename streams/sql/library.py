@@ -8,6 +8,7 @@ from importlib.resources import files
 
 _PARAMETERS = "Parameters:"
 _PARAMETER = re.compile(r"(?P<name>\w+)\s+(?P<kind>.+?)(?:\s+= (?P<default>\S+))?(?:\s{2,}(?P<says>.+))?")
+_OF_TIME = re.compile(r"\{\s*(?P<name>\w+)\s*:\s*(Nullable\()?(?P<kind>DateTime(64)?)\b")
 _AGE = re.compile(r"-(\d+)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -30,13 +31,13 @@ class Parameter:
         if not self.kind.startswith("DateTime"):
             return text
         try:
-            at = read_time(text, now)
+            at = read_time(text, now).astimezone(UTC)
         except (ValueError, OverflowError):
             raise LibraryError(
                 f"parameter {self.name}: value {text!r}; expected a time such as 2026-03-02T10:00:00Z, "
                 "an age such as -15m, or now"
             ) from None
-        return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        return at.replace(tzinfo=None).isoformat(" ", "milliseconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,27 @@ class NamedQuery:
                     f"expected --param {parameter.name}=VALUE"
                 )
             values[parameter.name] = parameter.read(value, now)
+        since, until = values.get("since", ""), values.get("until", "")
+        if since > until:
+            raise LibraryError(f"query {self.name}: since {since} until {until}: expected a time, and a later one")
         return values
+
+
+def fill(sql: str, given: Mapping[str, str], now: datetime) -> dict[str, str]:
+    """Values for a statement of one's own: times as the library takes them, as seconds since 1970, so in any zone.
+
+    What is no such time goes to ClickHouse as it is.
+    """
+    times = {found["name"]: found["kind"] for found in _OF_TIME.finditer(sql)}
+    return {name: _seconds(text, times[name], now) if name in times else text for name, text in given.items()}
+
+
+def _seconds(text: str, kind: str, now: datetime) -> str:
+    try:
+        at = read_time(text, now)
+    except (ValueError, OverflowError):
+        return text
+    return f"{at.timestamp():.3f}" if kind == "DateTime64" else str(int(at.timestamp()))
 
 
 def library() -> dict[str, NamedQuery]:

@@ -12,7 +12,7 @@ try:
     from prompt_toolkit.completion import CompleteEvent, Completer, Completion
     from prompt_toolkit.document import Document
     from prompt_toolkit.filters import Condition
-    from prompt_toolkit.history import FileHistory
+    from prompt_toolkit.history import FileHistory, History, InMemoryHistory
     from prompt_toolkit.lexers import PygmentsLexer
 except ModuleNotFoundError as missing:
     from streams.sql.run import OptionsError
@@ -48,10 +48,8 @@ class Prompt:
         """Raises ServerError and UnreachableError."""
         self._endpoint = endpoint
         self._format = output_format or "PrettyCompact"
-        history.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        history.touch(mode=0o600)
         self._session: PromptSession[str] = PromptSession(
-            history=FileHistory(str(history)),
+            history=_kept(history),
             completer=Suggestions(read_words(endpoint)),
             complete_in_thread=True,
             lexer=PygmentsLexer(SqlLexer),
@@ -95,6 +93,17 @@ class Prompt:
                 self._format = rest[0]
             case _:
                 write(_help())
+
+
+def _kept(file: Path) -> History:
+    """On disk; in memory where nothing can be written, as in a container."""
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+    except OSError as cause:
+        sys.stderr.write(f"{file}: {cause.strerror}; what is asked is not kept\n")
+        return InMemoryHistory()
+    return FileHistory(str(file))
 
 
 def is_whole(text: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from streams.sql.client import Endpoint, ServerError, UnreachableError
-from streams.sql.library import find, library
+from streams.sql.library import fill, find, library
 
 DEFAULT_URL = "http://127.0.0.1:8123"
 URL_VARIABLE = "FLEETBEAT_SQL"  # so that no password stands on a command line
@@ -17,6 +17,10 @@ FAILED, NO_ANSWER = 1, 3
 
 class OptionsError(ValueError):
     """Options that do not go together, or cannot be read."""
+
+
+class OutputError(RuntimeError):
+    """The answer cannot be written to where it should go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ def run_sql(options: SqlOptions) -> int:
     statement = _statement(options)
     try:
         show(endpoint, statement, options.output_format or _usual_format(named=options.name is not None))
-    except (ServerError, UnreachableError) as cause:
+    except (ServerError, UnreachableError, OutputError) as cause:
         sys.stderr.write(f"{cause}\n")
         return NO_ANSWER if isinstance(cause, UnreachableError) else FAILED
     return 0
@@ -76,11 +80,13 @@ def named(name: str, pairs: Iterable[str]) -> Statement:
 
 def read_pairs(pairs: Iterable[str]) -> dict[str, str]:
     """KEY=VALUE each. Raises OptionsError."""
-    found = {}
+    found: dict[str, str] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not key.isidentifier():
             raise OptionsError(f"parameter {pair!r}: expected KEY=VALUE")
+        if key in found:
+            raise OptionsError(f"parameter {key}: {found[key]!r} and {value!r}; expected it once")
         found[key] = value
     return found
 
@@ -107,11 +113,27 @@ def _statement(options: SqlOptions) -> Statement:
     if options.name is not None and options.query is not None:
         raise OptionsError("--name and --query: expected one of them")
     if options.name is not None:
+        _require_text(*options.params)
         return named(options.name, options.params)
-    sql = sys.stdin.read() if options.query is None else options.query
+    sql = _read_stdin() if options.query is None else options.query
     if not sql.strip():
         raise OptionsError("nothing to ask; expected --query, --name or a statement on stdin")
-    return Statement(sql, read_pairs(options.params))
+    _require_text(sql, *options.params)
+    return Statement(sql, fill(sql, read_pairs(options.params), datetime.now(UTC)))
+
+
+def _read_stdin() -> str:
+    return sys.stdin.buffer.read().decode(errors="surrogateescape")  # as arguments are; what is no text is refused
+
+
+def _require_text(*given: str) -> None:
+    """Bytes that are no UTF-8 cannot be sent. Raises OptionsError."""
+    for text in given:
+        try:
+            text.encode()
+        except UnicodeEncodeError as cause:
+            byte = ord(text[cause.start]) & 0xFF
+            raise OptionsError(f"byte 0x{byte:02x} at character {cause.start + 1}; expected UTF-8") from None
 
 
 def _usual_format(*, named: bool) -> str:
@@ -122,8 +144,10 @@ def _usual_format(*, named: bool) -> str:
 
 @contextlib.contextmanager
 def _reader_may_leave() -> Iterator[None]:
-    """`| head` has seen enough: that is no error."""
+    """`| head` has seen enough: that is no error. Raises OutputError, for a full disk."""
     try:
         yield
-    except BrokenPipeError:
+    except OSError as cause:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer, at exit
+        if not isinstance(cause, BrokenPipeError):
+            raise OutputError(f"stdout: {cause.strerror or cause}") from cause

@@ -17,7 +17,7 @@ from schemas.kafka.reasons import FORBIDDEN, why_not
 from streams.engine.app import APP_ID, MAX_MESSAGE_BYTES
 from streams.engine.brokers import fetch_commits
 from streams.engine.commit_notes import Note
-from streams.engine.topic_ids import fetch_topic_ids
+from streams.topic_ids import fetch_topic_ids
 
 _TIMEOUT_MS = 15_000
 _NO_MEMBERS = {"Empty", "Dead"}

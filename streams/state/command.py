@@ -77,7 +77,7 @@ def rebuild(  # noqa: PLR0913 - one argument an option
         ),
     ] = None,
     force: Annotated[bool, _flag("Make good pages anew as well.")] = False,
-    series_max: Annotated[int, Parameter(help="As the workers have it.")] = 250_000,
+    series_max: Annotated[int | None, _says("As the workers have it; without it 250000.")] = None,
     yes: Yes = False,
     brokers: BrokersOption = None,
     kafka_config: KafkaConfigOption = None,
@@ -94,10 +94,11 @@ def rebuild(  # noqa: PLR0913 - one argument an option
     Example: `fleetbeat state rebuild --clickhouse http://127.0.0.1:8123 --yes`
     """
     with extra("streams"):
-        from streams.state.run import families_of, run_rebuild
+        from streams.state.run import refuse_without_rows, run_rebuild
     if clickhouse is None:
+        refuse_without_rows(partition=partition, from_=from_, force=force, series_max=series_max)
         return run_rebuild(reach(brokers, kafka_config), family, yes=yes)
-    families_of(family)
     with extra("streams,archive"):
         from streams.state.refill_run import RefillOptions, run_refill
-    return run_refill(RefillOptions(reach(brokers, kafka_config), clickhouse, partition, from_, force, yes, series_max))
+    where, most = reach(brokers, kafka_config), 250_000 if series_max is None else series_max
+    return run_refill(RefillOptions(where, clickhouse, family, partition, from_, force, yes, most))

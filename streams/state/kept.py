@@ -13,11 +13,11 @@ from streams.core.table import SloTable
 from streams.engine.changelog import read_changelog
 from streams.engine.page_heads import PageFormatError, PartitionsChangedError, origin_now, require_partitions
 from streams.engine.pages import NotWholeError, PartPages, load
-from streams.engine.topic_ids import TopicIdentity
 from streams.history.sums import Span
 from streams.processors.slo_parts import OBJECTIVES, Part, PartFolder
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from streams.state.cluster import Commit, Log, StateError
+from streams.topic_ids import TopicIdentity
 
 NAMED = pl.Schema({**STEP_SCHEMA, "series": pl.String()})
 

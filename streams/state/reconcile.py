@@ -11,7 +11,6 @@ from streams.core.slices import COUNTS, HOURS, LATENESS_MS, MINUTES, SLICE_MS, T
 from streams.core.sources import SOURCES
 from streams.core.versions import Timeline
 from streams.engine.partitioning import partition_of
-from streams.engine.topic_ids import TopicIdentity
 from streams.history.judging import Judging, judgings
 from streams.history.recount import STEPS, Recount
 from streams.history.rows import RawRows
@@ -23,6 +22,7 @@ from streams.state.cluster import Cluster, StateError
 from streams.state.compare import Difference, differences, steps_of
 from streams.state.coverage import LeftOut, Reaches, await_offsets, judged, offsets_of, whole_from_s
 from streams.state.kept import Input, Kept, LostError, read_kept
+from streams.topic_ids import TopicIdentity
 
 Say = Callable[[str], None]
 
@@ -52,9 +52,14 @@ class Finding:
     differences: list[tuple[str, Difference]] = field(default_factory=list)
 
     @property
+    def nothing(self) -> bool:
+        """Whether there was nothing to compare, which is no equality."""
+        return not any(self.compared.values()) and not self.lost
+
+    @property
     def equal(self) -> bool:
-        """Whether nothing differs and nothing is lost."""
-        return not self.differences and not self.lost
+        """Whether something was compared, nothing of it differs, and nothing is lost."""
+        return not self.differences and not self.lost and not self.nothing
 
 
 async def reconcile(cluster: Cluster, rows: RawRows, timeline: Timeline, asked: Asked, say: Say) -> Finding:

@@ -77,8 +77,12 @@ def run_reconcile(options: ReconcileOptions) -> int:
         sys.stderr.write(f"could not be compared: {cause}\n")
         return Exit.COULD_NOT
     print(json.dumps(as_json(finding)) if options.as_json else "\n".join(describe(finding)))
-    if not finding.compared and not finding.lost:
-        sys.stderr.write("could not be compared: no step that both sides hold\n")
+    if finding.nothing:
+        what = "minute" if options.minutes else "whole hour"
+        sys.stderr.write(
+            f"could not be compared: no {what} from {utc(span.start_s * 1_000)} to {utc(span.end_s * 1_000)} of which "
+            f"both sides hold events; expected a longer time{'' if options.minutes else ', or --minutes'}\n"
+        )
         return Exit.COULD_NOT
     return Exit.EQUAL if finding.equal else Exit.DIFFERENT
 
@@ -91,13 +95,20 @@ async def _reconciled(options: ReconcileOptions, rows: RawRows, span: Span, say:
 
 def read_span(from_: str, to: str, now: datetime) -> Span:
     """Raises SpanError."""
-    try:
-        begin, end = (int(read_time(text, now).timestamp()) for text in (from_, to))
-    except ValueError as cause:
-        raise SpanError(f"--from {from_} --to {to}: {cause}; expected now, -24h or a time of ISO 8601") from cause
+    begin, end = (seconds_of(option, text, now) for option, text in (("--from", from_), ("--to", to)))
     if begin >= end:
         raise SpanError(f"--from {from_} --to {to}: expected a time, and a later one")
     return Span(begin, end)
+
+
+def seconds_of(option: str, text: str, now: datetime) -> int:
+    """Raises SpanError."""
+    try:
+        return max(int(read_time(text, now).timestamp()), 0)
+    except (ValueError, OverflowError):
+        raise SpanError(
+            f"{option} {text}: expected a time such as 2026-03-02T10:00:00Z, an age such as -24h, or now"
+        ) from None
 
 
 def endpoint_of(url: str | None) -> Endpoint:
@@ -143,6 +154,8 @@ def describe(finding: Finding) -> Iterator[str]:
         span = finding.spans[tier]
         yield f"{tier}: {steps} steps of series from {utc(span.start_s * 1_000)} to {utc(span.end_s * 1_000)} compared"
     verdict = "equal" if finding.equal else f"{len(finding.differences)} differences, {len(finding.lost)} lost"
+    if finding.nothing:
+        verdict = "nothing was compared"
     yield f"{finding.events} events, once for each series: {verdict}"
 
 

@@ -18,15 +18,15 @@ from streams.history.rows import RawRows
 from streams.processors.slo_parts import PartFolder, series_share
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from streams.slo_command import read_timeline
-from streams.sql.library import read_time
 from streams.state.changes import utc
 from streams.state.cluster import Cluster, Commit, StateError, connected
 from streams.state.coverage import whole_from_s
 from streams.state.kept import Input, LostError, read_pages, restored
 from streams.state.reconcile import Say, inputs_of
-from streams.state.reconcile_run import COULD_NOT, endpoint_of, progress
+from streams.state.reconcile_run import COULD_NOT, SpanError, endpoint_of, progress, seconds_of
 from streams.state.refill import Refill, Stand, stand
-from streams.state.run import Exit, confirmed
+from streams.state.run import AskedWronglyError, Exit, confirmed, families_of
+from streams.state.survey import SLO
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class RefillOptions:
 
     brokers: Brokers
     clickhouse: str
+    families: tuple[str, ...] = ()
     partitions: tuple[int, ...] = ()
     from_: str | None = None
     force: bool = False
@@ -55,7 +56,16 @@ class _Found:
 def run_refill(options: RefillOptions) -> int:
     """Makes pages and says what they hold; returns an Exit. Raises ValueError for what cannot be asked."""
     rows = RawRows(endpoint_of(options.clickhouse))
-    from_s = 0 if options.from_ is None else int(read_time(options.from_, datetime.now(UTC)).timestamp())
+    if options.families and SLO not in families_of(options.families):
+        raise AskedWronglyError(
+            f"--family nodes beside --clickhouse: tables of nodes are made anew without it; expected {SLO}"
+        )
+    now = datetime.now(UTC)
+    from_s = 0 if options.from_ is None else seconds_of("--from", options.from_, now)
+    if from_s > now.timestamp():
+        raise SpanError(f"--from {options.from_}: is still to come; expected a time that is over")
+    if options.series_max < 1:
+        raise AskedWronglyError(f"--series-max {options.series_max}: expected 1 or more, as the workers have it")
     try:
         with progress("reading pages") as say:
             return asyncio.run(_refilled(options, rows, from_s, say))

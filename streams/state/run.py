@@ -38,6 +38,19 @@ def families_of(names: Collection[str]) -> tuple[str, ...]:
     return tuple(family for family in FAMILIES if not names or family in names)
 
 
+def refuse_without_rows(**given: object) -> None:
+    """Options of a rebuild from raw rows, given to one from what Kafka keeps. Raises AskedWronglyError.
+
+    That one makes everything anew: whoever names a partition must not lose the others.
+    """
+    if named := [
+        f"--{name.strip('_').replace('_', '-')}" for name, value in given.items() if value not in (None, (), False)
+    ]:
+        raise AskedWronglyError(
+            f"{' '.join(named)} without --clickhouse, which makes all tables anew; expected --clickhouse URL"
+        )
+
+
 def run_show(brokers: Brokers, families: Collection[str], partitions: Collection[int], *, as_lines: bool) -> int:
     """Prints what there is; Exit.UNSOUND when a page cannot be read or is of a newer version."""
     found = _run(_survey(brokers, families_of(families), partitions))

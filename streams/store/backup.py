@@ -17,6 +17,7 @@ from streams.store.steps import Steps
 
 _LIST = "backup.json"
 _FORMAT = 1
+_UNFINISHED = ".unfinished"
 
 
 def run_backup(place: Place, to: Path) -> int:
@@ -24,30 +25,28 @@ def run_backup(place: Place, to: Path) -> int:
     if to.exists():
         raise AskedWronglyError(f"{to}: exists already; expected the name of a new folder")
     folder = place.folder
+    if to.resolve().is_relative_to(folder.resolve()):
+        raise AskedWronglyError(f"{to}: is in the store {folder}; expected a folder outside of it")
     with place.embedded() as client:
         listed = contents(client)
     # the engine has written all it had and is closed: now nobody may open it until it is copied
     with _held(folder):
-        unfinished = to.with_name(to.name + ".unfinished")
+        unfinished = to.with_name(to.name + _UNFINISHED)
         shutil.rmtree(unfinished, ignore_errors=True)
         copied = _copy(folder / "data", unfinished / "data", "backup")
         made = {"format": _FORMAT, "made_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "bytes": copied, **listed}
-        (unfinished / _LIST).write_text(json.dumps(made, indent=1), encoding="utf-8")
-        unfinished.rename(to)
+        try:
+            (unfinished / _LIST).write_text(json.dumps(made, indent=1), encoding="utf-8")
+            unfinished.rename(to)
+        except OSError as cause:
+            raise StoreError(f"backup: {cause.filename}: {cause.strerror}") from cause
     print(f"{to}: {sum(listed['rows'].values()):,} rows, {copied:,} bytes, schema {listed['schema']}")
     return 0
 
 
 def run_restore(place: Place, source: Path) -> int:
     """Makes the store, looks whether it holds what the list says; 1 when not. Raises AskedWronglyError, StoreError."""
-    try:
-        listed = json.loads((source / _LIST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise AskedWronglyError(
-            f"{source}: no backup there; expected a folder made by `fleetbeat store backup`"
-        ) from None
-    if listed["format"] != _FORMAT:
-        raise AskedWronglyError(f"{source}: a backup of format {listed['format']}; expected {_FORMAT}")
+    listed = _read_list(source)
     folder = place.store or DEFAULT_STORE
     if (folder / "data").exists():
         raise AskedWronglyError(
@@ -57,10 +56,9 @@ def run_restore(place: Place, source: Path) -> int:
     with _held(folder):
         copied = _copy(source / "data", folder / "data.unfinished", "restore")
         (folder / "data.unfinished").rename(folder / "data")
-    if copied != listed["bytes"]:
-        print(f"{source}: found {copied:,} bytes; expected {listed['bytes']:,}")
+    wrong = [] if copied == listed["bytes"] else [f"found {copied:,} bytes in {source}; expected {listed['bytes']:,}"]
     with Place(folder, None).embedded() as client:
-        wrong = list(unlike(listed, contents(client)))
+        wrong += unlike(listed, contents(client))
     for line in wrong:
         print(f"{folder}: {line}")
     if not wrong:
@@ -69,6 +67,27 @@ def run_restore(place: Place, source: Path) -> int:
         for topic, offsets in listed["planned"].items():
             print(f"  {topic}: {' '.join(f'{partition}@{last}' for partition, last in offsets.items())}")
     return int(bool(wrong))
+
+
+def _read_list(source: Path) -> dict[str, Any]:
+    """Raises AskedWronglyError."""
+    expected = "expected a folder made by `fleetbeat store backup`"
+    try:
+        listed = json.loads((source / _LIST).read_text(encoding="utf-8"))
+    except OSError:
+        unfinished = ", only one that was broken off" if source.name.endswith(_UNFINISHED) else ""
+        raise AskedWronglyError(f"{source}: no backup there{unfinished}; {expected}") from None
+    except ValueError as cause:
+        raise AskedWronglyError(f"{source / _LIST}: {cause}; {expected}") from None
+    if not isinstance(listed, dict) or not isinstance(listed.get("format"), int):
+        raise AskedWronglyError(f"{source / _LIST}: not the list of a backup; {expected}")
+    if listed["format"] != _FORMAT:
+        raise AskedWronglyError(f"{source}: a backup of format {listed['format']}; expected {_FORMAT}")
+    if missing := sorted({"bytes", "made_at", "schema", "rows", "offsets", "planned"} - listed.keys()):
+        raise AskedWronglyError(f"{source / _LIST}: no {missing[0]!r} in it; {expected}")
+    if not (source / "data").is_dir():
+        raise AskedWronglyError(f"{source}: no folder `data` beside {_LIST}; {expected}")
+    return listed
 
 
 def contents(client: Any) -> dict[str, Any]:  # noqa: ANN401 - clickhouse-connect is not typed
@@ -135,7 +154,10 @@ def _copy(source: Path, to: Path, what: str) -> int:
 
         def copy(one: str, other: str) -> str:
             nonlocal done
-            shutil.copy2(one, other)
+            try:
+                shutil.copy2(one, other)
+            except OSError as cause:  # else all the others would be tried, and each one told
+                raise StoreError(f"{what}: {other}: {cause.strerror}") from cause
             done += Path(one).stat().st_size
             steps.at(done, sum(sizes), "bytes")
             return other
@@ -143,7 +165,8 @@ def _copy(source: Path, to: Path, what: str) -> int:
         try:
             shutil.copytree(source, to, symlinks=True, copy_function=copy)
         except OSError as cause:
-            raise StoreError(f"{what} of {source} to {to}: {cause}") from cause
+            reason = str(cause) if cause.strerror is None else f"{cause.filename}: {cause.strerror}"
+            raise StoreError(f"{what} of {source}: {reason[:500]}") from cause
     return done
 
 

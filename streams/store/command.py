@@ -54,7 +54,7 @@ def usage(
     url: Url = None,
     json: Annotated[bool, _says("One JSON document instead of a table.")] = False,
 ) -> int:
-    """Say what each table takes: rows, bytes, bytes a row, the oldest row, and in how many days that expires.
+    """Say what each table takes: rows, bytes, bytes a row, the oldest row, and in how many days that goes.
 
     Example: `fleetbeat store usage --url http://127.0.0.1:8123`
     """

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streams.archive.ddl import DATABASE
@@ -15,17 +16,19 @@ from streams.store.places import AskedWronglyError, Place, StoreError, read_rang
 from streams.store.steps import Steps
 
 PIECE_ROWS = 200_000
+_TIME = pa.timestamp("ms", "UTC")
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """How a table is read: its columns, where from, by which time, and what else narrows that down."""
+    """How a table is read: its columns, where from, by which time, what else narrows that down, what is no text."""
 
     columns: str
     source: str
     time: str
     group: str = ""
     lower: str = ""
+    opaque: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def tables() -> dict[str, Exported]:
     found |= {
         "slo_windows": Exported("*", "slo_windows FINAL", "window_start"),
         "node_states": Exported("*", "node_states FINAL", "since"),
-        "dead_letters": Exported("*", "dead_letters FINAL", "received_at"),
+        "dead_letters": Exported("*", "dead_letters FINAL", "received_at", opaque=("key", "value")),
     }
     for rollup in rollups().values():
         for each in (rollup, rollup.coarser):
@@ -83,7 +86,7 @@ def export(client: Any, what: Exported, file: Path, begin: datetime, end: dateti
     try:
         with Steps("export") as steps:
             for piece in todo or [Piece(first_s, first_s, 0)]:
-                part = client.query_arrow(_query(what, piece, begin, end), use_strings=True)
+                part = _typed(client.query_arrow(_query(what, piece, begin, end), use_strings=False), what)
                 writer = writer or pq.ParquetWriter(file, part.schema, compression="zstd")
                 writer.write_table(part.cast(writer.schema))
                 written += part.num_rows
@@ -111,6 +114,29 @@ def pieces(counts: list[tuple[int, int]], end_s: int) -> Iterator[Piece]:
         rows += count
     if first_s is not None:
         yield Piece(first_s, end_s, rows)
+
+
+def _typed(part: pa.Table, what: Exported) -> pa.Table:
+    """As a reader needs it: ClickHouse gives all text as bytes, and a start of a minute as seconds.
+
+    Text of ours is UTF-8; key and value of a dead letter are what somebody sent, which nobody could read.
+    """
+    for at, field in enumerate(part.schema):
+        kind = field.type
+        if field.name not in what.opaque:
+            kind = _as_text(kind)
+        if field.name == what.time and pa.types.is_uint32(kind):
+            seconds = part[at].cast(pa.int64()).cast(pa.timestamp("s", "UTC"))
+            part = part.set_column(at, field.with_type(_TIME), seconds.cast(_TIME))
+        elif kind != field.type:
+            part = part.set_column(at, field.with_type(kind), part[at].cast(kind))
+    return part
+
+
+def _as_text(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_map(kind):
+        return pa.map_(_as_text(kind.key_type), _as_text(kind.item_type))
+    return pa.string() if pa.types.is_binary(kind) else kind
 
 
 def _counts(client: Any, what: Exported, first_s: int, end_s: int) -> list[tuple[int, int]]:  # noqa: ANN401

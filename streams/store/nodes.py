@@ -1,20 +1,24 @@
 """Everything about one node, gone on request; what counted it is made again."""
 
+import signal
 import sys
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
 from schemas.rules import KEYED_BY_NODE
 from streams.archive.blocks import Route, routes
 from streams.archive.ddl import DATABASE
-from streams.archive.ingest import Ingest
-from streams.archive.plans import Incomplete, Plan, PlanStore, where
+from streams.archive.ingest import Ingest, UnsettledError
+from streams.archive.plans import Expiring, Incomplete, Plan, PlanStore, where
 from streams.archive.retention import whole_from
-from streams.archive.rollups import Cells, Rollup, by_minute, rebuild, rollups
+from streams.archive.rollups import Cells, Rollup, by_minute, make_equal, rollups
 from streams.store.places import AskedWronglyError, Place, StoreError, literal
 from streams.store.steps import Steps
 
 _PARTITIONS = range(1 << 16)
+_WAIT_S, _PAUSE_S = 120.0, 1.0
+"""Of a minute that is still inserted into: then it is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ def run_delete_node(place: Place, node: str, *, yes: bool) -> int:
     with place.opened() as client:
         held = _holdings(client, node)
         if not any(holding.rows for holding in held):
-            print(f"node {node}: no rows")
+            print(f"node {node}: no rows; if a deletion was broken off: `fleetbeat store verify --repair --from -14d`")
             return 0
         for holding in held:
             print(f"{_short(holding.route)}: {holding.rows:,} rows of node {node}")
@@ -67,11 +71,15 @@ def _holdings(client: Any, node: str) -> list[_Holding]:  # noqa: ANN401
 def _require_settled(client: Any, route: Route) -> None:  # noqa: ANN401
     """An archive that starts adds what its last plan lacks: then also what would be deleted here."""
     ingest = Ingest(client, route)
-    verdicts = {} if route.replacing else ingest.verify(list(ingest.last_plans(_PARTITIONS).values()))
+    try:
+        verdicts = {} if route.replacing else ingest.verify(list(ingest.last_plans(_PARTITIONS).values()))
+    except UnsettledError as cause:
+        raise StoreError(f"{cause}; nothing was deleted yet: delete again when less arrives") from cause
     for partition, verdict in verdicts.items():
-        if isinstance(verdict, Incomplete):
+        if isinstance(verdict, Incomplete | Expiring):
+            missing = f"{verdict.missing} rows" if isinstance(verdict, Incomplete) else "perhaps rows"
             raise StoreError(
-                f"{route.topic}/{partition}: {verdict.missing} rows of its last plan are missing; start the archive "
+                f"{route.topic}/{partition}: {missing} of its last plan are missing; start the archive "
                 "once, so that it adds them, stop it, and delete again. Nothing was changed"
             )
 
@@ -91,10 +99,13 @@ def _plans_without(client: Any, holding: _Holding) -> list[Plan]:  # noqa: ANN40
     """The last plans, with as many rows as will be left, so that the next archive does not add the node's again."""
     changed = []
     for plan in Ingest(client, holding.route).last_plans(_PARTITIONS).values():
+        left = f"{where([plan])} AND NOT ({holding.condition})"
         gone = _count(client, holding.route.table, f"{where([plan])} AND {holding.condition}") if plan.rows else 0
         if gone:
-            # a table with one row a key is written again unless its plan has no rows; these have arrived
-            changed.append(replace(plan.again(), rows=0 if holding.route.replacing else plan.rows - gone))
+            # counted, not subtracted: it may have been subtracted before, when this was broken off. A table with one
+            # row a key is written again unless its plan has no rows; these have arrived
+            rows = 0 if holding.route.replacing else _count(client, holding.route.table, left)
+            changed.append(replace(plan.again(), rows=rows))
     return changed
 
 
@@ -105,11 +116,20 @@ def _make_again(client: Any, rollup: Rollup, cells: list[Cells]) -> None:  # noq
         for done, chunk in enumerate(cells):
             steps.at(done, len(cells), str(chunk.day))
             if chunk.day >= whole:
-                rebuild(client, rollup, chunk)
+                _make_equal(client, rollup, chunk)
     names = f"{rollup.table}{f' and {rollup.coarser.table}' if rollup.coarser else ''}"
     print(f"{names}: {sum(len(chunk.starts) for chunk in cells) - kept:,} minutes made again without the node")
     if kept:
         print(f"{names}: {kept:,} minutes that arrived before {whole} keep its counts; they name no node")
+
+
+def _make_equal(client: Any, rollup: Rollup, chunk: Cells) -> None:  # noqa: ANN401
+    """Looks again until it is: an archive may insert meanwhile, most likely into the minute that there is now."""
+    deadline = time.monotonic() + _WAIT_S
+    while wrong := make_equal(client, rollup, chunk):
+        if time.monotonic() > deadline:
+            raise StoreError(f"{wrong}; run `fleetbeat store verify --repair` when less arrives")
+        time.sleep(_PAUSE_S)
 
 
 def _count(client: Any, table: str, condition: str) -> int:  # noqa: ANN401
@@ -123,5 +143,7 @@ def _short(route: Route) -> str:
 def _confirmed() -> bool:
     if not sys.stdin.isatty():
         raise AskedWronglyError("nobody can be asked here; expected --yes")
+    # the engine has reads go on after a signal, so that Ctrl-C would not end this one
+    signal.siginterrupt(signal.SIGINT, True)  # noqa: FBT003 - it takes no names
     print("Delete them for good? [yes/no] ", end="", flush=True)
     return sys.stdin.readline().strip() == "yes"

@@ -1,22 +1,26 @@
 """Where the tables are: a folder that nobody has open, a server, or the SQL address of a running archive."""
 
+import logging
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from streams.archive.ddl import DATABASE
+from streams.sql import library
 
 DEFAULT_STORE = Path(".fleetbeat/store")
 DEFAULT_URL = "http://127.0.0.1:8123"
 _ENV = "FLEETBEAT_CLICKHOUSE"
-_AGE = re.compile(r"-(\d+)([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_PATHS = ("", DATABASE)
+_ERRNO = re.compile(r"\[Errno -?\d+\] [^\"')]+")
+_UNKNOWN = re.compile(r"\bUNKNOWN_(TABLE|IDENTIFIER)\b")
+"""What ClickHouse says where a table or a column that this fleetbeat reads is not there."""
 
 
 class StoreError(RuntimeError):
@@ -71,6 +75,8 @@ class Place:
             raise StoreError(in_use(folder)) from None
         except OSError as cause:
             raise StoreError(str(cause)) from cause
+        except ValueError as cause:
+            raise AskedWronglyError(f"--{cause}") from None  # of its path
         with store, _refusals(str(folder)):
             client = store.client()
             try:
@@ -90,18 +96,13 @@ def in_use(folder: Path) -> str:
 
 def read_time(option: str, text: str) -> datetime:
     """A time as of ISO 8601 (UTC unless it says otherwise), an age such as -15m, or now. Raises AskedWronglyError."""
-    now = datetime.now(UTC)
-    if text == "now":
-        return now
-    if age := _AGE.fullmatch(text):
-        return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
     try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
+        at = library.read_time(text, datetime.now(UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise AskedWronglyError(
             f"{option} {text}: expected a time such as 2026-03-02T10:00:00Z, an age such as -15m, or now"
         ) from None
-    return at.replace(tzinfo=at.tzinfo or UTC).astimezone(UTC)
+    return max(at, datetime.fromtimestamp(0, UTC))  # nothing is older, and ClickHouse knows no time that is
 
 
 def read_range(since: str, until: str) -> tuple[datetime, datetime]:
@@ -121,12 +122,17 @@ def literal(text: str) -> str:
 def _asking(url: str) -> Iterator[Any]:
     """A server, or an archive's SQL address, which speaks as one."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") not in ("", DATABASE):
+    try:
+        port = parts.port or 8123
+    except ValueError:
+        port = 0
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port or parts.path.strip("/") not in _PATHS:
         shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         raise AskedWronglyError(f"{shown}: expected http(s)://USER:PASSWORD@HOST:PORT")
     import clickhouse_connect  # noqa: PLC0415 - after an embedded store is open, if one is
 
-    with _refusals(f"{parts.hostname}:{parts.port or 8123}"):
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # its words come as a StoreError
+    with _refusals(f"{parts.hostname}:{port}"):
         client = clickhouse_connect.get_client(
             dsn=f"{parts.scheme}://{parts.netloc}/", autogenerate_session_id=False, send_receive_timeout=3_600
         )
@@ -144,4 +150,9 @@ def _refusals(where: str) -> Iterator[None]:
     try:
         yield
     except ClickHouseError as cause:
-        raise StoreError(f"{where}: {str(cause)[:500]}") from cause
+        said = str(cause)
+        if unreached := _ERRNO.search(said):  # of half a page of the driver's
+            said = f"no answer: {unreached[0]}; expected a ClickHouse server, or the SQL address of a running archive"
+        elif _UNKNOWN.search(said):
+            said = f"the tables are not those of this fleetbeat, see `fleetbeat store migrate`: {said}"
+        raise StoreError(f"{where}: {said[:500]}") from cause

@@ -18,7 +18,7 @@ _DAY_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """One table. `days_left` until its oldest rows expire; 0 once rows expire every day."""
+    """One table. `days_left` until its oldest rows go, which for most tables is with all of their day, or month."""
 
     table: str
     rows: int
@@ -64,7 +64,7 @@ def run_usage(place: Place, *, as_json: bool) -> int:
             str(table.kept_days or "-"),
             "-" if table.days_left is None else f"{table.days_left:.1f}",
         )
-    Console(width=None if Console().is_terminal else 200).print(shown)
+    Console(width=200).print(shown)  # a narrow terminal breaks its lines, and nobody wants half a name
     full = f", as much as raw rows of yesterday take {free // daily:,} times" if daily else ""
     print(f"disk: {free:,} bytes free of {total:,}{full}")
     return 0
@@ -94,6 +94,11 @@ def _usage(client: Any, name: str, created: str, rows: int, size: int, expiry: r
         f"SELECT toUnixTimestamp(toDateTime(min({column}), 'UTC')), toUnixTimestamp(now()) FROM {DATABASE}.{name}"  # noqa: S608
     ).result_rows[0]
     kept = retention.age_of(created).days
-    left = max(kept - (now_s - first_s) / _DAY_S, 0.0)
+    goes = "max" if "ttl_only_drop_parts = 1" in created else "min"
+    (gone_s,) = client.query(
+        f"SELECT toUnixTimestamp(min(delete_ttl_info_{goes})) FROM system.parts WHERE database = '{DATABASE}' "  # noqa: S608
+        f"AND table = '{name}' AND active AND rows > 0 AND delete_ttl_info_{goes} > toDateTime(0)"
+    ).result_rows[0]
+    left = max((gone_s or first_s + kept * _DAY_S) - now_s, 0) / _DAY_S
     oldest = f"{datetime.fromtimestamp(first_s, UTC):%Y-%m-%dT%H:%MZ}"
     return Usage(name, rows, size, a_row, oldest, kept, round(left, 2))

@@ -23,13 +23,13 @@ from streams.core.series import CELL_SERIES, Judge, SeriesIndex
 from streams.core.slices import SECONDS
 from streams.core.sources import PROBES as SOURCE
 from streams.core.versions import Timeline
-from streams.engine.topic_ids import TopicIdentity
 from streams.engine.transport import Poll, RawPoll, ResumePoint
 from streams.processors import rollup as rollup_module
 from streams.processors.objectives import ObjectivesProcessor
 from streams.processors.rollup import RollupProcessor
 from streams.processors.slo_parts import OBJECTIVES
 from streams.processors.slo_recovery import PARTIALS
+from streams.topic_ids import TopicIdentity
 from tests.unit.raw_batches import raw_batches
 
 BEGIN_MS = 1_767_225_600_000

@@ -17,7 +17,7 @@ from typing import Any
 from prometheus_client import REGISTRY, generate_latest
 
 from streams.archive import ddl
-from streams.archive.embedded import EmbeddedStore
+from streams.archive.embedded import EmbeddedStore, leave
 from streams.archive.gateway import Gateway
 from streams.archive.sql_limits import Limits
 from streams.archive.sql_users import Users
@@ -103,6 +103,7 @@ def main() -> None:
             client.command(FILL)
             client.command("CREATE TABLE inserted (n UInt32, node String) ENGINE = MergeTree ORDER BY n")
         asyncio.run(serve(store, limits, users))
+    leave(store, 0)
 
 
 if __name__ == "__main__":

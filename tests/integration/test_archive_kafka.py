@@ -5,12 +5,13 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +24,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from infra.kafka import LocalKafka
 from schemas.codec import encode
 from schemas.records import DeadLetter, Heartbeat, NodeState, ProbeResult, SloStatus, SloWindow
+from tests.integration.test_recreated_topics import recreate
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -86,8 +88,8 @@ class Archive:
 
         wait_for(ready, "readiness")
 
-    def await_death(self) -> None:
-        assert self.process.wait(DEADLINE_S) == -signal.SIGKILL
+    def await_death(self, status: int = -signal.SIGKILL) -> None:
+        assert self.process.wait(DEADLINE_S) == status
         self._stderr.close()
 
     def stop(self) -> int:
@@ -315,7 +317,39 @@ def test_unreadable_records_are_reported_and_their_neighbours_stored(
     assert running.stop() == 0
 
 
-async def send(brokers: str, records: list[tuple[str, bytes | None, bytes | None]]) -> None:
+def test_a_topic_created_anew_ends_the_archive_and_keeps_it_from_starting_however_far_its_log_goes(
+    broker: LocalKafka, archive: Callable[..., Archive]
+) -> None:
+    few, more = ([("heartbeats", b"n", encode(replace(BEAT, seq=seq))) for seq in range(count)] for count in (5, 50))
+    asyncio.run(send(broker.bootstrap, few))
+    running = archive()
+    running.await_ready()
+    wait_for(lambda: census(running, "heartbeats") == (5, 5), "rows")
+    recreate(broker.bootstrap, "heartbeats", partitions=PARTITIONS)
+    asyncio.run(send(broker.bootstrap, more))
+    running.await_death(1)
+    archive().await_death(1)
+    said = running.log.read_text()
+    assert re.search(r'"error": "heartbeats: the topic was created anew, its id is [\w-]{22}; expected [\w-]{22}', said)
+
+
+def test_a_new_store_holds_all_that_kafka_does_whatever_was_committed(
+    broker: LocalKafka, archive: Callable[..., Archive], tmp_path: Path
+) -> None:
+    asyncio.run(send(broker.bootstrap, [("heartbeats", b"n", encode(replace(BEAT, seq=seq))) for seq in range(9)]))
+    first = archive()
+    first.await_ready()
+    wait_for(lambda: census(first, "heartbeats") == (9, 9), "rows")
+    assert first.stop() == 0
+    assert sum(asyncio.run(committed(broker.bootstrap, "heartbeats"))) == 9
+    shutil.rmtree(tmp_path / "store")
+    again = archive()
+    again.await_ready()
+    wait_for(lambda: census(again, "heartbeats") == (9, 9), "rows of the new store")
+    assert again.stop() == 0
+
+
+async def send(brokers: str, records: Sequence[tuple[str, bytes | None, bytes | None]]) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=brokers)
     await producer.start()
     for topic, key, value in records:

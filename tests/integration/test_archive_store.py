@@ -11,14 +11,14 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 
 from schemas.codec import encode
 from schemas.records import BucketCount, DeadLetter, Heartbeat, Label, ProbeResult, RequestCount
-from streams.archive import ddl
+from streams.archive import ddl, retention
 from streams.archive import ingest as ingest_module
 from streams.archive.blocks import Chunk, Route, Shaped, Shaper, routes
 from streams.archive.embedded import EmbeddedStore
 from streams.archive.ingest import Ingest, UnsettledError
 from streams.archive.plans import Complete, Doubled, Incomplete, PlanStore
 
-DAY_MS = 86_400_000
+DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 NOW = time.time_ns() // 1_000_000  # rows of long ago would expire under the test's hands
 RESULTS, BEATS, COUNTS, *_, LETTERS = routes()
 
@@ -33,7 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
 def client(store: EmbeddedStore) -> Iterator[Any]:
     client = store.client()
     ddl.apply(client)
-    raw = ("probe_results", "heartbeats", "request_counts", "dead_letters", "archive_plans")
+    raw = ("probe_results", "heartbeats", "request_counts", "dead_letters", "archive_plans", "archive_retention")
     for table in (*raw, "probe_1m", "probe_1h", "request_1m", "request_1h", "heartbeat_1m"):
         client.command(f"TRUNCATE TABLE telemetry.{table}")
     yield client
@@ -94,6 +94,18 @@ def test_a_batch_over_two_days_that_lost_one_is_completed(client: Any) -> None: 
     assert ingest.verify(batch.plans) == {0: Incomplete(10)}
     assert ingest.settle(batch).inserted == 10
     assert offsets(client) == [(0, n) for n in range(20)]
+
+
+def test_a_plan_is_looked_up_while_its_rows_are_kept(client: Any) -> None:  # noqa: ANN401
+    """Kept for a day, which is never whole: nobody may take the plan of this evening for one that has expired."""
+    retention.apply(client, retention.ages(["heartbeats=1d"]))
+    ingest = Ingest(client, BEATS)
+    for partition, hours in enumerate((0, 1, 22)):
+        PlanStore(client).write(shape(BEATS, beats(partition, received_at=NOW - hours * HOUR_MS)).plans)
+    long_ago = shape(BEATS, beats(3, received_at=NOW - 30 * HOUR_MS))
+    PlanStore(client).write(long_ago.plans)
+    last = ingest.last_plans(range(4))
+    assert ingest.verify(list(last.values())) == dict.fromkeys(range(3), Incomplete(10))
 
 
 def test_a_token_that_was_noted_without_its_rows_does_not_lose_them(client: Any) -> None:  # noqa: ANN401

@@ -1,5 +1,6 @@
 """Dead letters from end to end: a producer with another registry's ids, a real worker and archive, and the way back."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -11,6 +12,9 @@ from typing import Any
 
 import clickhouse_connect
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.structs import ConsumerRecord, TopicPartition
 
 import fleetbeat
 from infra.dlq.wire import REPLAY_OF
@@ -20,6 +24,7 @@ from infra.local.children import fleetbeat as command
 from schemas.codec import encode, frame, split_frame
 from schemas.records import ProbeResult
 from schemas.traces import HEADER
+from streams.raw import RawBatch
 from tests.integration.worker_process import (
     READY_S,
     SOURCE,
@@ -34,6 +39,7 @@ from tests.integration.worker_process import (
     write_objectives,
 )
 from tests.ports import free_port
+from tests.unit.hostile_batches import as_produced, bomb, with_bytes
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -185,3 +191,47 @@ def test_a_replay_that_was_killed_and_run_again_is_counted_once(
     assert status == 0
     counted += wrong
     stack.await_counted(counted)
+
+
+async def _append(brokers: str, batches: Sequence[RawBatch]) -> None:
+    """As they are, which no client of ours could."""
+    producer = AIOKafkaProducer(bootstrap_servers=brokers)
+    await producer.start()
+    try:
+        for batch in batches:
+            await producer.partitions_for(batch.tp.topic)
+            leader = producer.client.cluster.leader_for_partition(batch.tp)
+            topics = [(batch.tp.topic, [(batch.tp.partition, as_produced(batch))])]
+            request = ProduceRequest(None, required_acks=-1, timeout=10_000, topics=topics)
+            answer = await producer.client.send(leader, request)
+            assert answer.topics[0][1][0][1] == 0
+    finally:
+        await producer.stop()
+
+
+def test_batches_that_would_end_whoever_unpacks_them_are_letters(
+    stack: Stack, counted: list[ProbeResult], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """300 MB in each topic, from 30 KB, and a header whose name is no UTF-8, amid good results."""
+    odd, others = events(1, "odd")[0], events(20, "beside")
+    value = encode(odd)
+    key = odd.node_id.encode()
+    record = ConsumerRecord(SOURCE, 0, 0, now_ms(), 1, key, value, None, len(key), len(value), (("abc", b"x"),))
+    bombs = [bomb(TopicPartition(topic, 0), 0, now_ms()) for topic in (SOURCE, "heartbeats") for _ in range(9)]
+    assert sum(len(each.data) for each in bombs) < 60_000
+    sender = Sender(stack.brokers)
+    for event in others[:10]:
+        sender.send(event, 0)
+    sender.flush()
+    asyncio.run(_append(stack.brokers, [*bombs, with_bytes(record, b"abc", b"a\xffc")]))
+    for event in others[10:]:
+        sender.send(event, 0)
+    sender.flush()
+    counted += [odd, *others]
+    stack.await_counted(counted)
+    query = "SELECT topic, count() FROM telemetry.dead_letters FINAL WHERE reason = 'unreadable-batch' GROUP BY topic"
+    eventually(lambda: sorted(stack.sql(query)) == [("heartbeats", 9), (SOURCE, 9)], "letters in SQL")
+    status, lines = run(capsys, stack, "replay", "--reason", "unreadable-batch", "--yes")
+    assert (status, len(lines)) == (1, 2)
+    assert lines[0].startswith("9 of heartbeats left: unreadable-batch; heartbeats/0/")
+    assert lines[0].endswith(": its records are in Kafka only, until its retention ends")

@@ -177,6 +177,8 @@ def test_the_tables_p99_is_within_one_percent_of_the_exact_one(rows: Ask, server
     minute = "SELECT latency_us FROM probe_results WHERE service = 'checkout' AND toStartOfMinute(ts) = {m:DateTime}"
     raw = server.ask(f"{minute} ORDER BY latency_us LIMIT 1 OFFSET 237", param_m="2026-03-02 10:50:00")
     assert float(found[50]["exact_p99_ms"]) == int(raw.text) / 1_000
+    gone = rows("exact_p99", *HOUR, "slo=checkout-answers", "service=none")
+    assert {(row["raw_results"], row["exact_p99_ms"], row["off_percent"]) for row in gone} == {("0", "\\N", "\\N")}
 
 
 def test_every_query_of_the_library_is_tested_and_on_the_page() -> None:
@@ -217,6 +219,12 @@ class TestCommand:
             command, input="SELECT {node:String}, 1\n;", capture_output=True, text=True, cwd=ROOT, check=False
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "a\\tb\\\\\\'é\t1\n", "")
+
+    def test_a_time_is_read_in_ones_own_statement_too(self, capfd: pytest.CaptureFixture[str]) -> None:
+        for kind, said in (("DateTime64(3, 'UTC')", "10:00:00.500"), ("DateTime('Asia/Shanghai')", "18:00:00")):
+            at = "at=2026-03-02T12:00:00.5+02:00"
+            assert fleetbeat.main(["sql", "--query", f"SELECT {{at:{kind}}}", "--param", at]) == 0
+            assert capfd.readouterr().out == f"2026-03-02 {said}\n"
 
     def test_an_error_has_its_code_and_status_1(self, capfd: pytest.CaptureFixture[str]) -> None:
         for sql, said in (("SELECT * FROM nothing", "Code: 60."), ("DROP TABLE heartbeats", "Code: 164.")):
@@ -268,6 +276,15 @@ class TestPrompt:
         history = (tmp_path / "state" / "history").read_text()
         assert "+SELECT 40\n+ + 2;\n" in history
         assert (tmp_path / "state" / "history").stat().st_mode & 0o077 == 0
+
+    def test_it_answers_where_nothing_can_be_written(self, server: Server, capfd: pytest.CaptureFixture[str]) -> None:
+        with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
+            typed.send_text("SELECT 42;\rexit\r")
+            prompt = Prompt(Endpoint.parse(f"http://{server.address}"), "TabSeparated", Path("/dev/null/state/history"))
+            assert prompt.run() == 0
+        told = capfd.readouterr()
+        assert told.out == "42\n"
+        assert told.err == "/dev/null/state/history: Not a directory; what is asked is not kept\n"
 
     def test_a_table_is_completed(self, server: Server) -> None:
         suggestions = Suggestions(read_words(Endpoint.parse(f"http://{server.address}")))

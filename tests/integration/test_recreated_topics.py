@@ -30,9 +30,9 @@ ALL = Promise("all")
 NODES = 12
 
 
-def recreate(brokers: str, *topics: str) -> None:
+def recreate(brokers: str, *topics: str, partitions: int = PARTITIONS) -> None:
     delete_topics(brokers, *topics)
-    assert run_apply(brokers, PARTITIONS, local=True) == 0
+    assert run_apply(brokers, partitions, local=True) == 0
 
 
 def delete_topics(brokers: str, *topics: str) -> None:

@@ -132,6 +132,8 @@ class TestHttp:
         sql = "SELECT count() > 0 FROM system.settings WHERE name = 'readonly'"
         assert server.ask(sql).text == "1\n"
         assert server.ask("SELECT settings FROM (SELECT 1 AS settings) WHERE settings = 1").text == "1\n"
+        assert server.ask("SELECT settings extremes FROM (SELECT 1 AS settings)").text == "1\n"
+        assert server.ask("SELECT count() > 0 FROM system.settings s WHERE s.name = 'readonly'").text == "1\n"
 
     def test_gzip(self, server: Server) -> None:
         headers = {"Accept-Encoding": "gzip"}
@@ -148,6 +150,10 @@ class TestHttp:
     def test_other_names_of_this_host_are_refused(self, server: Server) -> None:
         reply = server.ask("SELECT 1", {"Host": "attacker.example"})
         assert (reply.status, "expected one of" in reply.text) == (403, True)
+
+    @pytest.mark.parametrize(("site", "status"), [("cross-site", 403), ("same-origin", 200), ("none", 200)])
+    def test_web_pages_elsewhere_cannot_send_queries(self, server: Server, site: str, status: int) -> None:
+        assert server.ask("SELECT 1", {"Sec-Fetch-Site": site}).status == status
 
 
 class TestRefused:

@@ -68,6 +68,8 @@ class TestLogin:
             {"Authorization": f"Bearer {SECRET}"},
             {"X-ClickHouse-User": "reader"},
             {"X-ClickHouse-Key": SECRET},
+            {"X-ClickHouse-User": "reader", "X-ClickHouse-Key": "\xff\xfe"},
+            {"X-ClickHouse-User": "\xff\xfe", "X-ClickHouse-Key": SECRET},
             {**READER, **basic("admin", SECRET)},
         ],
     )

@@ -107,10 +107,13 @@ def test_a_batch_takes_what_came_first_and_leaves_the_rest() -> None:
     waiting = lane(0)
     for first in range(0, 100, 10):
         waiting.offer(0, raw(kept([row_of(GOOD)] * 10, [NOW] * 10, first=first), first).batches)
-    assert [chunk.first for chunk in waiting._take_waiting(25)] == [0, 10, 20]
-    assert waiting._records == 70
-    assert [chunk.first for chunk in waiting._take_waiting()] == list(range(30, 100, 10))
-    assert (waiting._records, waiting._bytes) == (0, 0)
+    assert [chunk.first for chunk in waiting._waiting.take(25)] == [0, 10, 20]
+    assert waiting._waiting.records == 70
+    taken = waiting._waiting.take()
+    waiting._waiting.put_back(taken[3:])
+    assert (waiting._waiting.records, [chunk.first for chunk in waiting._waiting.take()]) == (40, [60, 70, 80, 90])
+    assert [chunk.first for chunk in taken[:3]] == [30, 40, 50]
+    assert (waiting._waiting.records, waiting._waiting.bytes) == (0, 0)
 
 
 def test_after_a_batch_with_changed_bytes_the_rest_of_the_answer_is_asked_for_again() -> None:

@@ -6,16 +6,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import ConsumerRecord
 
+from streams.archive import lane as lane_module
 from streams.archive.blocks import Chunk, RawChunk, Shaped, Shaper
-from streams.archive.consumer import GivenUpError
-from streams.archive.ingest import Settled
+from streams.archive.consumer import Bounds, GivenUpError
+from streams.archive.ingest import Refused, Settled
 from streams.archive.lane import Lane, Limits
 from streams.archive.letters import DeadLetters
 from streams.archive.metrics import ArchiveMetrics
 from tests.unit.test_archive_batches import NOW, RESULTS, _never
 from tests.unit.test_blocks_poison import GOOD, row_of
+from tests.unit.waiting import until
 
 LIMITS = Limits(enough_records=10, batch_records=10, wait_s=3_600, records=40)
 
@@ -139,18 +142,80 @@ def test_a_store_that_does_not_answer_holds_back_polls() -> None:
 def test_a_hole_is_looked_at_before_the_next_batch_is_shaped() -> None:
     async def scene() -> None:
         made, store, running = await backlog()
-        looked = list[tuple[int, int]]()
+        looked = list[tuple[int, int, int]]()
 
-        async def look(partition: int, expected: int) -> None:
-            looked.append((partition, expected))
+        async def look(partition: int, expected: int, found: int) -> None:
+            looked.append((partition, expected, found))
 
         made._look_for_hole = look  # type: ignore[method-assign]
         offer(made, 35, 10)
         store.go_on.set()
         await settle()
-        assert looked == [(0, 30)]
+        assert looked == [(0, 30, 35)]
         assert made.next == {0: 45}
         await end(made, running)
+
+    asyncio.run(scene())
+
+
+class Retention:
+    """Stands in for a log whose retention has deleted all before `begin`, and which answers or does not."""
+
+    def __init__(self, begin: int) -> None:
+        self.begin = begin
+        self.asked = 0
+
+    async def bounds(self, *_: object) -> dict[int, Bounds]:
+        return {0: Bounds(self.begin, 1_000)}
+
+    async def read_again(self, *_: object) -> Chunk:
+        self.asked += 1
+        raise KafkaConnectionError
+
+
+@pytest.mark.parametrize(
+    ("begin", "lost"),
+    [
+        pytest.param(0, 0, id="offsets without records are no loss"),
+        pytest.param(5, 5, id="of the first hole all was deleted, of the second nothing"),
+        pytest.param(12, 5, id="what was deleted after it was read is no loss"),
+        pytest.param(900, 10, id="both holes were deleted"),
+    ],
+)
+def test_of_several_holes_each_is_looked_at(begin: int, lost: int) -> None:
+    async def scene() -> None:
+        store = Store()
+        store.go_on.set()
+        made = lane(store)
+        made._source = Retention(begin)  # type: ignore[assignment]
+        offer(made, 5, 10)  # 0 to 4 were not there
+        offer(made, 20, 10)  # 15 to 19 neither
+        running = asyncio.create_task(made.run())
+        await settle()
+        await end(made, running)
+        assert made._metrics.lost.labels(made.topic)._value.get() == lost
+
+    asyncio.run(scene())
+
+
+def test_it_ends_also_while_kafka_does_not_give_a_refused_row_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(Store):
+        async def store(self, shaped: Shaped, wanted: Callable[[], bool]) -> Settled:
+            await super().store(shaped, wanted)
+            return Settled(9, (Refused(0, 3, "it is too large"),))
+
+    async def scene() -> None:
+        monkeypatch.setattr(lane_module, "_RETRY_S", 0.01)
+        store, log = Refusing(), Retention(0)
+        store.go_on.set()
+        made = lane(store)
+        made._source = log  # type: ignore[assignment]
+        offer(made, 0, 10)
+        running = asyncio.create_task(made.run())
+        await until(lambda: log.asked > 1)
+        made.end(0.1)
+        await asyncio.wait_for(running, 5)
+        assert made.next == {0: 0}
 
     asyncio.run(scene())
 

@@ -1,5 +1,7 @@
 """What a plan means for the table, and how plans and tokens are ordered."""
 
+from dataclasses import replace
+
 import pytest
 
 from streams.archive.plans import Complete, Doubled, Found, Incomplete, Plan, Verdict, judge, mentions, token
@@ -33,6 +35,7 @@ def test_a_later_plan_has_the_greater_revision_whenever_it_is_written() -> None:
         plan(100, 199),
         plan(100, 199).again(),
         plan(100, 199).again().again(),
+        replace(plan(100, 199), epoch=100_000),  # a table refused it for a week
         plan(200, 200),
     ]
     revisions = [each.revision for each in plans]

@@ -108,6 +108,27 @@ def test_what_cannot_be_is_a_dead_letter_and_the_rest_counts(raw: bool) -> None:
     ]
 
 
+def test_what_there_is_no_room_for_is_counted_in_the_next_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces.Room.__init__, "__defaults__", (1,))  # of which one batch is more than enough
+    fake, index = Keeping(), SeriesIndex()
+    judge = Judge((), index, COUNTS)
+    own = RollupProcessor(fake, judge, index, 1, lambda: judge.timeline)  # type: ignore[arg-type]
+    batches = [batch for first in (0, 9, 18) for batch in raw_batches([record(first + at, GOOD) for at in range(9)])]
+    waiting = []
+
+    async def run() -> None:
+        own._pending.append(RawPoll(batches, 0))
+        own._pending_count = 27
+        for _ in batches:
+            await own.step()
+            waiting.append(own._pending_count)
+
+    asyncio.run(run())
+    assert waiting == [18, 9, 0]
+    assert totals([sent for _, sent in fake.sent]) == [(270, 216, 27 * 272_800, 90_000)]
+    assert own.read_to(0) == 27
+
+
 def test_nothing_but_what_cannot_be_moves_the_commit_too() -> None:
     fake = Keeping()
     own, _ = counted(fake, Poll([record(0, LIAR)], 0))

@@ -23,7 +23,7 @@ from streams.core.table import SloTable
 from streams.engine.node_pages import read_page
 from streams.engine.page_heads import NODES_FORMAT, SLO_FORMAT, Origin, origin_now
 from streams.engine.pages import PartPages, load, write_open
-from streams.engine.topic_ids import TopicIdentity
+from streams.topic_ids import TopicIdentity
 
 PAGES, OF_TWO, PAGES_3 = (
     json.loads(Path(__file__).with_name(f"pages_format_{number}.json").read_text(encoding="utf-8"))

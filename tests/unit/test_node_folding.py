@@ -77,7 +77,9 @@ def folded(polls: list[Poll | RawPoll]) -> tuple[list[dict[str, dict[str, object
     }
     folder = NodeFolder()
     for poll in polls:
-        folder.fold(parts, [poll])
+        waiting = [poll]
+        while waiting:
+            waiting = folder.fold(parts, waiting)
     return (
         [rows_of(part.table) for part in parts.values()],
         folder.take_letters(),
@@ -90,9 +92,10 @@ def folded(polls: list[Poll | RawPoll]) -> tuple[list[dict[str, dict[str, object
     LOGS,
     st.lists(st.tuples(st.integers(0, 1), st.integers(1, 9), st.booleans()), max_size=20),
     st.sampled_from([1, 1, 3, 8]),
+    st.sampled_from([1, 2_000, 1 << 28]),
 )
 def test_batches_and_records_make_the_same_tables(
-    log: list[tuple[tuple[bytes, bytes | None], int, int]], cuts: list[tuple[int, int, bool]], worth_it: int
+    log: list[tuple[tuple[bytes, bytes | None], int, int]], cuts: list[tuple[int, int, bool]], worth_it: int, room: int
 ) -> None:
     """`cuts`: the partition of each poll, its records, and whether it comes as batches."""
     records = records_of(log)
@@ -104,7 +107,7 @@ def test_batches_and_records_make_the_same_tables(
             at[partition] += len(some)
             mixed.append(RawPoll(raw_batches(some), begin) if raw else Poll(some, begin))
             plain.append(Poll(some, begin))
-    with patch.object(pieces, "WORTH_IT", worth_it):
+    with patch.object(pieces, "WORTH_IT", worth_it), patch.object(pieces.Room.__init__, "__defaults__", (room,)):
         assert folded(mixed) == folded(plain)
 
 

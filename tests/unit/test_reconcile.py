@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import polars as pl
 import pytest
 
+import fleetbeat
 from streams.core.objectives import Objective, Selector
 from streams.core.series import OVERFLOW
 from streams.core.versions import Announcement, Timeline
@@ -14,7 +15,8 @@ from streams.history.sums import Span
 from streams.state.compare import Difference, differences
 from streams.state.coverage import judged, whole_from_s
 from streams.state.kept import NAMED
-from streams.state.reconcile_run import SpanError, read_span
+from streams.state.reconcile import Finding
+from streams.state.reconcile_run import SpanError, as_json, describe, read_span
 
 HOUR = 3_600
 Row = tuple[int, str, int, bool, int, int, int, int]
@@ -171,3 +173,47 @@ def test_a_version_judges_all_its_stretches_of_time() -> None:
         strict.series: (Span(130, 230),),
     }
     assert found[strict.series].objective == strict
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            "--from yesterday",
+            "--from yesterday: expected a time such as 2026-03-02T10:00:00Z, an age such as -24h, or now",
+        ),
+        ("--from -999999999d", "--from -999999999d: expected a time"),
+        ("--to 0001-01-01T00:00+05:00", "--from -24h --to 0001-01-01T00:00+05:00: expected a time, and a later one"),
+    ],
+)
+def test_a_time_that_is_none_is_said(arguments: str, said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert fleetbeat.main(["reconcile", *arguments.split()]) == 2
+    assert said in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--partition 3 --yes", "--partition without --clickhouse, which makes all tables anew"),
+        ("--from -1h --force --series-max 9", "--from --force --series-max without --clickhouse"),
+        ("--clickhouse http://h --from yesterday", "--from yesterday: expected a time"),
+        ("--clickhouse http://h --from 9998-01-01", "--from 9998-01-01: is still to come"),
+        ("--clickhouse http://h --series-max 0", "--series-max 0: expected 1 or more"),
+        ("--clickhouse http://h --family nodes", "--family nodes beside --clickhouse"),
+    ],
+)
+def test_a_rebuild_does_not_do_other_things_than_it_was_asked_for(
+    arguments: str, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert fleetbeat.main(["state", "rebuild", "--brokers", "127.0.0.1:1", *arguments.split()]) == 2
+    assert said in capfd.readouterr().err
+
+
+def test_nothing_compared_is_not_equal() -> None:
+    nothing = Finding(compared={"1h": 0, "1m": 0}, spans={"1h": Span(0, 0), "1m": Span(0, 0)})
+    assert not nothing.equal
+    assert list(describe(nothing))[-1] == "0 events, once for each series: nothing was compared"
+    assert as_json(nothing)["equal"] is False
+    assert Finding(compared={"1h": 0, "1m": 1}).equal
+    lost = Finding(lost={3: "gone"})
+    assert (lost.nothing, lost.equal) == (False, False)

@@ -20,12 +20,12 @@ from streams.engine.node_pages import page_key as node_key
 from streams.engine.page_heads import Origin, PageFormatError, PartitionsChangedError
 from streams.engine.pages import OPEN, page_key, write_open
 from streams.engine.positions import Committed
-from streams.engine.topic_ids import TopicIdentity
 from streams.engine.transport import ResumePoint
 from streams.processors.node_parts import Part as NodePart
 from streams.processors.node_recovery import NodeRecovery, NodesLostError, Span
 from streams.processors.slo_parts import Part, PartFolder
 from streams.processors.slo_recovery import PARTIALS, SloRecovery, StateLostError
+from streams.topic_ids import TopicIdentity
 
 NOW = TopicIdentity("now", 2)
 

@@ -21,8 +21,8 @@ from streams.engine.node_pages import page_key as node_key
 from streams.engine.page_heads import Origin, PartitionsChangedError, origin_now, require_partitions
 from streams.engine.pages import NotWholeError, PartPages, load
 from streams.engine.partials import write_partials
-from streams.engine.topic_ids import TopicIdentity
 from streams.processors.node_recovery import beginning
+from streams.topic_ids import TopicIdentity
 from tests.unit.exactness import PROMISES, START_MS, Event, Log, Logged, Rows, frontier_of, recompute
 from tests.unit.exactness_parts import Counter, Owner, rows_of
 from tests.unit.exactness_world import World

@@ -14,11 +14,11 @@ from schemas.records import ProbeResult, SloPartial
 from streams.core.series import Judge, SeriesIndex, series_name
 from streams.core.sources import PROBES as SOURCE
 from streams.engine.partitioning import partition_of
-from streams.engine.topic_ids import TopicIdentity, TopicRecreatedError
 from streams.engine.transport import LOG_APPEND_TIME, Poll
 from streams.processors import rollup as processor
 from streams.processors.rollup import RollupProcessor
 from streams.processors.slo_recovery import PARTIALS
+from streams.topic_ids import TopicIdentity, TopicRecreatedError
 from tests.unit.exactness import START_MS
 
 PARTITIONS = 2

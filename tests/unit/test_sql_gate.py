@@ -5,10 +5,10 @@ from lz4.block import decompress
 
 from streams.archive import wire
 from streams.archive.gate import RefusedError
-from streams.archive.gateway import _host_of
 from streams.archive.settings import admit_params, admit_settings
 from streams.archive.sql_http import _encoding
 from streams.archive.sql_limits import Limits
+from streams.archive.sql_listen import host_of
 
 LIMITS = {"max_execution_time": 30, "max_threads": 2}
 
@@ -137,7 +137,7 @@ def test_content_types(output_format: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "host"), [("127.0.0.1:8123", "127.0.0.1"), ("[::1]:8123", "::1"), ("localhost", "localhost")]
+    ("header", "host"), [("127.0.0.1:8123", "127.0.0.1"), ("[::1]:8123", "::1"), ("LocalHost", "localhost")]
 )
 def test_host_of_a_header(header: str, host: str) -> None:
-    assert _host_of(header) == host
+    assert host_of(header) == host

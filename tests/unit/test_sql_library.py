@@ -1,16 +1,20 @@
 """The library's files and how parameters are filled in; what the prompt completes; addresses of endpoints."""
 
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 import fleetbeat
 from streams.sql.client import AddressError, Endpoint
 from streams.sql.completion import Words, candidates
-from streams.sql.library import LibraryError, NamedQuery, Parameter, find, library, parse
+from streams.sql.library import LibraryError, NamedQuery, Parameter, fill, find, library, parse
 from streams.sql.prompt import is_whole
 
+ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 3, 2, 11, 0, 0, 250_000, tzinfo=UTC)
 WORDS = Words(
     {
@@ -46,6 +50,8 @@ class TestFiles:
         ("2026-03-02", "2026-03-02 00:00:00.000"),
         ("2026-03-02 10:00:00.5", "2026-03-02 10:00:00.500"),
         ("2026-03-02T12:00:00+02:00", "2026-03-02 10:00:00.000"),
+        ("2026-03-29T02:30:00", "2026-03-29 02:30:00.000"),  # an hour that Europe's clocks do not show
+        ("0001-01-01", "0001-01-01 00:00:00.000"),
     ],
 )
 def test_a_time(text: str, read: str) -> None:
@@ -61,12 +67,37 @@ def test_a_time(text: str, read: str) -> None:
         ("node_hour", {"nod": "x"}, "query node_hour: no parameter 'nod'; expected one of: node, since, until"),
         ("node_hour", {"node": "x", "since": "1h"}, "parameter since: value '1h'; expected a time such as"),
         ("node_hour", {"node": "x", "since": "-999999999d"}, "parameter since: value '-999999999d'; expected a time"),
+        (
+            "node_hour",
+            {"node": "x", "since": "0001-01-01T00:00+01:00"},
+            "parameter since: value '0001-01-01T00:00+01:00'",
+        ),
+        (
+            "node_hour",
+            {"node": "x", "since": "now", "until": "-1h"},
+            "query node_hour: since 2026-03-02 11:00:00.250 until 2026-03-02 10:00:00.250: expected a time",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_said(name: str, given: dict[str, str], said: str) -> None:
     with pytest.raises(LibraryError) as refused:
         find(name).fill(given, NOW)
     assert str(refused.value).startswith(said)
+
+
+def test_times_of_ones_own_statement_are_read_as_those_of_the_library() -> None:
+    sql = "SELECT {a:DateTime64(3, 'Asia/Shanghai')}, {b: DateTime('UTC')}, {c:Nullable(DateTime)}, {text:String}"
+    assert fill(
+        sql, {"a": "-90s", "b": "now", "c": "2026-03-02T12:00:00.7+02:00", "text": "now", "more": "-1h"}, NOW
+    ) == {
+        "a": "1772449110.250",
+        "b": "1772449200",
+        "c": "1772445600",
+        "text": "now",
+        "more": "-1h",
+    }
+    assert fill("{a:DateTime}", {"a": "1772445600"}, NOW) == {"a": "1772445600"}, "as ClickHouse itself takes it"
+    assert fill("{a:DateTime}", {"a": "-999999999d"}, NOW) == {"a": "-999999999d"}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +156,11 @@ def test_addresses() -> None:
     [
         ("--name nothing", 2, "no query 'nothing'"),
         ("--name node_hour --param node", 2, "parameter 'node': expected KEY=VALUE"),
+        ("--name node_hour --param node=a --param node=b", 2, "parameter node: 'a' and 'b'; expected it once"),
         ("--name node_hour --query x", 2, "--name and --query: expected one of them"),
+        ("--query x\udcff", 2, "byte 0xff at character 2; expected UTF-8"),
+        ("--name node_hour --param node=\udcfe", 2, "byte 0xfe at character 6; expected UTF-8"),
+        ("--query x --url http://me:sec@ret@h:port", 2, "url http://…@h:port: "),
         ("--query x --url nowhere", 2, "url 'nowhere': expected http://HOST:PORT"),
         ("--query x --url http://127.0.0.1:1", 3, "http://127.0.0.1:1: no answer: "),
     ],
@@ -137,6 +172,13 @@ def test_what_cannot_be_done_has_its_status(
     told = capfd.readouterr()
     assert said in told.err
     assert (told.out, told.err.count("\n")) == ("", 1)
+
+
+def test_what_cannot_be_written_is_said() -> None:
+    command = [sys.executable, "-m", "fleetbeat", "sql", "--library"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (1, "fleetbeat: stdout: No space left on device\n")
 
 
 def test_the_library_is_listed_without_an_endpoint(capfd: pytest.CaptureFixture[str]) -> None:

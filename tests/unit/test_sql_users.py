@@ -159,6 +159,7 @@ def test_headers_of_later_blocks_are_taken_off() -> None:
         ("jsoneachrow", {}, True),
         ("JSONEachRow", {"output_format_json_array_of_rows": "1"}, False),
         ("TSV", {"extremes": "1"}, False),
+        ("RowBinaryWithNamesAndTypes", {"output_format_binary_encode_types_in_binary_format": "1"}, False),
         ("TSV", {"extremes": "0"}, True),
         ("JSON", {}, False),
         ("Parquet", {}, False),

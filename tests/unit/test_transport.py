@@ -18,8 +18,8 @@ from streams.engine import identities, transport
 from streams.engine.commit_notes import Note
 from streams.engine.fetched import Heard, last_heard
 from streams.engine.identities import Identities
-from streams.engine.topic_ids import TopicRecreatedError
 from streams.engine.transport import LOG_APPEND_TIME, Consumer, ConsumerThread, Passed, ResumePoint
+from streams.topic_ids import TopicRecreatedError
 
 COMMITS = {
     TopicPartition("b", 0): OffsetAndMetadata(0, "17"),

@@ -1,7 +1,8 @@
 -- How far the table's P99 is from the exact one: each minute of an objective beside the raw events it was made of.
 --
--- Name the same service, endpoint, region and kind as the objective does. raw_results equals results when nothing is
--- missing; results that came too late for a sealed minute are in raw only, and late counts those that were still added.
+-- For an objective of probe results: request counts say no single latencies. Name the same service, endpoint, region and
+-- kind as it does. raw_results equals results when nothing is missing; results that came too late for a sealed minute are
+-- in raw only, and late counts those that were still added. Where raw rows have expired, exact_p99_ms is NULL.
 -- Parameters:
 --   slo      String
 --   service  String               = ''   empty: any, as in the objective
@@ -17,7 +18,7 @@ SELECT
     late,
     round(p99_us / 1000, 3) AS table_p99_ms,
     round(exact_us / 1000, 3) AS exact_p99_ms,
-    round((p99_us - exact_us) / exact_us * 100, 2) AS off_percent
+    round((p99_us - exact_us) / nullIf(exact_us, 0) * 100, 2) AS off_percent
 FROM
 (
     SELECT *
@@ -31,7 +32,7 @@ LEFT JOIN
     SELECT
         toDateTime64(toStartOfMinute(ts), 3, 'UTC') AS minute,
         count() AS raw_results,
-        arraySort(groupArray(latency_us))[intDiv(raw_results * 99 + 99, 100)] AS exact_us
+        toNullable(arraySort(groupArray(latency_us))[intDiv(raw_results * 99 + 99, 100)]) AS exact_us
     FROM telemetry.probe_results
     WHERE ts >= toStartOfMinute({since:DateTime64(3, 'UTC')})
         AND ts < {until:DateTime64(3, 'UTC')} + INTERVAL 1 MINUTE -- the last minute is told in full

@@ -1,0 +1,1 @@
+ALTER TABLE telemetry.archive_plans ON CLUSTER 'fleet' ADD COLUMN IF NOT EXISTS topic_id LowCardinality(String) COMMENT 'Of the topic, as Kafka has it, empty where the broker has none' AFTER partition;
