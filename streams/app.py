@@ -1,7 +1,6 @@
 """The worker's composition root: builds, wires and names everything, and runs it until told to stop."""
 
 import asyncio
-import contextlib
 import gc
 import signal
 import socket
@@ -24,10 +23,11 @@ from streams.engine.announcements import TOPIC as OBJECTIVES
 from streams.engine.announcements import AnnouncementLog
 from streams.engine.app import App, EngineSettings, create_app, raw_schema
 from streams.engine.applied_schemas import require_our_schemas
-from streams.engine.brokers import find_partitions
+from streams.engine.brokers import find_partitions, require_no_others
 from streams.engine.changelog import read_changelog
+from streams.engine.lifetime import END_S, end_within, start_app, stop_app
 from streams.engine.members import Group, advertise
-from streams.engine.rounds import let_end, pause
+from streams.engine.rounds import Rounds, errors_only, let_end, pause, processor
 from streams.engine.transport import Consumer, topic_partitions
 from streams.history.past import RawPast
 from streams.listening import require_free
@@ -133,8 +133,8 @@ class Worker:
         self._peers = Peers(Group(self.app).members)
         self._keys = partial(follow_keyring, lambda: self._signing_keys, signatures)
         self._recovering: list[asyncio.Task[None]] = []
-        self._failure: BaseException | None = None
-        self._stop = asyncio.Event()
+        self._rounds = Rounds()
+        self._stop = self._rounds.stop
         self._wire()
         rings = LiveQueries(self.app, self._rollups)
         tables = Tables(self._queries, self._nodes, rings, self._lags.own_tips, partitions)
@@ -143,9 +143,10 @@ class Worker:
 
     def health(self) -> Health:
         """Ready when the tables are recovered and the lag is small."""
-        if self._failure is not None:
-            return Health(ready=False, reason=f"failed: {self._failure}")
+        if self._rounds.failure is not None:
+            return Health(ready=False, reason=f"failed: {self._rounds.failure}")
         for holds, reason in (
+            (not self.app.rebalancing, "the group meets, to share its partitions anew"),
             (self._objectives.recovered, "the tables are being recovered"),
             (self._liveness.answers, "the nodes are being recovered"),
             (self._versions.known() is not None, "the topic objectives could not be read to its end lately"),
@@ -168,12 +169,14 @@ class Worker:
         for pages in (NODE_PAGES, PAGES_TOPIC):
             self._ahead.begin(pages, range(self._partitions))
         self.app.finalize()
-        await self.app.start()
+        if not await start_app(self.app, self._stop):
+            await asyncio.gather(stop_app(self.app), self._ahead.stop())
+            return 0
         # What was made until here stays; to look through it again would stop all threads for a tenth of a second.
         gc.collect()
         gc.freeze()
         steps = [
-            *(asyncio.create_task(self._guarded(partial(own.run, self._stop))) for own in self._rollups.values()),
+            *(self._begun(partial(own.run, self._stop)) for own in self._rollups.values()),
             asyncio.create_task(self._fold_partials()),
             asyncio.create_task(self._every(SAVE_EVERY_S, self._save)),
             asyncio.create_task(self._every(PUBLISH_EVERY_S, self._publish)),
@@ -185,31 +188,34 @@ class Worker:
             asyncio.create_task(self._every(HEAR_EVERY_S, self._hear_others)),
         ]
         heard = [  # may be cut off anywhere
-            asyncio.create_task(self._guarded(self._versions.follow)),
-            asyncio.create_task(self._guarded(self._reloads.run)),
-            asyncio.create_task(self._guarded(self._keys)),
-            asyncio.create_task(self._watch()),
+            self._begun(self._versions.follow),
+            self._begun(self._reloads.run),
+            self._begun(self._keys),
+            self._begun(self._watch),
             asyncio.create_task(self._pasts.follow(self._queries.beginnings)),
         ]
         await self._stop.wait()
+        end_within(END_S)
         for task in heard:
             task.cancel()
-        ended = await let_end(steps, STOP_S if self._failure is None else 0)
+        ended = await let_end(steps, STOP_S if self._rounds.failure is None else 0)
         await asyncio.gather(*heard, self._ahead.stop(), return_exceptions=True)
-        if ended and self._failure is None:
+        if ended and self._rounds.failure is None:
             await self._last_words()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.app.stop(), 15)
-        return 0 if self._failure is None else 1
+        await stop_app(self.app)
+        return 0 if self._rounds.failure is None else 1
+
+    def _begun(self, step: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        return asyncio.create_task(self._rounds.guarded(step))
 
     def _wire(self) -> None:
         partials = self.app.topic(PARTIALS, partitions=self._partitions, schema=raw_schema(), maxsize=8)
         heartbeats = self.app.topic(HEARTBEATS, partitions=self._partitions, schema=raw_schema(), maxsize=8)
         for source, rollup in self._rollups.items():
             topic = self.app.topic(source, partitions=self._partitions, schema=raw_schema(), maxsize=8)
-            self.app.agent(topic, name=f"rollup-{source}")(rollup.process)
-        self.app.agent(partials, name="objectives")(self._objectives.process)
-        self.app.agent(heartbeats, name="liveness")(self._liveness.process)
+            self.app.agent(topic, name=f"rollup-{source}")(processor(rollup.process))
+        self.app.agent(partials, name="objectives")(processor(self._objectives.process))
+        self.app.agent(heartbeats, name="liveness")(processor(self._liveness.process))
         self.app.on_lost = self._on_lost
         self.app.on_ready = self._on_ready
 
@@ -222,12 +228,13 @@ class Worker:
         self._lags.lose_all()
 
     def _on_ready(self) -> None:
-        self._lags.assigned()
         owned = self.app.consumer.assignment()
+        require_no_others(owned, self._partitions)
+        self._lags.assigned()
         partials, heartbeats = topic_partitions(owned, PARTIALS), topic_partitions(owned, HEARTBEATS)
         self._recovering = [
-            asyncio.create_task(self._guarded(lambda: self._objectives.recover(partials))),
-            asyncio.create_task(self._guarded(lambda: self._liveness.recover(heartbeats))),
+            self._begun(lambda: self._objectives.recover(partials)),
+            self._begun(lambda: self._liveness.recover(heartbeats)),
         ]
 
     async def _save(self) -> None:
@@ -259,25 +266,31 @@ class Worker:
 
     async def _last_words(self) -> None:
         """A clean stop leaves little to replay."""
-        with contextlib.suppress(Exception):
-            for rollup in self._rollups.values():
-                await rollup.step()
-            await self._objectives.save()
-            await self._liveness.fold()
-            await self._liveness.save()
-            await self.app.consumer.commit()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await errors_only(self._save_all)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker ends
+            log.warning("what was done last is not saved: a restart does it again", error=repr(error))
+
+    async def _save_all(self) -> None:
+        for rollup in self._rollups.values():
+            await rollup.step()
+        await self._objectives.save()
+        await self._liveness.fold()
+        await self._liveness.save()
+        await self.app.consumer.commit()
 
     async def _every(self, interval_s: float, step: Callable[[], Awaitable[None]]) -> None:
         while not self._stop.is_set():
             await pause(self._stop, interval_s)
             if not self._stop.is_set() and not self.app.rebalancing:
-                await self._guarded(step)
+                await self._rounds.guarded(step)
 
     async def _fold_partials(self) -> None:
         while not self._stop.is_set():
             await self._objectives.due(FOLD_EVERY_S)
             if not self.app.rebalancing:
-                await self._guarded(self._objectives.fold)
+                await self._rounds.guarded(self._objectives.fold)
 
     async def _fold_nodes(self) -> None:
         patience_s = NODES_EVERY_S
@@ -285,22 +298,13 @@ class Worker:
             await self._liveness.due(patience_s)
             started = time.monotonic()
             if not self.app.rebalancing:
-                await self._guarded(self._liveness.fold)
+                await self._rounds.guarded(self._liveness.fold)
             patience_s = NODES_EVERY_S + _to_spare(started)
 
     async def _tend_nodes(self) -> None:
         started = time.monotonic()
         await self._liveness.tend()
         await pause(self._stop, _to_spare(started))
-
-    async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Anything unexpected ends the worker: a restart replays, going on might not."""
-        try:
-            await step()
-        except Exception as error:
-            log.exception("stopping after an error")
-            self._failure = error
-            self._stop.set()
 
     async def _watch(self) -> None:
         while not self._stop.is_set():
@@ -309,8 +313,7 @@ class Worker:
             metrics.EVENT_LOOP_LAG.set(time.monotonic() - due)
             metrics.READY.set(self.health().ready)
             if self.app.crashed:
-                self._failure = self.app.crash_reason or RuntimeError("the Faust app has crashed")
-                self._stop.set()
+                self._rounds.fail(self.app.crash_reason or RuntimeError("the Faust app has crashed"))
 
     def _works(self) -> bool:
         """Whether it can be expected to get on with what it reads."""

@@ -4,7 +4,7 @@ from calendar import monthrange
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 START_FORMAT = "%Y-%m-%d %H:%M:%S"
 _DAYS = {"d": 1, "w": 7, "M": 30}  # about a month
@@ -36,7 +36,7 @@ class Calendar:
 
     def begin_s(self, number: int) -> int:
         """The begin of a period; the one at `start` is number 0."""
-        first, zone = datetime.strptime(self.start, START_FORMAT), ZoneInfo(self.zone)  # noqa: DTZ007 - a wall's
+        first, zone = datetime.strptime(self.start, START_FORMAT), _zone(self.zone)  # noqa: DTZ007 - a wall's
         if self.unit == "M":
             months = first.year * 12 + first.month - 1 + number * self.count
             year, month = months // 12, months % 12 + 1
@@ -44,6 +44,14 @@ class Calendar:
         else:
             begin = first + timedelta(days=number * self.count * _DAYS[self.unit])
         return int(begin.replace(tzinfo=zone).timestamp())
+
+
+def _zone(name: str) -> ZoneInfo:
+    """Raises ZoneInfoNotFoundError also for what could be the name of none."""
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError) as cause:
+        raise ZoneInfoNotFoundError(name) from cause
 
 
 @lru_cache(maxsize=1_024)
@@ -61,6 +69,6 @@ def _period(calendar: Calendar, now_h: int) -> tuple[int, int]:
 def begins_at_whole_hours(calendar: Calendar) -> bool:
     """Whether its periods begin at whole hours of UTC, now and in years to come. Raises ZoneInfoNotFoundError."""
     first = datetime.strptime(calendar.start, START_FORMAT)  # noqa: DTZ007 - a wall's
-    zone = ZoneInfo(calendar.zone)
+    zone = _zone(calendar.zone)
     days = (first.replace(year=year, month=month, day=1) for year in range(2020, 2040) for month in range(1, 13))
     return all(int(day.replace(tzinfo=zone).timestamp()) % 3_600 == 0 for day in days)

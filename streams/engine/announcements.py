@@ -28,6 +28,9 @@ PARTITION = TopicPartition(TOPIC, 0)  # one log, so that announcements have one 
 MAX_SET_BYTES = 900_000
 _POLL_MS = 500
 _REQUEST_MS = 10_000
+# Far more than any window may be: what is longer makes arithmetic fail that every worker does all the time.
+_LONGEST_S = 10 * 366 * 86_400
+_YEARS = range(1970, 2101)
 
 Records = list[ConsumerRecord[bytes, bytes]]
 
@@ -150,9 +153,9 @@ def _problem(objectives: tuple[Objective, ...], record: ObjectiveSet) -> str:
     if len({objective.id for objective in objectives}) < len(objectives):
         return "an id comes twice; expected each once"
     for objective, version in zip(objectives, record.objectives, strict=True):
-        if not objective.id or not 0 < objective.target < 1 or objective.window_s < 1:
+        if not objective.id or not 0 < objective.target < 1 or not _is_length(objective.window_s):
             asked = f"target {objective.target}, window_s {objective.window_s}"
-            return f"objective {objective.id!r}: {asked}; expected a target in (0, 1) and a window from 1 s"
+            return f"objective {objective.id!r}: {asked}; expected a target in (0, 1) and a window from 1 s to 10 years"
         if problem := _not_counted(objective):
             return f"objective {objective.id!r}: {problem}"
         if objective.version != version.version:
@@ -163,20 +166,31 @@ def _problem(objectives: tuple[Objective, ...], record: ObjectiveSet) -> str:
 def _not_counted(objective: Objective) -> str:
     """Why windows of it cannot be computed; empty when they can. A time zone may be unknown on this host only."""
     slices, calendar = objective.time_slices, objective.calendar
+    for rule in objective.rules:
+        if not (_is_length(rule.long_s) and _is_length(rule.short_s)):
+            return f"rule {rule.name!r} over {rule.long_s} s and {rule.short_s} s; expected 1 s to 10 years"
     if objective.source not in SOURCES:
         return f"source {objective.source!r}; expected one of {', '.join(SOURCES)}"
     if objective.source == COUNTS and not is_bound(objective.latency_us_le):
         return f"latency_us_le {objective.latency_us_le}; expected a bucket's bound"
     if slices and not (is_slice(slices.length_s) and 0 < slices.target <= 1):
         return f"slices of {slices.length_s} s, target {slices.target}; expected a part of 6 h, and (0, 1]"
-    if calendar is None:
-        return ""
+    return "" if calendar is None else _not_a_period(calendar)
+
+
+def _not_a_period(calendar: Calendar) -> str:
     try:
-        datetime.strptime(calendar.start, START_FORMAT)  # noqa: DTZ007 - a wall's
+        first = datetime.strptime(calendar.start, START_FORMAT)  # noqa: DTZ007 - a wall's
     except ValueError as cause:
         return f"calendar from {calendar.start!r}: {cause}"
-    known = calendar.unit in UNITS and calendar.count >= 1
-    return "" if known else f"a period of {calendar.count}{calendar.unit}; expected some d, w or M"
+    if first.year not in _YEARS:
+        return f"calendar from {calendar.start!r}; expected a year from {_YEARS[0]} to {_YEARS[-1]}"
+    known = calendar.unit in UNITS and _is_length(calendar.nominal_s)
+    return "" if known else f"a period of {calendar.count}{calendar.unit}; expected some d, w or M, up to 10 years"
+
+
+def _is_length(seconds: int) -> bool:
+    return 1 <= seconds <= _LONGEST_S
 
 
 class AnnouncementLog:

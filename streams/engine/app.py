@@ -68,6 +68,11 @@ class App(faust.App):
         self.on_ready()
 
 
+def nothing_is_done(app: App) -> bool:
+    """A rebalance or a stop has begun: it waits until every poll is let go of, and nothing is counted meanwhile."""
+    return app.rebalancing or app.should_stop
+
+
 def _credentials(brokers: Brokers) -> SASLCredentials | SSLCredentials | None:
     """What Faust's clients are told, in Faust's own words."""
     if isinstance(brokers, str):

@@ -13,6 +13,7 @@ from aiokafka.errors import (
     NotCoordinatorForGroupError,
     TopicAuthorizationFailedError,
 )
+from faust.types import TP
 
 from schemas.kafka import Brokers, client_settings
 from schemas.kafka.reasons import FORBIDDEN, forbidden_topics, why_not
@@ -26,6 +27,23 @@ _POLL_S = 0.1
 
 class NotPreparedError(RuntimeError):
     """The brokers cannot be reached, or the topics are not as they must be; says what to do."""
+
+
+class PartitionsAddedError(RuntimeError):
+    """A topic was given more partitions while a worker runs: keys are elsewhere now than where it looks for them."""
+
+    def __init__(self, topic: str, partition: int, expected: int) -> None:
+        super().__init__(
+            f"topic {topic} has a partition {partition} now; expected {expected} partitions, as all topics had when "
+            "this worker started (one that starts says what can be done)"
+        )
+
+
+def require_no_others(assigned: Iterable[TP], partitions: int) -> None:
+    """Raises PartitionsAddedError unless all assigned partitions were there when the worker started."""
+    for tp in sorted(assigned):
+        if tp.partition >= partitions:
+            raise PartitionsAddedError(tp.topic, tp.partition, partitions)
 
 
 async def find_partitions(brokers: Brokers, topics: Sequence[str], group: str = APP_ID) -> int:

@@ -32,7 +32,8 @@ def last_heard(app: App, tp: TP) -> Heard | None:
     try:
         at_ms = consumer.last_poll_timestamp(kafka_tp)  # before the end: that may only be newer
         end = consumer.highwater(kafka_tp)
-    except AssertionError:  # aiokafka's answer; asking first would be no use, as its thread may lose the partition
+    except (AssertionError, AttributeError):
+        # aiokafka's answers: its thread may lose the partition at any time, also between its own check and look.
         return None
     if at_ms is None or end is None:
         return None

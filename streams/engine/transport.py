@@ -10,6 +10,7 @@ commits may come between. Polls say where they begin, so that whoever takes them
 (`streams.engine.intake`).
 """
 
+import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -28,6 +29,9 @@ from streams.raw import RawBatch, hand_on_raw
 from streams.topic_ids import TopicIdentity
 
 LOG_APPEND_TIME = 1
+# aiokafka goes on for as long as the answer may change, as of a topic that is deleted, or a broker that is silent; and
+# rebalances and stops wait for a commit. Without it more is read again, and that is all.
+COMMIT_S = 5.0
 # Goes on while the machine sleeps, as the group's clock does.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 # A member that hears this is still one: the group waits for it to join again.
@@ -254,7 +258,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if not wanted:
             return False
         try:
-            await self._ensure_consumer().commit(wanted)
+            async with asyncio.timeout(COMMIT_S):
+                await self._ensure_consumer().commit(wanted)
+        except TimeoutError:
+            self.log.warning("commit not acknowledged within %g s: %s", COMMIT_S, sorted(wanted))
+            return False
         except CommitFailedError as error:
             self.log.warning("commit refused, the group has rebalanced: %s", error)
             return False
@@ -311,8 +319,8 @@ class Consumer(driver.Consumer):
         """The end of a partition's log as last heard; None for one that is not assigned to us, or no longer."""
         try:
             return super().highwater(tp)
-        except (AssertionError, ConsumerNotStarted):
-            return None  # the first is aiokafka's answer; asking it before would be no use: it may lose the partition
+        except (AssertionError, AttributeError, ConsumerNotStarted):
+            return None  # the first two are aiokafka's answers: its thread may lose the partition while it looks
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         if not self.batched(tp):

@@ -13,7 +13,7 @@ from faust.types import TP
 
 from streams import metrics
 from streams.core.liveness.admission import Limits
-from streams.engine.app import App
+from streams.engine.app import App, nothing_is_done
 from streams.engine.bulk import Bulk
 from streams.engine.changelog import ReadLog
 from streams.engine.fetched import last_heard
@@ -120,7 +120,7 @@ class LivenessProcessor:
             metrics.HEARTBEATS_PENDING.set(self._pending_count)
             if self._pending_count >= FOLD_RECORDS:
                 self._enough.set()
-            while self._pending_count > MAX_PENDING and epoch == self._epoch and not self._nothing_is_folded():  # noqa: ASYNC110 - of four events, two of them Faust's
+            while self._pending_count > MAX_PENDING and epoch == self._epoch and not nothing_is_done(self._app):  # noqa: ASYNC110 - of four events, two of them Faust's
                 await asyncio.sleep(PENDING_POLL_S)
 
     async def due(self, after_s: float) -> None:
@@ -186,10 +186,6 @@ class LivenessProcessor:
         """Whether the group knows us: otherwise others may keep our partitions, and speak of their nodes."""
         consumer: Consumer = self._app.consumer  # type: ignore[assignment]
         return consumer.holds_assignment()
-
-    def _nothing_is_folded(self) -> bool:
-        """A rebalance or a stop has begun, and waits until every poll is let go of."""
-        return self._app.rebalancing or self._app.should_stop
 
     def _take(self) -> list[Poll | RawPoll]:
         polls: list[Poll | RawPoll] = []

@@ -25,7 +25,7 @@ from streams.core.rows import Steps
 from streams.core.series import SeriesIndex
 from streams.core.summaries import Shown
 from streams.core.table import Chunk
-from streams.engine.app import App
+from streams.engine.app import App, nothing_is_done
 from streams.engine.changelog import ReadLog
 from streams.engine.intake import Intake
 from streams.engine.pages import OPEN, Write, chunk_part, page_key, take_chunk, take_open
@@ -155,7 +155,7 @@ class ObjectivesProcessor:
                 continue
             self._pending.append(records)
             self._arrived.set()
-            while len(self._pending) > MAX_PENDING and epoch == self._epoch and not self._app.rebalancing:
+            while len(self._pending) > MAX_PENDING and epoch == self._epoch and not nothing_is_done(self._app):
                 await (self.in_thread(self._fold_pending) if self.recovered else asyncio.sleep(0.01))
 
     async def due(self, after_s: float) -> None:

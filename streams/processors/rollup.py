@@ -30,7 +30,7 @@ from streams.core.series import LABELS, Judge, SeriesIndex
 from streams.core.sources import COUNTS, PROBES
 from streams.core.versions import Known, Timeline
 from streams.core.weights import WANTED, weigh
-from streams.engine.app import App
+from streams.engine.app import App, nothing_is_done
 from streams.engine.intake import Intake
 from streams.engine.partials import write_partials
 from streams.engine.partitioning import partition_of
@@ -146,8 +146,7 @@ class RollupProcessor:
             metrics.PENDING.labels(self._source).set(self._pending_count)
             if self._pending_count >= STEP_RECORDS:
                 self._enough.set()
-            # A rebalance waits until this poll is let go of, and nothing is counted meanwhile.
-            while self._pending_count > MAX_PENDING and epoch == self._epoch and not self._app.rebalancing:  # noqa: ASYNC110 - of three events, one of them Faust's
+            while self._pending_count > MAX_PENDING and epoch == self._epoch and not nothing_is_done(self._app):  # noqa: ASYNC110 - of four events, two of them Faust's
                 await asyncio.sleep(PENDING_POLL_S)
 
     async def run(self, stop: asyncio.Event) -> None:

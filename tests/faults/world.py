@@ -138,7 +138,11 @@ class Worker:
             highwater=lambda _: None,
         )
         self.app = SimpleNamespace(
-            consumer=self.consumer, producer=self.producer, rebalancing=False, consumer_generation_id=1
+            consumer=self.consumer,
+            producer=self.producer,
+            rebalancing=False,
+            should_stop=False,
+            consumer_generation_id=1,
         )
         app: Any = self.app
         index, cells = SeriesIndex(), SeriesIndex(CELL_SERIES)

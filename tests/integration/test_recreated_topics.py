@@ -31,6 +31,11 @@ NODES = 12
 
 
 def recreate(brokers: str, *topics: str, partitions: int = PARTITIONS) -> None:
+    delete_topics(brokers, *topics)
+    assert run_apply(brokers, partitions, local=True) == 0
+
+
+def delete_topics(brokers: str, *topics: str) -> None:
     async def delete() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
         await admin.start()
@@ -43,7 +48,6 @@ def recreate(brokers: str, *topics: str, partitions: int = PARTITIONS) -> None:
             await admin.close()
 
     asyncio.run(delete())
-    assert run_apply(brokers, partitions, local=True) == 0
 
 
 class Ledger:
@@ -182,3 +186,19 @@ def test_heartbeats_created_anew(brokers: str, worker: WorkerProcess, running: b
     after = logged()
     wanted = {node_id: before.get(node_id, 0) + after[node_id] for node_id in after}
     eventually(lambda: alive(worker) and known() == wanted, f"{wanted}, but {known()}")
+
+
+def test_of_deleted_heartbeats_nothing_is_told_and_objectives_go_on(brokers: str, worker: WorkerProcess) -> None:
+    """What is committed of a topic that is gone is never acknowledged: the rebalance must not wait for it."""
+    fleet = NodeFleet(brokers, [SimulatedNode("node-0", interval_ms=200)])
+    fleet.start()
+    eventually(lambda: worker.metric("fleetbeat_heartbeats_total") > 3, "heartbeats")
+    fleet.end()
+    delete_topics(brokers, "heartbeats")
+    eventually(lambda: worker.get("/api/v1/nodes/node-0")[0] == 503, "end of answers about nodes", 60)
+    worker.await_ready()
+    ledger = Ledger(brokers)
+    ledger.send(400, now_ms())
+    ledger.note()
+    ledger.agrees(worker)
+    assert worker.stop() == 0

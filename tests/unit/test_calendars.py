@@ -1,7 +1,7 @@
 """Periods of calendars: what a wall clock shows, with summer time, months of any length, and no gaps."""
 
 from datetime import datetime
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pytest
 from hypothesis import given
@@ -104,3 +104,10 @@ def test_its_window_is_whole_hours_and_ends_with_the_one_that_goes_on(calendar: 
 )
 def test_periods_that_do_not_begin_at_whole_hours_are_known(start: str, zone: str, whole: bool) -> None:  # noqa: FBT001 - a column
     assert begins_at_whole_hours(Calendar(start, zone, 1, "M")) is whole
+
+
+@pytest.mark.parametrize("name", ["Europe/Atlantis", "../../etc/passwd", "/etc/passwd", "\0", ""])
+def test_a_name_that_no_zone_has_is_a_zone_that_is_not_known(name: str) -> None:
+    """Whoever asks says that; anything else would end a worker."""
+    with pytest.raises(ZoneInfoNotFoundError):
+        Calendar("2026-01-01 00:00:00", name, 1, "d").period(1_800_000_000)

@@ -10,8 +10,10 @@ from aiokafka.structs import ConsumerRecord
 from schemas.codec import encode, frame
 from schemas.records import Label, ProbeResult
 from streams import metrics
-from streams.core.burn import recommended_rules
+from streams.core.burn import BurnRule, recommended_rules
+from streams.core.calendars import Calendar
 from streams.core.objectives import Objective, Selector
+from streams.core.sources import COUNTS
 from streams.core.versions import CONFIRMED_FOR_MS, KEPT_MS, Announcement
 from streams.engine.announcements import (
     MAX_SET_BYTES,
@@ -33,6 +35,14 @@ FIRST = (
 )
 PROBE = ProbeResult("n", 0, "b", 0, "p", "k", "s", "e", "r", success=True, latency_us=1, labels=(Label("a", "b"),))
 SECOND = (replace(FIRST[0], latency_us_le=100_000), FIRST[1])
+
+
+def with_rule(long_s: int = 3_600, short_s: int = 60) -> Objective:
+    return replace(FIRST[0], rules=(BurnRule("odd", "page", 14.4, long_s, short_s),))
+
+
+def over(calendar: Calendar) -> Objective:
+    return replace(FIRST[0], calendar=calendar)
 
 
 def read(value: bytes) -> Announcement:
@@ -61,6 +71,12 @@ def test_a_set_that_no_record_can_hold_is_refused() -> None:
         (write_set((FIRST[0], FIRST[0]), ""), "an id comes twice"),
         (write_set((replace(FIRST[0], target=1.0),), ""), "target 1.0"),
         (write_set((replace(FIRST[0], window_s=0),), ""), "window_s 0"),
+        (write_set((replace(FIRST[0], window_s=1 << 62),), ""), "window_s 4611686018427387904; .* to 10 years"),
+        (write_set((with_rule(long_s=1 << 62),), ""), "rule 'odd' over 4611686018427387904 s and 60 s"),
+        (write_set((with_rule(short_s=0),), ""), "rule 'odd' over 3600 s and 0 s"),
+        (write_set((over(Calendar("2026-01-01 00:00:00", "UTC", 10**9, "M")),), ""), "a period of 1000000000M"),
+        (write_set((over(Calendar("9999-12-31 00:00:00", "UTC", 1, "M")),), ""), "expected a year from 1970 to 2100"),
+        (write_set((replace(FIRST[0], source=COUNTS, latency_us_le=1 << 62),), ""), "expected a bucket's bound"),
     ],
 )
 def test_what_is_no_set_changes_nothing(value: bytes, why: str) -> None:

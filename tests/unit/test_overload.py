@@ -21,7 +21,9 @@ from streams.processors.node_clock import BrokerClock
 from streams.processors.node_judging import NodeJudge
 from streams.processors.node_parts import GRACE_S, Part
 from streams.processors.node_recovery import SOURCE as HEARTBEATS
+from streams.processors.objectives import ObjectivesProcessor
 from streams.processors.rollup import RollupProcessor
+from streams.processors.slo_recovery import PARTIALS
 from tests.unit.exactness import Event, Logged
 from tests.unit.exactness_world import World
 from tests.unit.liveness_world import START_MS, Beat, fold
@@ -195,3 +197,37 @@ def test_heartbeats_that_nobody_counts_are_not_taken_without_end() -> None:
     own = LivenessProcessor(app_of(), lambda *_: None, Limits(1, 1))  # type: ignore[arg-type]
     taken = asyncio.run(taken_of_an_endless_log(own.process, HEARTBEATS))
     assert liveness.MAX_PENDING < taken <= liveness.MAX_PENDING + POLL
+
+
+def processor_of(kind: str, app: Any) -> tuple[Any, str]:  # noqa: ANN401 - as much of Faust as a processor touches
+    index = SeriesIndex()
+    judge = Judge((), index)
+    match kind:
+        case "rollup":
+            return RollupProcessor(app, judge, index, 1, lambda: judge.timeline), PROBES
+        case "objectives":
+            return ObjectivesProcessor(app, lambda *_: None, index), PARTIALS  # type: ignore[arg-type]
+    return LivenessProcessor(app, lambda *_: None, Limits(1, 1)), HEARTBEATS  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("begun", ["rebalancing", "should_stop"])
+@pytest.mark.parametrize("kind", ["rollup", "objectives", "liveness"])
+def test_a_poll_that_waits_to_be_counted_is_let_go_of_when_nothing_is_counted_any_more(kind: str, begun: str) -> None:
+    """Faust waits for it without a limit, at a rebalance and at a stop: such a worker neither works nor ends."""
+    app = app_of()
+    own, topic = processor_of(kind, app)
+    own._pending_count = 1 << 30
+    own._pending.extend([Poll([record(topic, 0)], 0)] * 2_000)
+
+    async def polls() -> AsyncIterator[Poll]:
+        yield Poll([record(topic, 0)], 0)
+
+    async def run() -> None:
+        waiting = asyncio.create_task(own.process(polls()))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        setattr(app, begun, True)
+        async with asyncio.timeout(20):
+            await waiting
+
+    asyncio.run(run())

@@ -2,10 +2,12 @@
 
 import asyncio
 import re
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
@@ -87,6 +89,31 @@ def test_a_seek_goes_to_commits_of_offset_zero_too_and_without_a_commit_to_the_b
     assert kafka.sought == {TopicPartition("b", 0): 0, TopicPartition("b", 1): 9, TopicPartition("b", 2): 0}
     assert offsets == {TP("b", 0): 0, TP("b", 1): 9, TP("b", 2): 0}
     assert thread.committed == {TP("b", 0): ResumePoint(0, 17), TP("b", 1): ResumePoint(9, 0)}
+
+
+def test_a_commit_that_the_broker_goes_on_refusing_holds_up_neither_a_rebalance_nor_a_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a topic that is deleted, say: aiokafka tries for ever, and meanwhile a worker neither folds nor ends."""
+    asked: list[dict[TopicPartition, OffsetAndMetadata]] = []
+
+    async def commit(offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        asked.append(offsets)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(transport, "COMMIT_S", 0.01)
+    kafka: Any = Kafka()
+    kafka.commit = commit
+    thread: Any = thread_of(kafka)
+    thread.log = SimpleNamespace(warning=lambda *_: None)
+    thread.consumer.resume_points = {TP("b", 1): ResumePoint(11, 17)}
+
+    async def run() -> None:
+        async with asyncio.timeout(50):
+            assert not await thread._commit({TP("b", 1): 11})
+
+    asyncio.run(run())
+    assert [offsets[TopicPartition("b", 1)].offset for offsets in asked] == [11]
 
 
 NOTED = OffsetAndMetadata(9, "17 topic=b1 into=out1 partitions=3")
@@ -215,6 +242,18 @@ def test_a_log_ends_after_its_last_record(passed: Passed | None, end: int) -> No
     thread = SimpleNamespace(_consumer=kafka, passed={} if passed is None else {TP("b", 1): passed})
     app: Any = SimpleNamespace(consumer=SimpleNamespace(_thread=thread))
     assert last_heard(app, TP("b", 1)) == Heard(end, 77)
+
+
+@pytest.mark.parametrize("assignment", [None, SimpleNamespace(state_value=lambda _: None)], ids=["all", "this one"])
+def test_a_partition_that_the_clients_thread_loses_while_it_is_looked_at_has_not_been_heard_of(
+    assignment: object,
+) -> None:
+    lost = SimpleNamespace(is_assigned=lambda _: True, subscription=SimpleNamespace(assignment=assignment))
+    client: Any = SimpleNamespace(_subscription=lost)
+    looks = {name: partial(getattr(AIOKafkaConsumer, name), client) for name in ("last_poll_timestamp", "highwater")}
+    thread = SimpleNamespace(_consumer=SimpleNamespace(**looks), passed={})
+    app: Any = SimpleNamespace(consumer=SimpleNamespace(_thread=thread))
+    assert last_heard(app, TP("b", 1)) is None
 
 
 @pytest.mark.parametrize(("answer", "heard"), [(0, True), (27, True), (25, False)], ids=["ok", "rebalance", "unknown"])
