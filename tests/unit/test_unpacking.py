@@ -1,6 +1,5 @@
 """Batches are unpacked as aiokafka does it, and never further than a batch of ours can go."""
 
-import gzip
 import threading
 
 import cramjam
@@ -31,9 +30,10 @@ def test_what_was_packed_comes_out_again(kind: str, data: bytes, times: int) -> 
     assert unpack(codec, pack(data * times)) == data * times
 
 
-@pytest.mark.parametrize(("codec", "packed"), [(1, gzip.compress(b"a")), (3, lz4_encode(b"a")), (4, zstd_encode(b"a"))])
-def test_several_frames_are_one_batch(codec: int, packed: bytes) -> None:
-    assert unpack(codec, packed * 3) == b"aaa"
+@pytest.mark.parametrize("kind", ["gzip", "lz4", "zstd"])
+def test_several_frames_are_one_batch(kind: str) -> None:
+    codec, pack = PACKED[kind]
+    assert unpack(codec, pack(b"a") * 3) == b"aaa"
 
 
 @CASES

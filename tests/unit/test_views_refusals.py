@@ -81,7 +81,7 @@ def test_another_method_is_refused_with_those_there_are() -> None:
         (SUBJECT, "POST", {"data": io.BytesIO(b" " * (2 << 20))}, 413, "Maximum request body size 1048576 exceeded"),
         (SUBJECT, "POST", {"data": gzip.compress(b"[" * 5_000), "headers": {"Content-Encoding": "gzip"}}, 400, "the"),
     ],
-    ids=_short,
+    ids=["long id", "long version", "long subject", "no path", "method", "charset", "no gzip", "large", "deep"],
 )
 def test_a_client_of_the_registry_is_refused_in_its_words(
     path: str, method: str, more: dict[str, Any], code: int, said: str
