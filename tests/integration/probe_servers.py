@@ -29,9 +29,7 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def serving(
-    talk: Talk, tls: ssl.SSLContext | None = None, host: str = LOOPBACK, port: int = 0
-) -> AsyncIterator[int]:
+async def serving(talk: Talk, tls: ssl.SSLContext | None = None, host: str = LOOPBACK) -> AsyncIterator[int]:
     """The port of a server that talks like this to each client; its conversations end with it."""
     talks: set[asyncio.Task[None]] = set()
 
@@ -48,7 +46,7 @@ async def serving(
                 await writer.wait_closed()
             talks.discard(me)
 
-    server = await asyncio.start_server(converse, host, port, ssl=tls)
+    server = await asyncio.start_server(converse, host, 0, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -163,9 +161,11 @@ class NameServer(asyncio.DatagramProtocol):
 
 
 @asynccontextmanager
-async def name_server(records: Mapping[tuple[str, str], Sequence[str]]) -> AsyncIterator[tuple[NameServer, int]]:
+async def name_server(
+    records: Mapping[tuple[str, str], Sequence[str]], port: int = 0
+) -> AsyncIterator[tuple[NameServer, int]]:
     loop = asyncio.get_running_loop()
-    transport, server = await loop.create_datagram_endpoint(lambda: NameServer(records), local_addr=(LOOPBACK, 0))
+    transport, server = await loop.create_datagram_endpoint(lambda: NameServer(records), local_addr=(LOOPBACK, port))
     try:
         yield server, transport.get_extra_info("sockname")[1]
     finally:

@@ -105,9 +105,10 @@ async def tls(_: Path, certificate: Certificate) -> AsyncIterator[Probe]:
 def dns(*, over_tcp: bool) -> Play:
     @asynccontextmanager
     async def play(_: Path, __: Certificate) -> AsyncIterator[Probe]:
+        # The port of TCP first: those are what others may have, and UDP takes the same.
         async with (
-            name_server({("shop.test.", "A"): [LOOPBACK]}) as (server, port),
-            serving(server.over_tcp, port=port),
+            serving(lambda reader, writer: server.over_tcp(reader, writer)) as port,
+            name_server({("shop.test.", "A"): [LOOPBACK]}, port) as (server, _own),
         ):
             config = {"name": "shop.test", "server": LOOPBACK, "port": port, "tcp": over_tcp}
             yield DnsProbe(DnsConfig.model_validate(config))

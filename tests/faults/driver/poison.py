@@ -77,7 +77,8 @@ def _frames(topic: str, record: ProbeResult | Heartbeat, foreign: bytes) -> Iter
         ("no frame", key, b'{"node_id": "guest-1"}', "bad-frame"),
         ("an array that says it is endless", key, frame(schema_id, _endless(topic, body)), "truncated"),
         ("deep nesting", key, frame(schema_id, b"\x02" * 200_000), "truncated"),
-        ("64 MiB of zeros", key, bytes(64 << 20), "too-large"),
+        ("24 MiB of zeros", key, bytes(24 << 20), "too-large"),
+        ("64 MiB of zeros", key, bytes(64 << 20), "unreadable-batch"),
     ):
         yield Poison(name, topic, bad_key, bad_value, why)
 
