@@ -107,7 +107,7 @@ def dns(*, over_tcp: bool) -> Play:
     async def play(_: Path, __: Certificate) -> AsyncIterator[Probe]:
         # The port of TCP first: those are what others may have, and UDP takes the same.
         async with (
-            serving(lambda reader, writer: server.over_tcp(reader, writer)) as port,
+            serving(lambda *streams: server.over_tcp(*streams)) as port,  # noqa: PLW0108 - there is none yet
             name_server({("shop.test.", "A"): [LOOPBACK]}, port) as (server, _own),
         ):
             config = {"name": "shop.test", "server": LOOPBACK, "port": port, "tcp": over_tcp}
