@@ -5,6 +5,7 @@ import json
 import os
 import random
 import socket
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -16,6 +17,8 @@ LOOPBACK = "127.0.0.1"
 # Below the kernel's range for outgoing connections (32768 and up), so that no client can take a port between two runs.
 _FREE_PORTS = range(20_000, 32_768)
 _TRIES = 200
+# Whoever asked for these may not listen yet: no other part of this process is given one of them.
+_given: deque[int] = deque(maxlen=1_000)
 
 
 class AlreadyRunning(InfraError):  # noqa: N818 - it is a finding, not a failure
@@ -92,7 +95,8 @@ def pick_port(preferred: int | None, explicit: int | None, used_for: str) -> int
     if preferred is not None and is_free(preferred):
         return preferred
     for port in random.SystemRandom().sample(_FREE_PORTS, _TRIES):
-        if is_free(port):
+        if port not in _given and is_free(port):
+            _given.append(port)
             return port
     tried = f"{_TRIES} of the ports {_FREE_PORTS.start} to {_FREE_PORTS.stop - 1} on {LOOPBACK}"
     raise PortTaken(f"no free port for {used_for}: tried {tried}")

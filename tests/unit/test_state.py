@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,14 @@ def test_the_preferred_port_is_taken_when_free(taken_port: int) -> None:
     assert pick_port(free, None, "Kafka") == free
     assert pick_port(taken_port, None, "Kafka") != taken_port
     assert pick_port(taken_port, free, "Kafka") == free
+
+
+def test_a_port_that_nobody_listens_on_yet_is_not_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker and its controller had the same one now and then, and did not start."""
+    monkeypatch.setattr("infra.state._FREE_PORTS", range(20_000, 20_300))
+    monkeypatch.setattr("infra.state._given", deque(maxlen=1_000))
+    given = [pick_port(None, None, "a test") for _ in range(60)]
+    assert len(set(given)) == len(given)
 
 
 def test_a_port_asked_for_by_number_is_never_replaced(taken_port: int) -> None:
