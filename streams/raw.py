@@ -5,6 +5,7 @@ for it, its fetcher hands on whole batches here: checked against their checksum,
 records decodes them by columns (`schemas.record_batches`) or, in doubt, one by one.
 """
 
+import asyncio
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -153,6 +154,10 @@ def hand_on_raw(consumer: Any, topics: frozenset[str]) -> None:  # noqa: ANN401 
         try:
             # Between the answer and here nothing else runs: no record has been taken yet.
             return bool(await proceed(assignment, node_id, request))
+        except asyncio.CancelledError:
+            # As aiokafka's does while it waits for an answer. Where it waits to ask again it lets this out, and then a
+            # consumer ends in the middle of its close: it stays in its group, and its connections are open.
+            return False
         finally:
             for topic, partitions in request.topics:
                 for partition, offset, _ in partitions:

@@ -142,13 +142,7 @@ class Source:
 
     async def stop(self) -> None:
         """Leaves the group and disconnects."""
-        try:
-            await self._consumer.stop()
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
-            # a fetch that waited for its broker lets out that it was ended; only connections are left then
-            await self._consumer._client.close()  # noqa: SLF001 - no public way
+        await self._consumer.stop()
 
     async def poll(self, wanted: Iterable[TopicPartition]) -> dict[TopicPartition, Records]:
         """Records of the wanted partitions (at least one), or batches, after 200 ms at the latest."""

@@ -113,28 +113,6 @@ class Deaf:
         await asyncio.sleep(3_600)
 
 
-class Fetching(Deaf):
-    """One that is stopped while a fetch waits for the broker."""
-
-    def __init__(self) -> None:
-        self._client, self.closed = self, False
-
-    async def stop(self) -> None:
-        waiting = asyncio.create_task(asyncio.sleep(3_600))
-        waiting.cancel()
-        await waiting  # as aiokafka does
-
-    async def close(self) -> None:
-        self.closed = True
-
-
-def test_it_is_stopped_while_a_fetch_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    fetching = Fetching()
-    monkeypatch.setattr(consumer, "AIOKafkaConsumer", lambda **_: fetching)
-    asyncio.run(Source("127.0.0.1:9", "archive", [], shared=False).stop())
-    assert fetching.closed
-
-
 @pytest.mark.parametrize(
     "ask", [lambda source: source.commit({TopicPartition("heartbeats", 0): 1}), lambda source: source.ends([])]
 )

@@ -125,3 +125,24 @@ def test_only_topics_that_ask_for_it_get_batches() -> None:
     state.position = 4
     plain = fetcher._records[TopicPartition("plain", 3)].getall(10)
     assert [record.offset for record in plain] == [4, 5]
+
+
+def test_a_fetch_that_is_ended_while_it_waits_to_ask_again_ends_quietly() -> None:
+    """Aiokafka's close waits for it, and would itself end there."""
+
+    class Waiting(Fetcher):
+        async def _proc_fetch_request(self, *_: object) -> bool:
+            await asyncio.sleep(60)
+            return True
+
+    async def closed() -> bool:
+        client = Client(b"")
+        fetcher = Waiting(client)
+        hand_on_raw(SimpleNamespace(_fetcher=fetcher, _client=client), frozenset({"raw"}))
+        request = FetchRequest(1, 1, 1, 0, [("raw", [(3, 4, 1)])], rack_id="")
+        fetch = asyncio.create_task(fetcher._proc_fetch_request(None, 0, request))
+        await asyncio.sleep(0)
+        fetch.cancel()
+        return await fetch
+
+    assert asyncio.run(closed()) is False
