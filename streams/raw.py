@@ -5,7 +5,6 @@ for it, its fetcher hands on whole batches here: checked against their checksum,
 records decodes them by columns (`schemas.record_batches`) or, in doubt, one by one.
 """
 
-import asyncio
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from schemas.record_batches import RecordBatch
+from streams.fetches import let_fetches_end
 from streams.loose_records import LooseRecordsError, loose_records
 from streams.unpacking import UnpackingError, unpack
 
@@ -138,6 +138,7 @@ class RawRecords:
 
 def hand_on_raw(consumer: Any, topics: frozenset[str]) -> None:  # noqa: ANN401 - parts of aiokafka's that are not public
     """Let a started consumer's fetcher give `RawBatch`es for these topics."""
+    let_fetches_end(consumer)
     fetcher, client = consumer._fetcher, consumer._client  # noqa: SLF001 - no public way to a batch
     send, proceed = client.send, fetcher._proc_fetch_request  # noqa: SLF001 - as above
     answers: dict[TopicPartition, bytes] = {}
@@ -154,10 +155,6 @@ def hand_on_raw(consumer: Any, topics: frozenset[str]) -> None:  # noqa: ANN401 
         try:
             # Between the answer and here nothing else runs: no record has been taken yet.
             return bool(await proceed(assignment, node_id, request))
-        except asyncio.CancelledError:
-            # As aiokafka's does while it waits for an answer. Where it waits to ask again it lets this out, and then a
-            # consumer ends in the middle of its close: it stays in its group, and its connections are open.
-            return False
         finally:
             for topic, partitions in request.topics:
                 for partition, offset, _ in partitions:

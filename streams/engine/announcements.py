@@ -21,6 +21,7 @@ from streams.core.slices import is_slice
 from streams.core.sources import COUNTS, SOURCES
 from streams.core.versions import Announcement
 from streams.engine.transport import require_append_time
+from streams.fetches import let_fetches_end
 
 TOPIC = "objectives"
 PARTITION = TopicPartition(TOPIC, 0)  # one log, so that announcements have one order
@@ -208,6 +209,7 @@ class AnnouncementLog:
 
     async def __aenter__(self) -> Self:
         await self._consumer.start()
+        let_fetches_end(self._consumer)
         try:
             self._consumer.assign([PARTITION])
             begins = await self._consumer.beginning_offsets([PARTITION])

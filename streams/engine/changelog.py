@@ -8,6 +8,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from schemas.kafka import Brokers, client_settings
 from streams.engine.app import MAX_MESSAGE_BYTES
+from streams.fetches import let_fetches_end
 
 # A few large pages at once, so that their work in another thread begins while the next ones are fetched.
 _MAX_RECORDS = 256
@@ -39,6 +40,7 @@ async def read_changelog(
         max_partition_fetch_bytes=MAX_MESSAGE_BYTES,
     )
     await consumer.start()
+    let_fetches_end(consumer)
     try:
         consumer.assign(tps)
         first, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
