@@ -15,7 +15,7 @@ def enroll(
     master_file: Annotated[Path, _says("The master secret that workers have too; only its owner may read it.")],
     key_id: Annotated[int, _says("The master's id in the workers' file of keys; without it 1.")] = 1,
     out: Annotated[Path | None, _says("Folder for the keys, one file a node, which only the owner may read.")] = None,
-    nodes_file: Annotated[Path | None, _says("More ids, one a line.")] = None,
+    nodes_file: Annotated[Path | None, _says("More ids, one a line; lines that begin with # are comments.")] = None,
     new_master: Annotated[bool, _says("Make the master first; refused when the file is there.")] = False,
 ) -> int:
     """Sends nothing to anyone and needs nothing else; what --help says stands where the command is registered."""

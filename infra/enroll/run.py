@@ -73,7 +73,8 @@ def _nodes(options: EnrollOptions) -> list[str]:
     nodes = list(options.nodes)
     if options.nodes_file is not None:
         try:
-            nodes += filter(None, options.nodes_file.read_text(encoding="utf-8").splitlines())
+            lines = map(str.strip, options.nodes_file.read_text(encoding="utf-8").splitlines())
+            nodes += [line for line in lines if line and not line.startswith("#")]
         except (OSError, UnicodeDecodeError) as cause:
             raise EnrollError(f"--nodes-file {options.nodes_file}: {_why(cause)}") from cause
     _require_ids(nodes)

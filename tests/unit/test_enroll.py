@@ -32,7 +32,7 @@ def enroll(*arguments: object) -> int:
 
 def test_each_node_gets_a_file_of_its_own_that_only_its_owner_can_read(master: Path, tmp_path: Path) -> None:
     more = tmp_path / "fleet.txt"
-    more.write_text("web-2\n\nweb-1\n")
+    more.write_text("# one line each\n web-2 \n\nweb-1\n")
     out = tmp_path / "keys"
     assert enroll(*NODES, "--nodes-file", more, "--master-file", master, "--key-id", 7, "--out", out) == 0
     assert {path.name for path in out.iterdir()} == {file_name(node) for node in (*NODES, "web-2")}
