@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 PAST_LIMIT_MS = 35 * 86_400_000
+LAST_MS = 253_402_300_799_999  # the end of the year 9999
 FUTURE_LIMIT_MS = 5_000
 
 Millis = npt.NDArray[np.int64]

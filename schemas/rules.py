@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from schemas.buckets import BUCKETS, GAMMA, MAX_LATENCY_US
+from schemas.event_time import LAST_MS
 
 MAX_NAME_BYTES = 255
 MAX_WINDOW_MS = 10_000
@@ -72,7 +73,6 @@ def _histogram_rules() -> tuple[Rule, ...]:
 
 
 _I64 = (1 << 63) - 1
-_LAST_MS = 253_402_300_799_999  # the end of the year 9999
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "heartbeats": (
@@ -80,7 +80,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _name("boot_id"),
         _name("region"),
         _name("zone"),
-        _range("boot_ts", 0, _LAST_MS),
+        _range("boot_ts", 0, LAST_MS),
         _range("seq", 0, _I64),
         _range("interval_ms", 1, 86_400_000),
         _range("heartbeat_seq", 0, _I64),

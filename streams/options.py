@@ -13,6 +13,7 @@ from streams.sql.client import Endpoint
 # Of plain series with a name of their own: half of the numbers that rows of tables have room for.
 MOST_SERIES = 500_000
 MOST_NODES = 100_000_000
+USUAL_SERIES = 250_000
 SignatureMode = Literal["off", "check", "require"]
 SIGNATURE_MODES = get_args(SignatureMode)
 HISTORY_VARIABLE = "FLEETBEAT_HISTORY"  # so that no password stands on a command line
@@ -28,7 +29,7 @@ class WorkerOptions:
     state: Path = Path(".fleetbeat/worker")
     nodes_max: int = 2_500_000
     nodes_new_per_minute: int = 500_000
-    series_max: int = 250_000
+    series_max: int = USUAL_SERIES
     advertise: str | None = None
     stall_after_s: float = 60.0
     live: tuple[str, ...] = ()

@@ -6,11 +6,10 @@ from pathlib import Path
 from agents.simulate.config import MAX_REQUESTS_PER_S
 from agents.simulate.fleet import Plan
 from agents.simulate.script import Script
-from schemas.event_time import PAST_LIMIT_MS
+from schemas.event_time import LAST_MS, PAST_LIMIT_MS
 from schemas.kafka import Brokers
 
 UNPACED_RESULTS_PER_S = 1_000_000.0
-_LAST_MS = 253_402_300_799_999  # of the year 9999
 # Events must still be inside the contract's past when the last of a slow run arrives.
 _PAST_MARGIN_MS = 86_400_000
 
@@ -63,7 +62,7 @@ def check(options: SimulateOptions) -> None:
         ("duration_s", 0.001, 30 * 86_400),
         ("events", 1, 1_000_000_000),
         ("seed", 0, (1 << 64) - 1),
-        ("start_ms", 0, _LAST_MS),
+        ("start_ms", 0, LAST_MS),
     ):
         value = getattr(options, name)
         if value is not None and not low <= value <= high:

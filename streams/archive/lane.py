@@ -93,8 +93,7 @@ class Lane:
 
     def confirm(self, topic_id: str) -> None:
         """Which topic has the name now. Raises UnsuitableTopicError when it is not the one that is archived."""
-        if UNKNOWN != self._topic_id != topic_id != UNKNOWN:
-            raise UnsuitableTopicError(_created_anew(self.topic, self._topic_id, topic_id))
+        _require_same(self.topic, self._topic_id, topic_id)
 
     def follow(self, limits: Limits) -> None:
         """From now on batches are made by these."""
@@ -286,8 +285,7 @@ class Lane:
         # only now: who had the partitions before may have read and planned until they were claimed
         bounds = await self._source.bounds(self.topic, partitions)
         for plan in plans.values():
-            if UNKNOWN != plan.topic_id != topic_id != UNKNOWN:
-                raise UnsuitableTopicError(_created_anew(self.topic, plan.topic_id, topic_id))
+            _require_same(self.topic, plan.topic_id, topic_id)
             if plan.last >= bounds[plan.partition].end:
                 raise UnsuitableTopicError(
                     _went_back(self.topic, plan.partition, plan.last + 1, bounds[plan.partition].end)
@@ -377,11 +375,13 @@ class Lane:
         _log.error("records-lost", topic=self.topic, partition=partition, count=count, why=why)
 
 
-def _created_anew(topic: str, expected: str, found: str) -> str:
-    return (
-        f"{topic}: the topic was created anew, its id is {found}; expected {expected}, of which the store has records. "
-        "Offsets mean other records now. Rename the old tables, or give the archive a new store"
-    )
+def _require_same(topic: str, expected: str, found: str) -> None:
+    """Of two ids of a topic that are known. Raises UnsuitableTopicError."""
+    if UNKNOWN != expected != found != UNKNOWN:
+        raise UnsuitableTopicError(
+            f"{topic}: the topic was created anew, its id is {found}; expected {expected}, of which the store has "
+            "records. Offsets mean other records now. Rename the old tables, or give the archive a new store"
+        )
 
 
 def _went_back(topic: str, partition: int, expected: int, found: int) -> str:

@@ -134,7 +134,7 @@ class LivenessProcessor:
         """Count what is pending."""
         epoch = self._epoch
         while self.recovered and self.heard_of and self._pending and epoch == self._epoch:
-            if await self.in_thread(lambda: self._folder.is_full):
+            if self._folder.is_full:
                 break  # until they are saved
             polls = self._take()
             with metrics.BATCH_SECONDS.labels("liveness").time():

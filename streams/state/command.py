@@ -99,6 +99,7 @@ def rebuild(  # noqa: PLR0913 - one argument an option
         refuse_without_rows(partition=partition, from_=from_, force=force, series_max=series_max)
         return run_rebuild(reach(brokers, kafka_config), family, yes=yes)
     with extra("streams,archive"):
+        from streams.options import USUAL_SERIES
         from streams.state.refill_run import RefillOptions, run_refill
-    where, most = reach(brokers, kafka_config), 250_000 if series_max is None else series_max
+    where, most = reach(brokers, kafka_config), USUAL_SERIES if series_max is None else series_max
     return run_refill(RefillOptions(where, clickhouse, family, partition, from_, force, yes, most))

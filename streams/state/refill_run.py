@@ -15,6 +15,7 @@ from streams.engine.page_heads import Origin, origin_now
 from streams.engine.pages import PartPages
 from streams.history.judging import judgings
 from streams.history.rows import RawRows
+from streams.options import USUAL_SERIES
 from streams.processors.slo_parts import PartFolder, series_share
 from streams.processors.slo_recovery import PAGES_TOPIC, PARTIALS
 from streams.slo_command import read_timeline
@@ -40,7 +41,7 @@ class RefillOptions:
     from_: str | None = None
     force: bool = False
     yes: bool = False
-    series_max: int = 250_000
+    series_max: int = USUAL_SERIES
     wait_s: float = 60.0
 
 

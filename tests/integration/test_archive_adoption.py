@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaTimeoutError
 
 from schemas.codec import encode
 from schemas.records import Heartbeat
-from streams.archive import ddl, retention
+from streams.archive import retention
 from streams.archive.blocks import Chunk, Shaped, Shaper, routes
 from streams.archive.consumer import Bounds, UnsuitableTopicError
 from streams.archive.embedded import EmbeddedStore
@@ -22,6 +22,7 @@ from streams.archive.lane import Lane, Limits
 from streams.archive.letters import DeadLetters
 from streams.archive.metrics import ArchiveMetrics
 from streams.archive.plans import Plan, PlanStore
+from tests.integration.stored import emptied, offsets, small_store
 from tests.unit.waiting import until
 
 DAY_MS = 86_400_000
@@ -31,18 +32,14 @@ BEATS = routes()[1]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
-    with EmbeddedStore(tmp_path_factory.mktemp("adoption") / "store", memory_cap_bytes=1 << 30) as opened:
+    with small_store(tmp_path_factory.mktemp("adoption")) as opened:
         yield opened
 
 
 @pytest.fixture
 def client(store: EmbeddedStore) -> Iterator[Any]:
-    client = store.client()
-    ddl.apply(client)
-    for table in ("heartbeats", "heartbeat_1m", "archive_plans", "archive_retention"):
-        client.command(f"TRUNCATE TABLE telemetry.{table}")
-    yield client
-    client.close()
+    with emptied(store, ("heartbeats", "heartbeat_1m", "archive_plans", "archive_retention")) as client:
+        yield client
 
 
 class Log:
@@ -87,11 +84,6 @@ async def adopt(connect: Callable[[], Any], log: Log) -> Lane:
         await running
         await lane.close()
     return lane
-
-
-def offsets(client: Any) -> list[tuple[int, int]]:  # noqa: ANN401
-    found = client.query("SELECT kafka_partition, kafka_offset FROM telemetry.heartbeats ORDER BY ALL")
-    return [tuple(row) for row in found.result_rows]
 
 
 def figure(lane: Lane, name: str, **labels: str) -> float:

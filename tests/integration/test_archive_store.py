@@ -17,6 +17,7 @@ from streams.archive.blocks import Chunk, Route, Shaped, Shaper, routes
 from streams.archive.embedded import EmbeddedStore
 from streams.archive.ingest import Ingest, UnsettledError
 from streams.archive.plans import Complete, Doubled, Incomplete, PlanStore
+from tests.integration.stored import emptied, offsets, small_store
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 NOW = time.time_ns() // 1_000_000  # rows of long ago would expire under the test's hands
@@ -25,19 +26,15 @@ RESULTS, BEATS, COUNTS, *_, LETTERS = routes()
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
-    with EmbeddedStore(tmp_path_factory.mktemp("archive") / "store", memory_cap_bytes=1 << 30) as opened:
+    with small_store(tmp_path_factory.mktemp("archive")) as opened:
         yield opened
 
 
 @pytest.fixture
 def client(store: EmbeddedStore) -> Iterator[Any]:
-    client = store.client()
-    ddl.apply(client)
     raw = ("probe_results", "heartbeats", "request_counts", "dead_letters", "archive_plans", "archive_retention")
-    for table in (*raw, "probe_1m", "probe_1h", "request_1m", "request_1h", "heartbeat_1m"):
-        client.command(f"TRUNCATE TABLE telemetry.{table}")
-    yield client
-    client.close()
+    with emptied(store, (*raw, "probe_1m", "probe_1h", "request_1m", "request_1h", "heartbeat_1m")) as client:
+        yield client
 
 
 def beats(partition: int = 0, first: int = 0, count: int = 10, received_at: int = NOW) -> Chunk:
@@ -49,11 +46,6 @@ def beats(partition: int = 0, first: int = 0, count: int = 10, received_at: int 
 
 def shape(route: Route, *chunks: Chunk) -> Shaped:
     return Shaper(route).shape(chunks)
-
-
-def offsets(client: Any) -> list[tuple[int, int]]:  # noqa: ANN401
-    found = client.query("SELECT kafka_partition, kafka_offset FROM telemetry.heartbeats ORDER BY ALL")
-    return [tuple(row) for row in found.result_rows]
 
 
 def test_migrations_run_once(client: Any) -> None:  # noqa: ANN401
